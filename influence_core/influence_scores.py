@@ -1,0 +1,176 @@
+"""Influence from projections: signs, scales, damping and normalisation.
+
+The influence of training example x on query z is
+I(x, z) = <grad L(z), H^-1 grad L(x)> = sum_k p_x[k] p_z[k] / eigenvalue_k.
+
+Positive means proponent: repeating or up-weighting x lowers the loss of z and
+removing x raises it. Where training averages the loss over N examples,
+adding x once more changes the loss of z by -I/N to first order.
+
+References:
+  Koh and Liang, "Understanding Black-box Predictions via Influence
+  Functions", ICML 2017, equation 2.
+  Schioppa et al., "Scaling Up Influence Functions", AAAI 2022, equation 6.
+"""
+
+import dataclasses
+from typing import Literal, get_args
+
+import numpy as np
+
+from influence_core import errors
+
+NegativeEigenvalues = Literal['drop', 'abs', 'clip']
+Normalization = Literal['none', 'gradient_norm', 'cosine']
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreOptions:
+  """How projections are turned into scores; all chosen at query time.
+
+  Attributes:
+    damping: added to every eigenvalue used, >= 0, in units of eigenvalues.
+    negative_eigenvalues: 'drop' gives such pairs weight zero; 'abs' takes the
+      absolute value; 'clip' raises them to the smallest positive eigenvalue.
+    projection_dim: number of leading pairs used; None for all.
+    normalization: 'gradient_norm' divides by |g_x| of the training example,
+      so that outliers with large gradients do not win every query; 'cosine'
+      divides by the self-influence of both sides (square roots), giving
+      scores in [-1, 1].
+  """
+
+  damping: float = 0.0
+  negative_eigenvalues: NegativeEigenvalues = 'drop'
+  projection_dim: int | None = None
+  normalization: Normalization = 'none'
+
+  def __post_init__(self):
+    if not (np.isfinite(self.damping) and self.damping >= 0):
+      raise errors.InputError(
+        f'damping is {self.damping}, expected a finite number >= 0'
+      )
+    _check_choice(
+      'negative_eigenvalues', self.negative_eigenvalues, NegativeEigenvalues
+    )
+    _check_choice('normalization', self.normalization, Normalization)
+
+
+def inverse_eigenvalues(
+  eigenvalues: np.ndarray, options: ScoreOptions
+) -> np.ndarray:
+  """The weight of each projection coordinate in an influence.
+
+  Args:
+    eigenvalues: [projection_dim] float64, by decreasing |eigenvalue|.
+    options: damping, policy for negative values and number of pairs used.
+
+  Returns:
+    [projection_dim] float64; zero for pairs that are not used.
+
+  Raises:
+    errors.InputError: More pairs are asked for than the basis has, or no pair
+      is left.
+  """
+  eigenvalues = np.asarray(eigenvalues, np.float64)
+  wanted = options.projection_dim
+  if wanted is None:
+    wanted = len(eigenvalues)
+  if not 1 <= wanted <= len(eigenvalues):
+    raise errors.InputError(
+      f'projection_dim is {wanted}, expected 1 to {len(eigenvalues)}, the size '
+      'of the basis; ask for less or fit a larger basis'
+    )
+  positive = eigenvalues > 0
+  adjusted = eigenvalues
+  if options.negative_eigenvalues == 'abs':
+    adjusted = np.abs(eigenvalues)
+  elif options.negative_eigenvalues == 'clip' and positive.any():
+    adjusted = np.maximum(eigenvalues, eigenvalues[positive].min())
+  used = (adjusted > 0) & (np.arange(len(eigenvalues)) < wanted)
+  if not used.any():
+    raise errors.InputError(
+      f'none of the {wanted} leading eigenvalues is usable with '
+      f"negative_eigenvalues='{options.negative_eigenvalues}'; try 'abs'"
+    )
+  denominators = np.where(used, adjusted + options.damping, 1.0)
+  return np.where(used, 1.0 / denominators, 0.0)
+
+
+def weight_queries(
+  query_projections: np.ndarray, eigenvalues: np.ndarray, options: ScoreOptions
+) -> np.ndarray:
+  """Queries scaled so that a plain inner product gives the influence.
+
+  Args:
+    query_projections: [num_queries, projection_dim].
+    eigenvalues: [projection_dim].
+    options: how to score.
+
+  Returns:
+    [num_queries, projection_dim] float32; with cosine normalisation the
+    query's own part of the denominator is already divided out.
+  """
+  weights = inverse_eigenvalues(eigenvalues, options)
+  weighted = query_projections.astype(np.float64) * weights
+  if options.normalization == 'cosine':
+    norms = np.sqrt(np.sum(query_projections * weighted, axis=1))
+    weighted *= _reciprocal(norms)[:, None]
+  return weighted.astype(np.float32)
+
+
+def influence(
+  projections: np.ndarray,
+  squared_gradient_norms: np.ndarray,
+  *,
+  weighted_queries: np.ndarray,
+  weights: np.ndarray,
+  normalization: Normalization = 'none',
+) -> np.ndarray:
+  """Influence of examples on queries.
+
+  Args:
+    projections: [num_examples, projection_dim] float32.
+    squared_gradient_norms: [num_examples] float32.
+    weighted_queries: [num_queries, projection_dim], from `weight_queries`.
+    weights: [projection_dim], from `inverse_eigenvalues`.
+    normalization: the same as in `weight_queries`.
+
+  Returns:
+    [num_queries, num_examples] float32; positive = proponent.
+  """
+  scores = weighted_queries @ projections.T
+  if normalization == 'gradient_norm':
+    scores *= _reciprocal(np.sqrt(squared_gradient_norms))
+  elif normalization == 'cosine':
+    own = self_influence(projections, weights)
+    scores *= _reciprocal(np.sqrt(own))
+  return scores.astype(np.float32, copy=False)
+
+
+def self_influence(projections: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """I(x, x) of each example: how much it determines its own loss.
+
+  High values mark examples the model had to memorise: mislabelled, noisy or
+  atypical ones.
+
+  Args:
+    projections: [num_examples, projection_dim] float32.
+    weights: [projection_dim], from `inverse_eigenvalues`.
+
+  Returns:
+    [num_examples] float32, >= 0.
+  """
+  return np.square(projections) @ weights.astype(np.float32)
+
+
+def _reciprocal(norms: np.ndarray) -> np.ndarray:
+  """1/norm as float32, and 0 for examples without any gradient."""
+  safe = np.where(norms > 0, norms, 1.0)
+  return np.where(norms > 0, 1.0 / safe, 0.0).astype(np.float32)
+
+
+def _check_choice(name: str, value: str, choices) -> None:
+  if value not in get_args(choices):
+    raise errors.InputError(
+      f'{name} is {value!r}, expected one of {", ".join(get_args(choices))}'
+    )

@@ -1,0 +1,104 @@
+"""Data parallelism over the local devices; the only file that calls pmap.
+
+Arrays that are the same everywhere (parameters, basis) are stacked once per
+device and stay there; arrays with examples are split along a leading device
+dimension. A batch is always padded to one fixed size, so that a run compiles
+each function once.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from influence_core import types
+
+DEVICE_AXIS = 'devices'
+
+
+def replicate(tree: Any) -> Any:
+  """`tree` with a leading dimension of one copy per local device.
+
+  Copying once matters: passing a single-device array to pmap with
+  `in_axes=None` copies it to every device at every call.
+  """
+  copies = jax.local_device_count()
+
+  def stack(leaf):
+    leaf = np.asarray(leaf)
+    return np.broadcast_to(leaf[None], (copies, *leaf.shape))
+
+  return place(jax.tree.map(stack, tree))
+
+
+def place(tree: Any) -> Any:
+  """Puts leaves [devices, ...] on the devices, one slice on each, to stay."""
+  mesh = jax.sharding.Mesh(jax.local_devices(), (DEVICE_AXIS,))
+  sharding = jax.NamedSharding(mesh, jax.sharding.PartitionSpec(DEVICE_AXIS))
+  return jax.device_put(tree, sharding)
+
+
+def parallel_map(
+  function: Callable, *, in_axes: Any = 0, donate_argnums: tuple = ()
+) -> Callable:
+  """`function` run on every local device, with `DEVICE_AXIS` for reductions."""
+  return jax.pmap(
+    function,
+    axis_name=DEVICE_AXIS,
+    in_axes=in_axes,
+    donate_argnums=donate_argnums,
+  )
+
+
+def num_examples(features: types.Features) -> int:
+  """The leading dimension shared by all leaves of `features`."""
+  return len(jax.tree.leaves(features)[0])
+
+
+class DeviceBatch(NamedTuple):
+  """A batch of fixed size, split over the devices.
+
+  Attributes:
+    features: pytree of [devices, batch_size / devices, ...] arrays.
+    mask: [devices, batch_size / devices] float32, 1 for real examples and 0
+      for the padding, which always comes last.
+  """
+
+  features: types.Features
+  mask: np.ndarray
+
+  @property
+  def num_valid(self) -> int:
+    return int(self.mask.sum())
+
+
+def padded_batches(
+  features: types.Features, batch_size: int
+) -> Iterator[DeviceBatch]:
+  """Cuts [num_examples, ...] features into batches of one fixed size.
+
+  The last batch is filled by repeating its last example: real values instead
+  of zeros, since a loss may be undefined at zero and NaN survives a mask.
+
+  Args:
+    features: pytree of [num_examples, ...] arrays, num_examples >= 1.
+    batch_size: examples of a batch over all devices; a multiple of their
+      number.
+
+  Yields:
+    The batches in order.
+  """
+  total = num_examples(features)
+  devices = jax.local_device_count()
+  for start in range(0, total, batch_size):
+    positions = np.arange(start, start + batch_size)
+    rows = np.minimum(positions, total - 1)
+    mask = (positions < total).astype(np.float32).reshape(devices, -1)
+    batch = jax.tree.map(
+      lambda leaf, rows=rows: np.asarray(leaf)[rows].reshape(
+        devices, -1, *leaf.shape[1:]
+      ),
+      features,
+    )
+    yield DeviceBatch(batch, mask)

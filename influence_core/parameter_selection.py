@@ -1,0 +1,84 @@
+"""Chooses parameters by path, and puts them back.
+
+Curvature and gradients are taken with respect to the selected parameters
+only; the others stay constants of the loss. A selection is a flat dictionary
+from path to array, so that the rest of the system never depends on the kind
+of tree (dict, nnx state, dataclass) that a model keeps its parameters in.
+"""
+
+from collections.abc import Sequence
+import re
+
+import jax
+import jax.numpy as jnp
+
+from influence_core import errors, types
+
+
+def parameter_path(key_path: tuple) -> str:
+  """The path of a tree leaf, e.g. 'params/Dense_0/kernel'."""
+  return jax.tree_util.keystr(key_path, simple=True, separator='/')
+
+
+def all_parameters(params: types.Params) -> dict[str, types.Array]:
+  """Every leaf of `params` by its path, in tree order."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+  return {parameter_path(key_path): leaf for key_path, leaf in leaves}
+
+
+def select_parameters(
+  params: types.Params, patterns: Sequence[str] = ('.*',)
+) -> dict[str, types.Array]:
+  """The floating-point leaves whose path matches one of `patterns`.
+
+  Args:
+    params: pytree of arrays.
+    patterns: regular expressions, searched for in each path.
+
+  Returns:
+    The selected leaves by path, sorted by path (the order in which they are
+    laid out in flat vectors).
+
+  Raises:
+    errors.InputError: A pattern is no regular expression, or nothing matches.
+  """
+  try:
+    compiled = [re.compile(pattern) for pattern in patterns]
+  except re.error as error:
+    raise errors.InputError(
+      f'parameter_paths has {error.pattern!r}, which is not a regular '
+      f'expression ({error}); correct it in the task'
+    ) from error
+  leaves = all_parameters(params)
+  selected = {
+    path: leaves[path]
+    for path in sorted(leaves)
+    if jnp.issubdtype(jnp.result_type(leaves[path]), jnp.floating)
+    and any(pattern.search(path) for pattern in compiled)
+  }
+  if not selected:
+    raise errors.InputError(
+      f'parameter_paths {list(patterns)} selects no floating-point parameter; '
+      f'the model has {_abridged(sorted(leaves))}'
+    )
+  return selected
+
+
+def replace_parameters(
+  params: types.Params, selected: types.SelectedParameters
+) -> types.Params:
+  """`params` with the leaves named in `selected` exchanged for its arrays."""
+  return jax.tree_util.tree_map_with_path(
+    lambda key_path, leaf: selected.get(parameter_path(key_path), leaf), params
+  )
+
+
+def num_parameters(selected: types.SelectedParameters) -> int:
+  """The number of scalars in a selection."""
+  return sum(leaf.size for leaf in selected.values())
+
+
+def _abridged(names: Sequence[str], limit: int = 12) -> str:
+  shown = ', '.join(names[:limit])
+  more = len(names) - limit
+  return f'{shown} and {more} more' if more > 0 else shown or 'no parameters'

@@ -1,0 +1,30 @@
+"""Type aliases shared by all of `influence_core`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+# Any pytree of arrays: a Flax `variables` dict, an nnx state, a dataclass.
+Params = Any
+
+# Any pytree of arrays whose leading dimension is the batch: [batch, ...].
+Features = Any
+
+# (params, features) -> [batch] losses. Pure, and independent between examples.
+PerExampleLoss = Callable[[Params, Features], jax.Array]
+
+# Parameters by path ('params/Dense_0/kernel'), as `parameter_selection` makes
+# them. Eigenvectors have the same keys and one more leading dimension.
+SelectedParameters = Mapping[str, Array]
+
+# Called with the number of steps done and the number of steps in all.
+ProgressCallback = Callable[[int, int], None]
+
+
+def no_progress(num_done: int, num_total: int) -> None:
+  """Ignores progress: the default of every `progress` argument."""
+  del num_done, num_total

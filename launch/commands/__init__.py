@@ -1,0 +1,1 @@
+"""One module per command: keyword arguments in, a JSON-like result out."""

@@ -1,0 +1,179 @@
+"""`influence demo`: every stage on real digits, in a minute and a half."""
+
+import json
+from typing import Any
+
+import numpy as np
+from sklearn import metrics
+
+from influence_core import influence_scores
+from launch import console as console_lib
+from launch import demo_report, result_tables
+from launch.commands import (
+  fit_basis,
+  project,
+  self_influence,
+  topk,
+  train_example,
+)
+from pipeline import manifest as manifest_lib
+from pipeline import retrieve, storage
+from pipeline import task as task_lib
+
+_FLIPPED_FRACTION = 0.1
+_NUM_SUSPICIOUS = 100
+_QUERY_SPLIT = 'test[:3]'
+_QUERY_K = 4
+_OPTIONS = influence_scores.ScoreOptions()
+
+
+def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
+  """Trains, fits, projects, retrieves, evaluates and writes a report."""
+  out = storage.absolute(out)
+  basis, index = storage.join(out, 'basis'), storage.join(out, 'index')
+  model = train_example.run(
+    console,
+    example='digits_cnn',
+    workdir=out,
+    data_dir=None,
+    flip_labels=_FLIPPED_FRACTION,
+    num_epochs=None,
+    seed=0,
+  )
+  task = task_lib.TaskReference(model['task'], {'workdir': out})
+  fitted = fit_basis.run(
+    console,
+    task=task,
+    out=basis,
+    projection_dim=50,
+    num_iterations=100,
+    sample_size=1500,
+    microbatch_size=128,
+    keep_negative=False,
+    seed=0,
+  )
+  project.run(
+    console,
+    task=task,
+    basis=basis,
+    index=index,
+    num_workers=2,
+    batch_size=None,
+    range_size=128,
+    max_rejected_fraction=0.0,
+    beam_arguments=[],
+  )
+  suspicious = self_influence.run(
+    console.quiet(), index=index, k=_NUM_SUSPICIOUS, out=None, options=_OPTIONS
+  )
+  found = topk.run(
+    console.quiet(),
+    task=task,
+    index=index,
+    query_split=_QUERY_SPLIT,
+    k=_QUERY_K,
+    basis=None,
+    batch_size=None,
+    out=None,
+    options=_OPTIONS,
+  )
+  opened = retrieve.Index(index)
+  summary = {
+    'num_examples': opened.num_examples,
+    'projection_dim': opened.manifest.provenance.projection_dim,
+    'eigenvalues': list(fitted['eigenvalues']),
+    'basis_residuals': list(fitted['report']['residuals']),
+    'mislabeled': evaluate_mislabeled(opened),
+    'queries': _group_by_query(found['results']),
+    'index': index,
+    'manifest': manifest_lib.path_of(index, opened.manifest.generation),
+    'report': storage.join(out, 'report.html'),
+  }
+  with console.stage('report', 'pages'):
+    page = demo_report.render(task, summary, suspicious['results'])
+    with storage.open_for_writing(summary['report']) as file:
+      file.write(page.encode())
+  summary['seconds'] = dict(console.seconds)
+  with storage.open_for_writing(storage.join(out, 'summary.json')) as file:
+    file.write(json.dumps(summary, indent=1).encode())
+  _print_findings(console, out, summary)
+  return summary
+
+
+def evaluate_mislabeled(index: retrieve.Index) -> dict[str, dict[str, float]]:
+  """How well each score ranks the wrong labels first.
+
+  Args:
+    index: whose rows have columns label and true_label.
+
+  Returns:
+    By score (self_influence, loss, random): auc, average_precision,
+    precision_at_100.
+  """
+  scores, losses, wrong = [], [], []
+  for _, shard_scores, rows in retrieve.self_influence(index, options=_OPTIONS):
+    scores.append(shard_scores)
+    losses.append(rows['loss'].to_numpy())
+    wrong.append(rows['label'].to_numpy() != rows['true_label'].to_numpy())
+  is_wrong = np.concatenate(wrong)
+  rankings = {
+    'self_influence': np.concatenate(scores),
+    'loss': np.concatenate(losses),
+    'random': np.random.default_rng(0).random(len(is_wrong)),
+  }
+  return {
+    name: {
+      'auc': float(metrics.roc_auc_score(is_wrong, ranking)),
+      'average_precision': float(
+        metrics.average_precision_score(is_wrong, ranking)
+      ),
+      'precision_at_100': float(
+        is_wrong[np.argsort(-ranking, kind='stable')[:_NUM_SUSPICIOUS]].mean()
+      ),
+    }
+    for name, ranking in rankings.items()
+  }
+
+
+def _group_by_query(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  queries: dict[str, dict[str, Any]] = {}
+  for row in rows:
+    query = queries.setdefault(
+      row['query_id'],
+      {'id': row['query_id'], 'proponents': [], 'opponents': []},
+    )
+    query[f'{row["kind"]}s'].append(
+      {key: row[key] for key in ('id', 'score', 'label', 'true_label')}
+    )
+  return list(queries.values())
+
+
+def _print_findings(
+  console: console_lib.Console, out: str, summary: dict[str, Any]
+) -> None:
+  console.print()
+  result_tables.print_rows(
+    console,
+    f'finding the wrong training labels ({_FLIPPED_FRACTION:.0%} of '
+    f'{summary["num_examples"]}) by',
+    [
+      {'score': name, **values}
+      for name, values in summary['mislabeled'].items()
+    ],
+  )
+  console.print()
+  for query in summary['queries']:
+    result_tables.print_rows(
+      console,
+      f'query {query["id"]}: proponents lower its loss, opponents raise it',
+      [
+        {'kind': kind, **row}
+        for kind in ('proponents', 'opponents')
+        for row in query[kind]
+      ],
+    )
+    console.print()
+  console.print(f'report    {summary["report"]}')
+  console.print(f'summary   {storage.join(out, "summary.json")}')
+  console.print(f'index     {summary["index"]}')
+  console.print(f'manifest  {summary["manifest"]}')

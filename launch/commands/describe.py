@@ -1,0 +1,83 @@
+"""`influence describe`: what a stored basis or index is."""
+
+import dataclasses
+from typing import Any
+
+from launch import console as console_lib
+from pipeline import retrieve, stored_basis
+
+_MAX_ROWS = 20
+
+
+def run(
+  console: console_lib.Console, *, basis: str | None, index: str | None
+) -> dict[str, Any]:
+  """Describes whichever of the two is given."""
+  if basis is not None:
+    return describe_basis(console, stored_basis.load_record(basis))
+  assert index is not None  # The parser asks for exactly one.
+  return describe_index(console, retrieve.Index(index))
+
+
+def describe_basis(
+  console: console_lib.Console, record: stored_basis.BasisRecord
+) -> dict[str, Any]:
+  """Prints eigenvalues with residuals and returns the whole record."""
+  report = record.report
+  pairs = list(zip(record.eigenvalues, report.residuals, strict=True))
+  shown = _spread(len(pairs))
+  console.table(
+    f'basis {record.path}',
+    ['pair', 'eigenvalue', 'residual'],
+    [[str(i + 1), f'{pairs[i][0]:.6g}', f'{pairs[i][1]:.1e}'] for i in shown],
+  )
+  console.print(
+    f'{record.projection_dim} pairs from {report.num_iterations} iterations on '
+    f'{report.sample_size} examples in {report.seconds:.1f} s; worst residual '
+    f'{max(report.residuals):.1e}, {report.num_unreliable} above 10 %; '
+    f'orthogonality error {report.orthogonality_error:.1e}; negative mass '
+    f'{report.negative_mass:.2%}'
+  )
+  return dataclasses.asdict(record)
+
+
+def describe_index(
+  console: console_lib.Console, index: retrieve.Index
+) -> dict[str, Any]:
+  """Prints and returns what an index holds and was made from."""
+  manifest = index.manifest
+  provenance = manifest.provenance
+  result = {
+    'index': index.path,
+    'generation': manifest.generation,
+    'num_examples': manifest.num_examples,
+    'num_rejected': manifest.num_rejected,
+    'num_shards': len(manifest.shards),
+    'num_bytes': sum(
+      shard.rows.num_bytes + shard.vectors.num_bytes
+      for shard in manifest.shards
+    ),
+    'projection_dim': provenance.projection_dim,
+    'task': provenance.task,
+    'basis': provenance.basis,
+    'fingerprints': dict(provenance.fingerprints),
+  }
+  console.table(
+    f'index {index.path}',
+    ['field', 'value'],
+    [
+      [name, str(value)]
+      for name, value in result.items()
+      if name not in ('index', 'fingerprints')
+    ]
+    + [[name, value] for name, value in provenance.fingerprints.items()],
+  )
+  return result
+
+
+def _spread(count: int) -> list[int]:
+  """Up to `_MAX_ROWS` indices over the whole range, both ends included."""
+  if count <= _MAX_ROWS:
+    return list(range(count))
+  last = _MAX_ROWS - 1
+  return sorted({round(i * (count - 1) / last) for i in range(_MAX_ROWS)})

@@ -1,0 +1,36 @@
+"""`influence self-influence`: the examples a model had to memorise."""
+
+from typing import Any
+
+from influence_core import influence_scores
+from launch import console as console_lib
+from launch import result_tables
+from pipeline import retrieve
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  index: str,
+  k: int,
+  out: str | None,
+  options: influence_scores.ScoreOptions,
+) -> dict[str, Any]:
+  """Scans the index for the highest self-influence."""
+  opened = retrieve.Index(index)
+  with console.stage('self-influence') as progress:
+    leaders = retrieve.top_self_influence(
+      opened, k=k, options=options, progress=progress
+    )
+  rows = result_tables.self_influence_rows(opened, leaders)
+  if out:
+    result_tables.write_parquet(out, rows)
+  result_tables.print_rows(
+    console, 'self-influence: mislabelled and atypical examples first', rows
+  )
+  return {
+    'index': opened.path,
+    'generation': opened.manifest.generation,
+    'out': out,
+    'results': rows,
+  }

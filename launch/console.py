@@ -1,0 +1,138 @@
+"""What a person sees: progress, results and log lines.
+
+Results go to stdout, everything else to stderr. On a terminal a stage shows a
+bar with rate and time left; elsewhere it logs a line of key=value pairs now
+and then, for people and programs that read logs. With --json, stdout carries
+one JSON object and nothing else.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import logging
+import time
+
+import rich.console
+import rich.progress
+import rich.table
+
+_LOG_INTERVAL_SECONDS = 15
+_LINE_WIDTH = 10_000
+
+logger = logging.getLogger('influence')
+
+
+class Console:
+  """Prints results and reports progress."""
+
+  def __init__(self, *, json_only: bool = False):
+    self._json_only = json_only
+    # Lines are never folded: ids must stay whole to be copied or piped.
+    self._out = rich.console.Console(highlight=False, width=_LINE_WIDTH)
+    self._err = rich.console.Console(stderr=True)
+    self.seconds: dict[str, float] = {}
+
+  def quiet(self) -> 'Console':
+    """A console that prints no results; its stages count for this one."""
+    silent = Console(json_only=True)
+    silent.seconds = self.seconds
+    return silent
+
+  def print(self, text: str = '') -> None:
+    """Prints a line of the result."""
+    if not self._json_only:
+      self._out.print(text, markup=False)
+
+  def warn(self, text: str) -> None:
+    """Tells what the result alone might hide."""
+    logger.warning(text)
+
+  def table(
+    self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+  ) -> None:
+    """Prints a table of the result."""
+    if self._json_only:
+      return
+    table = rich.table.Table(
+      title=title, title_justify='left', box=None, pad_edge=False
+    )
+    for column in columns:
+      table.add_column(column, no_wrap=True)
+    for row in rows:
+      table.add_row(*row)
+    self._out.print(table, markup=False)
+
+  @contextlib.contextmanager
+  def stage(
+    self, name: str, unit: str = 'examples'
+  ) -> Iterator[Callable[[int, int], None]]:
+    """Times a stage and shows its progress.
+
+    Yields:
+      A function to call with the number of units done and the number in all.
+    """
+    started = time.monotonic()
+    display = self._bar if self._err.is_terminal else self._log_lines
+    with display(name, unit) as update:
+      yield update
+    seconds = time.monotonic() - started
+    self.seconds[name] = round(seconds, 3)
+    logger.info('stage=%s state=done seconds=%.1f', name, seconds)
+
+  @contextlib.contextmanager
+  def _bar(self, name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    progress = rich.progress.Progress(
+      rich.progress.TextColumn('{task.description:<16}'),
+      rich.progress.BarColumn(),
+      rich.progress.MofNCompleteColumn(),
+      rich.progress.TextColumn('{task.fields[rate]}'),
+      rich.progress.TimeElapsedColumn(),
+      rich.progress.TextColumn('ETA'),
+      rich.progress.TimeRemainingColumn(),
+      console=self._err,
+      transient=True,
+    )
+    with progress:
+      task = progress.add_task(name, total=None, rate='')
+
+      def update(num_done: int, num_total: int) -> None:
+        speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
+        rate = f'{speed:,.1f} {unit}/s' if speed else ''
+        progress.update(task, completed=num_done, total=num_total, rate=rate)
+
+      yield update
+
+  @contextlib.contextmanager
+  def _log_lines(
+    self, name: str, unit: str
+  ) -> Iterator[Callable[[int, int], None]]:
+    started = last_line = time.monotonic()
+
+    def update(num_done: int, num_total: int) -> None:
+      nonlocal last_line
+      now = time.monotonic()
+      if now - last_line < _LOG_INTERVAL_SECONDS or not num_done:
+        return
+      last_line = now
+      rate = num_done / (now - started)
+      logger.info(
+        'stage=%s done=%d total=%d unit=%s rate=%.1f eta_seconds=%.0f',
+        name,
+        num_done,
+        num_total,
+        unit,
+        rate,
+        (num_total - num_done) / rate,
+      )
+
+    yield update
+
+
+def configure_logging(*, verbose: bool) -> None:
+  """Our lines from INFO, everybody else's from ERROR (WARNING if verbose)."""
+  logging.basicConfig(
+    format='%(asctime)s %(levelname)s %(message)s',
+    datefmt='%Y-%m-%dT%H:%M:%S%z',
+    level=logging.WARNING if verbose else logging.ERROR,
+    force=True,
+  )
+  logger.setLevel(logging.INFO)

@@ -1,0 +1,1 @@
+"""Tasks that run as they are, and are templates for your own."""

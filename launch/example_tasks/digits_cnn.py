@@ -1,0 +1,85 @@
+"""The 1,797 handwritten digits that scikit-learn ships: no download needed."""
+
+import contextlib
+import io
+
+import numpy as np
+from sklearn import datasets
+import tensorflow_datasets as tfds
+
+from launch.example_tasks import image_classifier
+from pipeline import storage
+from pipeline import task as task_lib
+
+_NUM_TRAIN = 1497
+_NUM_FILES = 3
+
+
+def make_task(workdir: str) -> task_lib.Task:
+  """The network trained by `influence train-example digits_cnn`."""
+  return image_classifier.make_task(workdir)
+
+
+def make_config(
+  *, data_dir: str, flip_labels: float, num_epochs: int | None, seed: int
+) -> image_classifier.ClassifierConfig:
+  """What `train-example digits_cnn` trains: until it has memorised them."""
+  return image_classifier.ClassifierConfig(
+    dataset='digits',
+    data_dir=storage.absolute(data_dir),
+    channels=(16, 32),
+    hidden=128,
+    image_size=8,
+    max_pixel=16,
+    flip_labels=flip_labels,
+    num_epochs=num_epochs or 200,
+    batch_size=64,
+    learning_rate=5e-3,
+    seed=seed,
+  )
+
+
+class Digits(tfds.core.GeneratorBasedBuilder):
+  """The digits as a TFDS dataset, in a seeded random order."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Optical recognition of handwritten digits, 8x8 pixels.',
+      homepage='https://archive.ics.uci.edu/dataset/80',
+      disable_shuffling=True,
+      features=tfds.features.FeaturesDict(
+        {
+          # Writing the Image feature would need TensorFlow; Tensor does not.
+          'image': tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
+          'label': tfds.features.ClassLabel(
+            num_classes=image_classifier.NUM_CLASSES
+          ),
+        }
+      ),
+    )
+
+  def _split_generators(self, dl_manager):
+    images, _ = datasets.load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(images))
+    return {
+      'train': self._generate_examples(order[:_NUM_TRAIN]),
+      'test': self._generate_examples(order[_NUM_TRAIN:]),
+    }
+
+  def _generate_examples(self, rows: np.ndarray):
+    images, labels = datasets.load_digits(return_X_y=True)
+    for key, row in enumerate(rows):
+      image = images[row].reshape(8, 8, 1).astype(np.uint8)
+      yield key, {'image': image, 'label': int(labels[row])}
+
+
+def prepare(data_dir: str) -> None:
+  """Writes the digits as ArrayRecord, if they are not there yet."""
+  tfds.disable_progress_bar()
+  with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself.
+    Digits(data_dir=data_dir, file_format='array_record').download_and_prepare(
+      download_config=tfds.download.DownloadConfig(num_shards=_NUM_FILES)
+    )

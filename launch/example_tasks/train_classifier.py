@@ -1,0 +1,173 @@
+"""Trains the classifier of `image_classifier` and stores it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from influence_core import errors, types
+from launch.example_tasks import image_classifier
+from pipeline import checkpoints, storage
+from pipeline import corpus as corpus_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """A split in memory.
+
+  Attributes:
+    ids: TFDS ids.
+    images: [num_examples, height, width, 1] float32.
+    labels: [num_examples] int32.
+  """
+
+  ids: list[str]
+  images: np.ndarray
+  labels: np.ndarray
+
+
+def train(
+  config: image_classifier.ClassifierConfig,
+  workdir: str,
+  *,
+  progress: types.ProgressCallback = types.no_progress,
+) -> dict[str, Any]:
+  """Trains with Adam on a cosine schedule and stores the result in `workdir`.
+
+  `config.json` is written last: it marks the work directory as complete.
+
+  Returns:
+    Accuracies: `train_accuracy` on the labels as given, `test_accuracy`.
+  """
+  train_split = read_split(config, 'train')
+  flips = image_classifier.flip_labels(
+    train_split.ids,
+    train_split.labels,
+    fraction=config.flip_labels,
+    seed=config.seed,
+  )
+  given = np.array(
+    [
+      flips.get(example_id, label)
+      for example_id, label in zip(
+        train_split.ids, train_split.labels, strict=True
+      )
+    ],
+    np.int32,
+  )
+  train_split = dataclasses.replace(train_split, labels=given)
+  params = _fit(config, train_split, progress)
+  checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)
+  storage.create_exclusive(
+    storage.join(workdir, 'label_flips.json'), storage.encode_json(flips)
+  )
+  storage.create_exclusive(
+    image_classifier.config_path(workdir),
+    storage.encode_json(image_classifier.as_json(config)),
+  )
+  return accuracies(config, params, train_split)
+
+
+def accuracies(
+  config: image_classifier.ClassifierConfig,
+  params: types.Params,
+  train_split: Examples,
+) -> dict[str, Any]:
+  return {
+    'train_accuracy': _accuracy(config, params, train_split),
+    'test_accuracy': _accuracy(config, params, read_split(config, 'test')),
+  }
+
+
+def read_split(
+  config: image_classifier.ClassifierConfig, split: str
+) -> Examples:
+  """Reads and preprocesses a whole split, with true labels.
+
+  Raises:
+    errors.InputError: The dataset is not there, or is not made of images of
+      the expected size.
+  """
+  corpus = config.corpus(split)
+  ids, images, labels = [], [], []
+  for example_id, raw in corpus.read_positions(range(corpus.num_examples)):
+    if isinstance(raw, corpus_lib.UndecodableExample):
+      raise errors.InputError(
+        f'example {example_id} of {config.dataset} cannot be read '
+        f'({raw.reason}); prepare the dataset again'
+      )
+    features = image_classifier.preprocess(raw, config, {})
+    ids.append(example_id)
+    images.append(features['image'])
+    labels.append(features['label'])
+  expected = (config.image_size, config.image_size, 1)
+  if images[0].shape != expected:
+    raise errors.InputError(
+      f'images of {config.dataset} have shape {images[0].shape}, expected '
+      f'{expected}; choose the example that fits the dataset'
+    )
+  return Examples(ids, np.stack(images), np.stack(labels))
+
+
+def _fit(
+  config: image_classifier.ClassifierConfig,
+  split: Examples,
+  progress: types.ProgressCallback,
+) -> types.Params:
+  params = config.initialise()
+  size = len(split.ids)
+  batch_size = min(config.batch_size, size)
+  num_steps = config.num_epochs * (size // batch_size)
+  optimizer = optax.adam(
+    optax.warmup_cosine_decay_schedule(
+      0.0, config.learning_rate, num_steps // 20, num_steps
+    )
+  )
+  state = optimizer.init(params)
+
+  @jax.jit
+  def step(params, state, images, labels):
+    def mean_loss(params):
+      features = {'image': images, 'label': labels}
+      return image_classifier.per_example_loss(
+        config.model, params, features
+      ).mean()
+
+    updates, state = optimizer.update(jax.grad(mean_loss)(params), state)
+    return optax.apply_updates(params, updates), state
+
+  generator = np.random.default_rng(config.seed)
+  num_done = 0
+  for _ in range(config.num_epochs):
+    order = generator.permutation(size)
+    for start in range(0, size - batch_size + 1, batch_size):
+      rows = order[start : start + batch_size]
+      params, state = step(
+        params, state, split.images[rows], split.labels[rows]
+      )
+      num_done += 1
+      progress(num_done, num_steps)
+  return jax.device_get(params)
+
+
+def _accuracy(
+  config: image_classifier.ClassifierConfig,
+  params: types.Params,
+  split: Examples,
+) -> float:
+  predicted = predict(config, params, split.images)
+  return float(np.mean(predicted == split.labels))
+
+
+def predict(
+  config: image_classifier.ClassifierConfig,
+  params: types.Params,
+  images: np.ndarray,
+) -> np.ndarray:
+  """The class of each of [num_examples, height, width, 1] images."""
+  apply = jax.jit(config.model.apply)
+  chunks = range(0, len(images), 500)
+  logits = [apply(params, images[start : start + 500]) for start in chunks]
+  return np.concatenate([np.argmax(part, axis=1) for part in logits])

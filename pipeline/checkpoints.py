@@ -1,0 +1,88 @@
+"""Array trees in Orbax checkpoints: model parameters and eigenvectors."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from influence_core import errors, parameter_selection
+from pipeline import storage
+
+
+def save_arrays(path: str, tree: Any) -> None:
+  """Writes a pytree of arrays as an Orbax checkpoint.
+
+  Orbax writes to a temporary name and renames it, so a checkpoint is there
+  whole or not at all. An existing one is never replaced.
+
+  Raises:
+    errors.InputError: There is something at `path` already.
+  """
+  if storage.exists(path):
+    raise errors.InputError(
+      f'{path} already exists; choose another directory or delete it'
+    )
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(storage.absolute(path), tree)
+
+
+def load_arrays(path: str, like: Any | None = None) -> Any:
+  """Reads an Orbax checkpoint into host memory.
+
+  Args:
+    path: directory of the checkpoint.
+    like: pytree of arrays or shapes that the model expects, e.g. from
+      `jax.eval_shape(model.init, ...)`. The checkpoint must have the same
+      paths and shapes. None returns whatever is stored, as nested dicts.
+
+  Returns:
+    A pytree of numpy arrays.
+
+  Raises:
+    errors.InputError: No checkpoint is there, or it belongs to another model.
+  """
+  path = storage.absolute(path)
+  if not storage.exists(path):
+    raise errors.InputError(
+      f'no checkpoint at {path}; train the model first or correct the path'
+    )
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    try:
+      stored = checkpointer.metadata(path).item_metadata
+      if stored is None:
+        raise ValueError('it has no tree metadata')
+      stored = stored.tree
+    except (ValueError, KeyError, OSError) as error:
+      raise errors.InputError(
+        f'{path} is no Orbax checkpoint of arrays ({_first_line(error)})'
+      ) from error
+    if like is not None:
+      _check_same_model(path, stored, like)
+    arguments = _numpy_restore_arguments(stored if like is None else like)
+    return checkpointer.restore(
+      path, args=ocp.args.PyTreeRestore(item=like, restore_args=arguments)
+    )
+
+
+def _numpy_restore_arguments(tree: Any) -> Any:
+  return jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+
+
+def _check_same_model(path: str, stored: Any, like: Any) -> None:
+  found = parameter_selection.all_parameters(stored)
+  expected = parameter_selection.all_parameters(like)
+  for name in sorted(found.keys() | expected.keys()):
+    shapes = [
+      tuple(tree[name].shape) if name in tree else 'absent'
+      for tree in (found, expected)
+    ]
+    if shapes[0] != shapes[1]:
+      raise errors.InputError(
+        f'the checkpoint at {path} is of another model: {name} is {shapes[0]}, '
+        f'expected {shapes[1]}; correct the path or the model'
+      )
+
+
+def _first_line(error: BaseException) -> str:
+  return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,169 @@
+"""The manifest: the one file that says what an index holds.
+
+`manifest-<generation>.json` is immutable and published last, created only if
+absent. Readers trust it alone: a shard that no manifest names does not exist.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import re
+from typing import Any
+
+from influence_core import errors
+from pipeline import fingerprints, index_format, storage
+
+_NAME = re.compile(r'manifest-(\d{6})\.json')
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+  """What an index was made from.
+
+  Attributes:
+    task: import path and arguments of the task.
+    basis: absolute path of the basis.
+    eigenvalues: of the basis, so that scores need no other file.
+    fingerprints: by field: parameters, selected_paths, loss_reduction,
+      preprocessing, task_version, basis, corpus, dtype.
+  """
+
+  task: dict[str, Any]
+  basis: str
+  eigenvalues: tuple[float, ...]
+  fingerprints: Mapping[str, str]
+
+  @property
+  def projection_dim(self) -> int:
+    return len(self.eigenvalues)
+
+  @classmethod
+  def from_json(cls, content: dict[str, Any]) -> 'Provenance':
+    return cls(**{**content, 'eigenvalues': tuple(content['eigenvalues'])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """One published generation of an index.
+
+  Attributes:
+    generation: 1, 2, ...
+    provenance: what the index was made from.
+    shards: in the order of the corpus.
+    rejected: the list of examples left out, None if there are none.
+  """
+
+  generation: int
+  provenance: Provenance
+  shards: tuple[index_format.Shard, ...]
+  rejected: index_format.StoredFile | None = None
+
+  @property
+  def num_examples(self) -> int:
+    """Number of rows, rejected examples not counted."""
+    return sum(shard.num_written for shard in self.shards)
+
+  @property
+  def num_rejected(self) -> int:
+    return sum(shard.num_rejected for shard in self.shards)
+
+  def to_json(self) -> dict[str, Any]:
+    return {
+      'schema_version': index_format.SCHEMA_VERSION,
+      'generation': self.generation,
+      'num_read': self.num_examples + self.num_rejected,
+      'num_written': self.num_examples,
+      'num_rejected': self.num_rejected,
+      'provenance': dataclasses.asdict(self.provenance),
+      'shards': [shard.to_json() for shard in self.shards],
+      'rejected': self.rejected and dataclasses.asdict(self.rejected),
+    }
+
+  @classmethod
+  def from_json(cls, content: dict[str, Any]) -> 'Manifest':
+    rejected = content['rejected']
+    return cls(
+      content['generation'],
+      Provenance.from_json(content['provenance']),
+      tuple(index_format.Shard.from_json(x) for x in content['shards']),
+      rejected and index_format.StoredFile(**rejected),
+    )
+
+
+def path_of(index: str, generation: int) -> str:
+  return storage.join(index, f'manifest-{generation:06d}.json')
+
+
+def generations(index: str) -> list[int]:
+  """Published generations, oldest first."""
+  matches = map(_NAME.fullmatch, storage.list_names(index))
+  return sorted(int(match[1]) for match in matches if match)
+
+
+def load(index: str) -> Manifest:
+  """The newest generation.
+
+  Raises:
+    errors.InputError: Nothing is published at `index`.
+    storage.DamagedFileError: The manifest is damaged or of another version.
+  """
+  published = generations(index)
+  if not published:
+    raise errors.InputError(
+      f'no index at {index}: it has no manifest; run project first, or again '
+      'if it was interrupted'
+    )
+  path = path_of(index, published[-1])
+  try:
+    content = storage.read_json(path)
+  except storage.DamagedFileError as error:
+    raise storage.DamagedFileError(
+      f'{error}; delete it and run project again, intact shards are reused'
+    ) from error
+  version = content.get('schema_version')
+  if version != index_format.SCHEMA_VERSION:
+    raise errors.InputError(
+      f'{path} has schema version {version}, expected '
+      f'{index_format.SCHEMA_VERSION}; project the corpus again'
+    )
+  return Manifest.from_json(content)
+
+
+def publish(
+  index: str,
+  provenance: Provenance,
+  shards: tuple[index_format.Shard, ...],
+  rejected: index_format.StoredFile | None = None,
+) -> Manifest:
+  """Publishes a generation, unless the newest one says the same already.
+
+  Of two runs that publish at once, the second finds its number taken, compares
+  and adopts the first one's if it is equal.
+  """
+  while True:
+    published = generations(index)
+    if published:
+      newest = load(index)
+      if (newest.provenance, newest.shards) == (provenance, shards):
+        return newest
+    generation = published[-1] + 1 if published else 1
+    manifest = Manifest(generation, provenance, shards, rejected)
+    if storage.create_exclusive(
+      path_of(index, generation), storage.encode_json(manifest.to_json())
+    ):
+      return manifest
+
+
+def check_provenance(
+  index: str, provenance: Provenance, expected: Mapping[str, str]
+) -> None:
+  """Refuses an index of another model or basis.
+
+  Raises:
+    fingerprints.StaleFingerprintError: Names the field that differs.
+  """
+  fingerprints.check_equal(
+    provenance.fingerprints,
+    expected,
+    what=f'the index at {index}',
+    next_step='use the task and basis it was made with, or project again',
+  )

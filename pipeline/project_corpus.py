@@ -1,0 +1,130 @@
+"""The Beam pipeline: ranges -> shards -> one published manifest.
+
+    Create(ranges) | Reshuffle | ParDo(project) | gather | ParDo(publish)
+
+One chain with one leaf, without side inputs, tagged outputs or output at the
+end of a bundle, so that every Beam runner gives the same result. No example
+ever crosses an edge: ranges go out, descriptions of committed shards come back.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options import pipeline_options
+from apache_beam.utils import shared
+
+from influence_core import errors
+from pipeline import index_format, projection_worker, rejected_examples
+from pipeline import manifest as manifest_lib
+from pipeline import plan as plan_lib
+
+
+class ProjectRange(beam.DoFn):
+  """Projects a range and commits its shard, or finds it committed."""
+
+  def __init__(self, settings: projection_worker.ProjectionSettings):
+    self._settings = settings
+    self._shared = shared.Shared()
+
+  def setup(self) -> None:
+    # One worker object per process, however many threads call setup().
+    settings = self._settings
+    self._worker = self._shared.acquire(
+      lambda: projection_worker.ProjectionWorker(settings),
+      tag=repr(settings),
+    )
+
+  def process(self, element: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    example_range = index_format.ExampleRange(**element)
+    yield self._worker.project_range(example_range).to_json()
+
+
+class PublishManifest(beam.DoFn):
+  """Publishes the next generation once every range of the plan is committed."""
+
+  def __init__(self, index: str, plan_path: str, max_rejected_fraction: float):
+    self._index = index
+    self._plan_path = plan_path
+    self._max_rejected_fraction = max_rejected_fraction
+
+  def process(self, element: list[dict[str, Any]]) -> Iterator[int]:
+    plan = plan_lib.load(self._plan_path)
+    shards = order_shards(plan, map(index_format.Shard.from_json, element))
+    rejected_examples.check_fraction(
+      self._index, shards, self._max_rejected_fraction
+    )
+    rejected = rejected_examples.save_list(self._index, shards)
+    manifest = manifest_lib.publish(
+      self._index, plan.provenance, shards, rejected
+    )
+    yield manifest.generation
+
+
+def order_shards(plan: plan_lib.Plan, shards) -> tuple[index_format.Shard, ...]:
+  """Shards in plan order, each range exactly once.
+
+  Raises:
+    errors.InputError: A range is missing, unknown or reported differently
+      twice, so that nothing may be published.
+  """
+  by_range: dict[index_format.ExampleRange, index_format.Shard] = {}
+  for shard in shards:
+    other = by_range.setdefault(shard.range, shard)
+    if other != shard:
+      raise errors.InputError(
+        f'range {shard.range.stem} was committed as {other.rows.name} and as '
+        f'{shard.rows.name}; run project again'
+      )
+  missing = [item for item in plan.ranges if item not in by_range]
+  unknown = by_range.keys() - set(plan.ranges)
+  if missing or unknown:
+    example = missing[0] if missing else next(iter(unknown))
+    raise errors.InputError(
+      f'{len(missing)} ranges of the plan are missing and {len(unknown)} are '
+      f'not part of it, such as {example.stem}; run project again'
+    )
+  return tuple(by_range[item] for item in plan.ranges)
+
+
+def build_pipeline(
+  root: beam.Pipeline,
+  plan: plan_lib.Plan,
+  *,
+  plan_path: str,
+  settings: projection_worker.ProjectionSettings,
+  max_rejected_fraction: float,
+) -> beam.PCollection:
+  """Attaches the projection of a plan to a Beam pipeline."""
+  return (
+    root
+    | 'Ranges' >> beam.Create([dataclasses.asdict(x) for x in plan.ranges])
+    | 'Spread' >> beam.Reshuffle()
+    | 'Project' >> beam.ParDo(ProjectRange(settings))
+    | 'Gather'
+    >> beam.CombineGlobally(beam.combiners.ToListCombineFn()).without_defaults()
+    | 'Publish'
+    >> beam.ParDo(
+      PublishManifest(settings.index, plan_path, max_rejected_fraction)
+    )
+  )
+
+
+def run_pipeline(
+  plan: plan_lib.Plan,
+  *,
+  plan_path: str,
+  settings: projection_worker.ProjectionSettings,
+  max_rejected_fraction: float,
+  options: pipeline_options.PipelineOptions,
+) -> None:
+  """Runs the projection on the chosen Beam runner and waits for its end."""
+  with beam.Pipeline(options=options) as root:
+    build_pipeline(
+      root,
+      plan,
+      plan_path=plan_path,
+      settings=settings,
+      max_rejected_fraction=max_rejected_fraction,
+    )

@@ -1,0 +1,162 @@
+"""What a worker process holds and does: ranges in, committed shards out."""
+
+from collections.abc import Iterator
+import dataclasses
+import itertools
+import threading
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from influence_core import errors, gradient_projection
+from pipeline import fingerprints, index_format, loaded_task, stored_basis
+from pipeline import task as task_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionSettings:
+  """Paths and small settings: all that travels to the workers.
+
+  Attributes:
+    task: how to make the task.
+    basis: path of the basis.
+    index: path of the index.
+    batch_size: examples of one device call, over all local devices.
+    task_fingerprints: what the plan was made for.
+    basis_fingerprint: what the plan was made for.
+  """
+
+  task: task_lib.TaskReference
+  basis: str
+  index: str
+  batch_size: int
+  task_fingerprints: dict[str, str]
+  basis_fingerprint: str
+
+
+class ProjectionWorker:
+  """Task, parameters, basis and compiled projection, one per process."""
+
+  def __init__(self, settings: ProjectionSettings):
+    """Loads everything and checks that it is what the plan was made for.
+
+    Raises:
+      errors.InputError: Something is missing or has changed since.
+    """
+    self._settings = settings
+    self._loaded = loaded_task.LoadedTask.load(settings.task)
+    fingerprints.check_equal(
+      self._loaded.fingerprints,
+      settings.task_fingerprints,
+      what=f'the task loaded by a worker ({settings.task.import_path})',
+      next_step='give all workers the same code and checkpoint',
+    )
+    record = stored_basis.load_record(settings.basis)
+    fingerprints.check_equal(
+      {'basis': record.fingerprint},
+      {'basis': settings.basis_fingerprint},
+      what=f'the basis loaded by a worker ({settings.basis})',
+      next_step='run project again',
+    )
+    basis = stored_basis.load(record)
+    self._projection_dim = basis.projection_dim
+    self._projector = gradient_projection.GradientProjector(
+      self._loaded.task.per_example_loss,
+      self._loaded.params,
+      eigenvectors=basis.eigenvectors,
+      batch_size=settings.batch_size,
+    )
+    # Several threads of a process share its accelerators; on CPU, calls that
+    # overlap keep the cores busy.
+    self._device_lock = threading.Semaphore(
+      2 if jax.default_backend() == 'cpu' else 1
+    )
+
+  def project_range(
+    self, example_range: index_format.ExampleRange
+  ) -> index_format.Shard:
+    """The committed shard of a range, projected only if it is not there.
+
+    Raises:
+      errors.InputError: The source shard changed after the plan was made.
+    """
+    index = self._settings.index
+    shard = index_format.find_shard(index, example_range)
+    if shard:
+      return shard
+    content = self._project(example_range)
+    self._check_source_unchanged(example_range)
+    return index_format.write_shard(index, example_range, content)
+
+  def _check_source_unchanged(
+    self, example_range: index_format.ExampleRange
+  ) -> None:
+    corpus = self._loaded.task.corpus
+    found = index_format.range_fingerprint(
+      source=corpus.shard_fingerprint(example_range.source_shard),
+      basis=self._settings.basis_fingerprint,
+      dtype=index_format.VECTOR_DTYPE.name,
+      **self._settings.task_fingerprints,
+    )
+    if found != example_range.fingerprint:
+      raise errors.InputError(
+        f'source shard {example_range.source_shard} changed after the plan was '
+        'made; run project again'
+      )
+
+  def _project(
+    self, example_range: index_format.ExampleRange
+  ) -> index_format.ShardContent:
+    rejected: dict[str, str] = {}
+    vectors = [np.empty((0, self._projection_dim), np.float32)]
+    tables: list[pa.Table] = []
+    for batch in self._batches(example_range):
+      rejected |= batch.rejected
+      if batch.ids:
+        rows, finite, projected = self._project_batch(batch)
+        rejected |= {
+          example_id: 'non-finite loss or gradient'
+          for example_id, good in zip(batch.ids, finite, strict=True)
+          if not good
+        }
+        vectors.append(projected[finite])
+        tables.append(rows.filter(pa.array(finite)))
+    rows = pa.concat_tables(tables) if tables else _rows_table([], [], [], {})
+    return index_format.ShardContent(np.concatenate(vectors), rows, rejected)
+
+  def _project_batch(
+    self, batch: loaded_task.ExampleBatch
+  ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """Rows, which of them are finite, and [batch, projection_dim] vectors."""
+    with self._device_lock:
+      result = self._projector.project(batch.features)
+    finite = (
+      np.isfinite(result.losses)
+      & np.isfinite(result.squared_gradient_norms)
+      & np.isfinite(result.projections).all(axis=1)
+    )
+    rows = _rows_table(
+      batch.ids, result.losses, result.squared_gradient_norms, batch.columns
+    )
+    return rows, finite, np.asarray(result.projections)
+
+  def _batches(
+    self, example_range: index_format.ExampleRange
+  ) -> Iterator[loaded_task.ExampleBatch]:
+    examples = self._loaded.task.corpus.read_range(
+      example_range.source_shard, example_range.start, example_range.stop
+    )
+    while raw := list(itertools.islice(examples, self._settings.batch_size)):
+      yield self._loaded.preprocess_batch(raw)
+
+
+def _rows_table(ids, losses, squared_gradient_norms, columns) -> pa.Table:
+  return pa.table(
+    {
+      'id': pa.array(ids, pa.string()),
+      'loss': pa.array(losses, pa.float32()),
+      'squared_gradient_norm': pa.array(squared_gradient_norms, pa.float32()),
+      **columns,
+    }
+  )

@@ -1,0 +1,58 @@
+"""Examples left out of an index: never silently, never too many."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from influence_core import errors
+from pipeline import index_format, storage
+
+_SCHEMA = pa.schema([('id', pa.string()), ('reason', pa.string())])
+
+
+def check_fraction(
+  index: str, shards: Sequence[index_format.Shard], max_fraction: float
+) -> None:
+  """Refuses to publish when too many examples were rejected.
+
+  Raises:
+    errors.InputError: Names the fraction and the first rejected example.
+  """
+  num_read = sum(shard.range.num_examples for shard in shards)
+  num_rejected = sum(shard.num_rejected for shard in shards)
+  if num_rejected <= max_fraction * num_read:
+    return
+  first = next(shard for shard in shards if shard.num_rejected)
+  rejected = index_format.read_shard(index, first).rejected
+  example_id, reason = next(iter(rejected.items()))
+  raise errors.InputError(
+    f'{num_rejected} of {num_read} examples were rejected, more than the '
+    f'allowed fraction {max_fraction}; the first is {example_id} ({reason}); '
+    'correct the data or raise --max_rejected_fraction'
+  )
+
+
+def save_list(
+  index: str, shards: Sequence[index_format.Shard]
+) -> index_format.StoredFile | None:
+  """Writes ids and reasons of what was left out, if anything was.
+
+  The file is named by its content and written before the manifest that names
+  it, so that a published generation always has its list.
+  """
+  rejected: dict[str, str] = {}
+  for shard in shards:
+    if shard.num_rejected:
+      rejected |= index_format.read_shard(index, shard).rejected
+  if not rejected:
+    return None
+  table = pa.table([list(rejected), list(rejected.values())], schema=_SCHEMA)
+  buffer = pa.BufferOutputStream()
+  pq.write_table(table, buffer)
+  data = buffer.getvalue().to_pybytes()
+  file = index_format.StoredFile.of(
+    f'rejected-{storage.checksum(data)}.parquet', data
+  )
+  storage.create_exclusive(storage.join(index, file.name), data)
+  return file

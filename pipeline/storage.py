@@ -1,0 +1,214 @@
+"""Files by path, local or in an object store, through fsspec.
+
+One code path for `/data/index` and `gs://bucket/index`. Everything durable is
+written by `create_exclusive`: an object appears whole or not at all, under a
+name that did not exist before, and of several racing writers exactly one wins.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import json
+import os
+from typing import Any
+import uuid
+
+import fsspec
+from fsspec.implementations import local
+import google_crc32c
+
+from influence_core import errors
+
+
+class DamagedFileError(errors.InputError):
+  """A stored file is missing, truncated or altered."""
+
+
+def absolute(path: str) -> str:
+  """`path` made independent of the working directory; URLs are kept."""
+  if '://' in path:
+    return path.rstrip('/')
+  return os.path.abspath(os.path.expanduser(path))
+
+
+def join(path: str, *names: str) -> str:
+  """`path/name/...` for local paths and URLs."""
+  return '/'.join([path.rstrip('/'), *names])
+
+
+def exists(path: str) -> bool:
+  """Whether a file or directory is there now (no cached listing is used)."""
+  filesystem, name = _filesystem(path)
+  return filesystem.exists(name)
+
+
+def list_names(directory: str) -> list[str]:
+  """Sorted names inside `directory`; empty when it does not exist."""
+  return sorted(sizes(directory))
+
+
+def sizes(directory: str) -> dict[str, int | None]:
+  """Size in bytes of everything inside `directory`, from one listing."""
+  filesystem, name = _filesystem(directory)
+  try:
+    entries = filesystem.ls(name, detail=True)
+  except (FileNotFoundError, NotADirectoryError):
+    return {}
+  return {
+    entry['name'].rstrip('/').rsplit('/', 1)[-1]: entry['size']
+    for entry in entries
+  }
+
+
+def read_bytes(path: str) -> bytes:
+  """The whole content of a file.
+
+  Raises:
+    DamagedFileError: The file is missing.
+  """
+  filesystem, name = _filesystem(path)
+  try:
+    return filesystem.cat_file(name)
+  except FileNotFoundError as error:
+    raise DamagedFileError(f'{path} is missing') from error
+
+
+def create_exclusive(path: str, data: bytes) -> bool:
+  """Writes a new file durably; False when the name is taken.
+
+  Locally: a synced temporary file and `link`, which never replaces. In object
+  stores: one upload that the server accepts only for a new name.
+  """
+  filesystem, name = _filesystem(path)
+  try:
+    if isinstance(filesystem, local.LocalFileSystem):
+      _create_local(name, data)
+    else:
+      filesystem.pipe_file(name, data, mode='create')
+  except FileExistsError:
+    return False
+  return True
+
+
+def _create_local(path: str, data: bytes) -> None:
+  directory = os.path.dirname(path)
+  os.makedirs(directory, exist_ok=True)
+  temporary = f'{path}.tmp-{uuid.uuid4().hex}'
+  try:
+    with open(temporary, 'xb') as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    os.link(temporary, path)
+  finally:
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(temporary)
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def check_writable(directory: str) -> None:
+  """Writes and removes a small file, so that a job fails before it works.
+
+  Raises:
+    errors.InputError: The directory cannot be written.
+  """
+  filesystem, name = _filesystem(directory)
+  probe = f'{name}/.writable-{uuid.uuid4().hex}'
+  try:
+    create_exclusive(filesystem.unstrip_protocol(probe), b'')
+    filesystem.rm_file(probe)
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot write to {directory} ({describe_os_error(error)}); choose '
+      'another directory or correct its permissions'
+    ) from error
+
+
+def describe_os_error(error: OSError) -> str:
+  """What went wrong, without Python's quoting of errno and path."""
+  return error.strerror or str(error)
+
+
+def checksum(data: bytes) -> str:
+  """crc32c of `data` as 8 hexadecimal digits, as GCS computes it."""
+  return f'{google_crc32c.value(data):08x}'
+
+
+def read_checked(path: str, *, num_bytes: int, crc32c: str) -> bytes:
+  """The content of a file whose size and checksum are known.
+
+  Raises:
+    DamagedFileError: The file is missing, truncated or altered.
+  """
+  data = read_bytes(path)
+  if len(data) != num_bytes:
+    raise DamagedFileError(
+      f'{path} has {len(data)} bytes, expected {num_bytes}: it is truncated or '
+      'was replaced'
+    )
+  found = checksum(data)
+  if found != crc32c:
+    raise DamagedFileError(
+      f'{path} has crc32c {found}, expected {crc32c}: its content was altered'
+    )
+  return data
+
+
+def encode_json(content: dict[str, Any]) -> bytes:
+  """`content` as a readable JSON document that carries its own checksum."""
+  body = json.dumps(content, sort_keys=True)
+  document = {'crc32c': checksum(body.encode()), 'content': content}
+  return (json.dumps(document, indent=1, sort_keys=True) + '\n').encode()
+
+
+def read_json(path: str) -> dict[str, Any]:
+  """The content of a document written with `encode_json`.
+
+  Raises:
+    DamagedFileError: The file is missing or its checksum does not fit.
+  """
+  data = read_bytes(path)
+  try:
+    document = json.loads(data)
+    content, expected = document['content'], document['crc32c']
+  except (ValueError, TypeError, KeyError) as error:
+    raise DamagedFileError(
+      f'{path} is no complete JSON document of this program'
+    ) from error
+  found = checksum(json.dumps(content, sort_keys=True).encode())
+  if found != expected:
+    raise DamagedFileError(
+      f'{path} has crc32c {found}, expected {expected}: its content was altered'
+    )
+  return content
+
+
+@contextlib.contextmanager
+def open_for_writing(path: str) -> Iterator[Any]:
+  """A binary file for results of a query, created or replaced.
+
+  Raises:
+    errors.InputError: The file cannot be written.
+  """
+  try:
+    with fsspec.open(path, 'wb', auto_mkdir=True) as file:
+      yield file
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot write {path} ({describe_os_error(error)}); choose another path'
+    ) from error
+
+
+def _filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+  """The file system of `path`, without stale listings, and its name there."""
+  try:
+    filesystem, name = fsspec.core.url_to_fs(path)
+  except (ValueError, ImportError) as error:
+    raise errors.InputError(
+      f'{path} cannot be opened ({error}); use a local path or gs://...'
+    ) from error
+  filesystem.invalidate_cache()
+  return filesystem, name.rstrip('/')

@@ -1,0 +1,173 @@
+"""The task: what a user brings. A model, its loss and its corpus.
+
+A task is made by a function in the user's own module, named by import path:
+`my_team.cifar:make_task`. Workers import it by that name, so nothing is ever
+pickled, and nothing has to be registered.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import importlib
+import inspect
+import os
+import sys
+import types as python_types
+from typing import Any
+
+from influence_core import errors, types
+from pipeline import corpus as corpus_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A model with its loss and training corpus.
+
+  Attributes:
+    name: for logs and reports.
+    load_parameters: returns the pytree of trained parameters; see
+      `checkpoints.load_arrays` for Orbax.
+    per_example_loss: (params, [batch, ...] features) -> [batch] float losses.
+      Pure, without dropout or other randomness, and without any exchange
+      between examples.
+    corpus: the training split.
+    preprocess: a raw TFDS example (with its id under 'tfds_id') -> features, a
+      pytree of numpy arrays whose shapes are the same for every example.
+    row_columns: a raw example -> scalars stored beside its projection, such as
+      {'label': 3}; None for none.
+    loss_reduction: how the loss of an example reduces its parts, e.g. 'sum' or
+      'mean' over tokens; 'none' where it has no parts. Part of what an index
+      is checked against.
+    parameter_paths: regular expressions of the parameters that influence is
+      taken through.
+    l2_weight: c, where training added c/2 * |theta|^2 to the mean loss.
+    version: change it to mark a change of model code or preprocessing that
+      parameters and a few preprocessed examples do not show.
+  """
+
+  name: str
+  load_parameters: Callable[[], types.Params]
+  per_example_loss: types.PerExampleLoss
+  corpus: corpus_lib.TfdsCorpus
+  preprocess: Callable[[corpus_lib.RawExample], types.Features]
+  row_columns: Callable[[corpus_lib.RawExample], Mapping[str, Any]] | None = (
+    None
+  )
+  loss_reduction: str = 'none'
+  parameter_paths: Sequence[str] = ('.*',)
+  l2_weight: float = 0.0
+  version: str = '1'
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskReference:
+  """How to make a task anywhere: an import path and string arguments.
+
+  Attributes:
+    import_path: 'package.module:function'.
+    arguments: keyword arguments of the function, as strings; they are
+      converted to the annotated types (str, int, float, bool).
+  """
+
+  import_path: str
+  arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def to_json(self) -> dict[str, Any]:
+    return {
+      'import_path': self.import_path,
+      'arguments': dict(self.arguments),
+    }
+
+  def load(self) -> Task:
+    """Imports the module and makes the task.
+
+    Raises:
+      errors.InputError: The path does not lead to a task function, or the
+        arguments do not fit it.
+    """
+    function = _find_function(self.import_path)
+    arguments = _convert_arguments(self.import_path, function, self.arguments)
+    task = function(**arguments)
+    if not isinstance(task, Task):
+      raise errors.InputError(
+        f'{self.import_path} returned {type(task).__name__}, expected a '
+        'pipeline.task.Task'
+      )
+    return task
+
+
+def _find_function(import_path: str) -> Callable[..., Task]:
+  module_name, separator, function_name = import_path.partition(':')
+  if not (module_name and separator and function_name):
+    raise errors.InputError(
+      f'task is {import_path!r}, expected module:function such as '
+      'launch.example_tasks.mnist_cnn:make_task'
+    )
+  if os.getcwd() not in sys.path:  # A console script does not add it itself.
+    sys.path.insert(0, os.getcwd())
+  try:
+    module = importlib.import_module(module_name)
+  except ImportError as error:
+    raise errors.InputError(
+      f'cannot import {module_name!r} of task {import_path} ({error}); run '
+      'from the directory that holds it or install its package'
+    ) from error
+  function = getattr(module, function_name, None)
+  if not callable(function):
+    raise errors.InputError(
+      f'module {module_name} has no function {function_name!r}; it defines '
+      f'{", ".join(_defined_functions(module)) or "no function"}'
+    )
+  return function
+
+
+def _defined_functions(module: python_types.ModuleType) -> list[str]:
+  return sorted(
+    name
+    for name, value in vars(module).items()
+    if inspect.isfunction(value)
+    and value.__module__ == module.__name__
+    and not name.startswith('_')
+  )
+
+
+def _convert_arguments(
+  import_path: str, function: Callable, arguments: Mapping[str, str]
+) -> dict[str, Any]:
+  signature = inspect.signature(function, eval_str=True)
+  accepted = list(signature.parameters)
+  converted = {}
+  for name, text in arguments.items():
+    if name not in accepted:
+      raise errors.InputError(
+        f'{import_path} takes no argument {name!r}; it takes '
+        f'{", ".join(accepted) or "none"}'
+      )
+    converted[name] = _convert(
+      name, text, signature.parameters[name].annotation
+    )
+  missing = [
+    name
+    for name, parameter in signature.parameters.items()
+    if parameter.default is parameter.empty and name not in converted
+  ]
+  if missing:
+    raise errors.InputError(
+      f'{import_path} needs {", ".join(missing)}; pass '
+      f'--task_arg {missing[0]}=VALUE'
+    )
+  return converted
+
+
+def _convert(name: str, text: str, annotation: Any) -> Any:
+  if annotation is bool:
+    if text.lower() in ('true', 'false'):
+      return text.lower() == 'true'
+    raise errors.InputError(f'{name} is {text!r}, expected true or false')
+  if annotation in (int, float):
+    try:
+      return annotation(text)
+    except ValueError as error:
+      raise errors.InputError(
+        f'{name} is {text!r}, expected {annotation.__name__}'
+      ) from error
+  return text

@@ -1,0 +1,55 @@
+"""Installs `influence`: command line, pipeline and core in one distribution."""
+
+from pathlib import Path
+
+import setuptools
+
+setuptools.setup(
+  name='influence-pipeline',
+  version='0.1.0',
+  description='Influence functions that scale: Arnoldi basis, Beam pipeline.',
+  long_description=(Path(__file__).parent / 'README.md').read_text('utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(
+    include=[
+      'influence_core',
+      'influence_core.*',
+      'pipeline',
+      'pipeline.*',
+      'launch',
+      'launch.*',
+    ]
+  ),
+  package_data={'pipeline': ['*.html.j2']},
+  install_requires=[
+    'jax>=0.9,<0.12',
+    'flax>=0.12,<0.13',
+    'apache-beam>=2.70,<3',
+    'tensorflow-datasets>=4.9.9,<5',
+    'orbax-checkpoint>=0.11.30,<0.13',
+    'gcsfs>=2025.9',
+    # Used directly; most also come with the packages above.
+    'fsspec>=2025.9',
+    'google-crc32c>=1.5,<2',
+    'jinja2>=3.1,<4',
+    'matplotlib>=3.9,<4',
+    'numpy>=2,<3',
+    'pillow>=10',
+    'pyarrow>=16',
+    'rich>=13',
+    # TensorFlow Datasets needs it to write a dataset and does not say so.
+    'importlib_resources>=6',
+    # For the example tasks and the demo.
+    'optax>=0.2.5,<0.3',
+    'scikit-learn>=1.5,<2',
+  ],
+  extras_require={
+    'dataflow': ['apache-beam[gcp]>=2.70,<3'],
+    'cuda': ['jax[cuda12]>=0.9,<0.12'],
+    'tpu': ['jax[tpu]>=0.9,<0.12'],
+    'test': ['mypy>=1.15', 'pytest>=8', 'ruff>=0.9'],
+  },
+  entry_points={'console_scripts': ['influence=launch.cli:main']},
+)
