@@ -18,9 +18,9 @@ import numpy as np
 
 from influence_core import errors, types
 
-# float32 rounding leaves about 1e-7 of |Hq| in what Gram-Schmidt removed. A new
-# direction ten times as long as that is still noise.
-BREAKDOWN_TOLERANCE = 1e-6
+# A float32 product carries an error of about 1e-6 of |Hq|: a new direction less
+# than ten times as long is mostly noise.
+BREAKDOWN_TOLERANCE = 1e-5
 
 # Columns converted to float64 at a time when orthogonality is measured.
 _GRAM_BLOCK_COLUMNS = 1 << 16

@@ -52,9 +52,8 @@ class Console:
     """Prints a table of the result."""
     if self._json_only:
       return
-    table = rich.table.Table(
-      title=title, title_justify='left', box=None, pad_edge=False
-    )
+    self.print(title)
+    table = rich.table.Table(box=None, pad_edge=False)
     for column in columns:
       table.add_column(column, no_wrap=True)
     for row in rows:

@@ -1,0 +1,112 @@
+"""Fixtures shared by all tests: a small corpus, its basis and its index."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from launch import cli
+from tests import linear_task
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What a command left behind."""
+
+  status: int
+  stdout: str
+  stderr: str
+
+  @property
+  def json(self):
+    return json.loads(self.stdout)
+
+  @property
+  def error_line(self) -> str:
+    """The one line of an error, checked to be one line without traceback."""
+    lines = [line for line in self.stderr.splitlines() if 'error: ' in line]
+    assert self.status != 0
+    assert 'Traceback' not in self.stderr
+    assert len(lines) == 1, self.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def influence(capfd):
+  """Runs a command line in this process."""
+
+  def run(*arguments) -> Outcome:
+    capfd.readouterr()
+    try:
+      status = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse leaves by itself.
+      status = stop.code
+    return Outcome(status, *capfd.readouterr())
+
+  return run
+
+
+@pytest.fixture
+def influence_process():
+  """Runs a command line in a process of its own, with its own devices."""
+
+  def run(*arguments, devices: int = 1) -> Outcome:
+    done = subprocess.run(
+      [sys.executable, '-m', 'launch', *map(str, arguments)],
+      cwd=ROOT,
+      env={
+        **os.environ,
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+      },
+      capture_output=True,
+      text=True,
+      timeout=300,
+      check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+  return run
+
+
+@pytest.fixture(scope='session')
+def workdir(tmp_path_factory) -> Path:
+  """A prepared corpus of 303 examples in 3 files, and fitted parameters."""
+  path = tmp_path_factory.mktemp('linear')
+  linear_task.prepare(path)
+  return path
+
+
+@pytest.fixture(scope='session')
+def task_flags(workdir) -> list[str]:
+  return [
+    '--task',
+    'tests.linear_task:make_task',
+    '--task_arg',
+    f'workdir={workdir}',
+  ]
+
+
+@pytest.fixture(scope='session')
+def basis(workdir, task_flags) -> Path:
+  path = workdir / 'basis'
+  flags = ['--projection_dim', '6', '--num_iterations', '6']
+  assert (
+    cli.main(['fit-basis', *task_flags, '--out', str(path), *flags, '--json'])
+    == 0
+  )
+  return path
+
+
+@pytest.fixture(scope='session')
+def index(workdir, task_flags, basis) -> Path:
+  """Published; tests that change an index make their own."""
+  path = workdir / 'index'
+  flags = ['--basis', str(basis), '--index', str(path), '--range_size', '40']
+  assert cli.main(['project', *task_flags, *flags, '--json']) == 0
+  return path

@@ -1,0 +1,143 @@
+"""Ridge regression on a made-up corpus: every quantity has a closed form.
+
+Also a template: this is all that a task of one's own needs.
+"""
+
+import contextlib
+import io
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import tensorflow_datasets as tfds
+
+from pipeline import checkpoints
+from pipeline import corpus as corpus_lib
+from pipeline import task as task_lib
+
+NUM_TRAIN = 303
+NUM_FEATURES = 5
+L2_WEIGHT = 0.1
+
+
+def per_example_loss(params, features):
+  """Half the squared error, [batch]."""
+  predicted = features['x'] @ params['weights'] + params['bias']
+  return 0.5 * jnp.square(predicted - features['y'])
+
+
+def make_task(workdir: str, fault: str = '', l2_weight: float = L2_WEIGHT):
+  """The task; `fault` names a way in which it can be wrong."""
+  losses = {
+    'scalar_loss': lambda p, f: per_example_loss(p, f).mean(),
+    'nan_loss': lambda p, f: per_example_loss(p, f) * jnp.nan,
+    'integer_loss': lambda p, f: per_example_loss(p, f).astype(int),
+    'failing_loss': lambda p, f: f['absent'],
+  }
+  name = 'absent' if fault == 'no_dataset' else 'points'
+  checkpoint = 'absent' if fault == 'no_checkpoint' else 'checkpoint'
+  like = {'weights': jnp.zeros(NUM_FEATURES), 'bias': jnp.zeros(())}
+  if fault == 'foreign_checkpoint':
+    like['weights'] = jnp.zeros(NUM_FEATURES + 1)
+  return task_lib.Task(
+    name='linear',
+    load_parameters=lambda: checkpoints.load_arrays(
+      f'{workdir}/{checkpoint}', like=like
+    ),
+    per_example_loss=losses.get(fault, per_example_loss),
+    corpus=corpus_lib.TfdsCorpus(name, 'train', f'{workdir}/data'),
+    preprocess=lambda raw: preprocess(raw, fault),
+    row_columns=lambda raw: {'half': int(raw['y'] > 0)},
+    loss_reduction='mean' if fault == 'other_reduction' else 'none',
+    parameter_paths=('weights',) if fault == 'other_paths' else ('.*',),
+    l2_weight=l2_weight,
+  )
+
+
+def preprocess(raw, fault=''):
+  if fault == 'other_preprocessing':
+    return {'x': 2 * raw['x'], 'y': raw['y']}
+  record = raw[corpus_lib.ID_KEY].endswith('__50')
+  if fault == 'bad_example' and record:
+    raise ValueError('no such thing')
+  if fault == 'nan_example' and record:
+    return {'x': raw['x'] * np.nan, 'y': raw['y']}
+  return {'x': raw['x'], 'y': raw['y']}
+
+
+def not_a_task():
+  """Returns something else, as a user might by mistake."""
+  return 3
+
+
+class Points(tfds.core.GeneratorBasedBuilder):
+  """Random points near a plane."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Points.',
+      homepage='https://example.com',
+      disable_shuffling=True,
+      features=tfds.features.FeaturesDict(
+        {
+          'x': tfds.features.Tensor(shape=(NUM_FEATURES,), dtype=np.float32),
+          'y': tfds.features.Scalar(dtype=np.float32),
+        }
+      ),
+    )
+
+  def _split_generators(self, dl_manager):
+    return {
+      'train': self._generate_examples(NUM_TRAIN, seed=0),
+      'test': self._generate_examples(20, seed=1),
+    }
+
+  def _generate_examples(self, count, seed):
+    for key, (x, y) in enumerate(zip(*points(count, seed), strict=True)):
+      yield key, {'x': x, 'y': y}
+
+
+def points(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  generator = np.random.default_rng(seed)
+  # Columns of different size, so that eigenvalues differ.
+  x = generator.normal(size=(count, NUM_FEATURES)) * [3, 2, 1.5, 1, 0.5]
+  y = x @ [1, -1, 0.5, 2, 0] + generator.normal(size=count)
+  return x.astype(np.float32), y.astype(np.float32)
+
+
+def prepare(workdir: Path) -> None:
+  """Writes the corpus and the ridge solution, which is the trained model."""
+  with contextlib.redirect_stdout(io.StringIO()):
+    Points(
+      data_dir=str(workdir / 'data'), file_format='array_record'
+    ).download_and_prepare(
+      download_config=tfds.download.DownloadConfig(num_shards=3)
+    )
+  hessian, design, y = closed_form()
+  solution = np.linalg.solve(hessian, design.T @ y / len(y))
+  checkpoints.save_arrays(
+    str(workdir / 'checkpoint'),
+    {
+      'bias': np.float32(solution[0]),
+      'weights': solution[1:].astype(np.float32),
+    },
+  )
+
+
+def closed_form() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Hessian, design matrix (bias first) and targets of the corpus."""
+  x, y = points(NUM_TRAIN, seed=0)
+  design = np.concatenate([np.ones((len(x), 1)), x], axis=1)
+  hessian = design.T @ design / len(x) + L2_WEIGHT * np.eye(NUM_FEATURES + 1)
+  return hessian, design, y
+
+
+def closed_form_gradients(count: int, seed: int, params) -> np.ndarray:
+  """[count, NUM_FEATURES + 1] gradients, bias first."""
+  x, y = points(count, seed)
+  design = np.concatenate([np.ones((count, 1)), x], axis=1)
+  theta = np.concatenate([[params['bias']], params['weights']])
+  return design * (design @ theta - y)[:, None]

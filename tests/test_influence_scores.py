@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from influence_core import errors
+from influence_core import influence_scores
+
+EIGENVALUES = np.array([4.0, -2.0, 1.0, -0.5])
+GENERATOR = np.random.default_rng(0)
+EXAMPLES = GENERATOR.normal(size=(6, 4)).astype(np.float32)
+NORMS = GENERATOR.uniform(1, 2, 6).astype(np.float32)
+QUERIES = GENERATOR.normal(size=(3, 4)).astype(np.float32)
+
+
+def score(**options):
+  chosen = influence_scores.ScoreOptions(**options)
+  return influence_scores.influence(
+    EXAMPLES,
+    NORMS,
+    weighted_queries=influence_scores.weight_queries(
+      QUERIES, EIGENVALUES, chosen
+    ),
+    weights=influence_scores.inverse_eigenvalues(EIGENVALUES, chosen),
+    normalization=chosen.normalization,
+  )
+
+
+@pytest.mark.parametrize(
+  ('options', 'weights'),
+  [
+    ({}, [1 / 4, 0, 1, 0]),
+    ({'damping': 1.0}, [1 / 5, 0, 1 / 2, 0]),
+    ({'negative_eigenvalues': 'abs'}, [1 / 4, 1 / 2, 1, 2]),
+    ({'negative_eigenvalues': 'clip'}, [1 / 4, 1, 1, 1]),
+    ({'projection_dim': 2}, [1 / 4, 0, 0, 0]),
+    ({'projection_dim': 2, 'negative_eigenvalues': 'abs'}, [1 / 4, 1 / 2, 0, 0]),
+  ],
+)
+def test_weights(options, weights):
+  found = influence_scores.inverse_eigenvalues(
+    EIGENVALUES, influence_scores.ScoreOptions(**options)
+  )
+  np.testing.assert_allclose(found, weights)
+  expected = np.einsum('qk,k,nk->qn', QUERIES, weights, EXAMPLES)
+  np.testing.assert_allclose(score(**options), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_normalizations():
+  plain = score()
+  np.testing.assert_allclose(
+    score(normalization='gradient_norm'), plain / np.sqrt(NORMS), rtol=1e-5
+  )
+  weights = np.array([1 / 4, 0, 1, 0])
+  own = np.sqrt(np.square(EXAMPLES) @ weights)
+  queries = np.sqrt(np.square(QUERIES) @ weights)
+  cosine = score(normalization='cosine')
+  np.testing.assert_allclose(cosine, plain / queries[:, None] / own, rtol=1e-4)
+  assert np.abs(cosine).max() <= 1 + 1e-6
+
+
+def test_examples_without_gradient_score_zero():
+  weights = np.ones(4)
+  found = influence_scores.influence(
+    np.zeros((2, 4), np.float32),
+    np.zeros(2, np.float32),
+    weighted_queries=QUERIES,
+    weights=weights,
+    normalization='cosine',
+  )
+  np.testing.assert_array_equal(found, 0)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'damping': -1.0}, 'damping is -1.0'),
+    ({'damping': float('nan')}, 'damping is nan'),
+    ({'negative_eigenvalues': 'zero'}, "is 'zero', expected one of drop"),
+    ({'normalization': 'l2'}, "is 'l2', expected one of none"),
+    ({'projection_dim': 5}, 'projection_dim is 5, expected 1 to 4'),
+    ({'projection_dim': 0}, 'projection_dim is 0, expected 1 to 4'),
+  ],
+)
+def test_bad_options(options, message):
+  with pytest.raises(errors.InputError, match=message):
+    score(**options)
+
+
+def test_only_negative_eigenvalues_are_an_error_with_drop():
+  with pytest.raises(errors.InputError, match="try 'abs'"):
+    influence_scores.inverse_eigenvalues(
+      np.array([-1.0]), influence_scores.ScoreOptions()
+    )
