@@ -2,8 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import arnoldi
-from influence_core import errors
+from influence_core import arnoldi, errors
 
 
 def symmetric_matrix(eigenvalues, seed=0):

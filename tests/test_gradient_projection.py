@@ -6,9 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from influence_core import errors
-from influence_core import gradient_projection
-from influence_core import parameter_selection
+from influence_core import errors, gradient_projection, parameter_selection
 
 
 class Network(nn.Module):

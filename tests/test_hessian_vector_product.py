@@ -4,11 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import arnoldi
+from influence_core import (
+  arnoldi,
+  errors,
+  hessian_vector_product,
+  parameter_selection,
+)
 from influence_core import basis as basis_lib
-from influence_core import errors
-from influence_core import hessian_vector_product
-from influence_core import parameter_selection
 
 GENERATOR = np.random.default_rng(0)
 SAMPLE = {

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from influence_core import errors
-from influence_core import influence_scores
+from influence_core import errors, influence_scores
 
 EIGENVALUES = np.array([4.0, -2.0, 1.0, -0.5])
 GENERATOR = np.random.default_rng(0)
@@ -32,7 +31,10 @@ def score(**options):
     ({'negative_eigenvalues': 'abs'}, [1 / 4, 1 / 2, 1, 2]),
     ({'negative_eigenvalues': 'clip'}, [1 / 4, 1, 1, 1]),
     ({'projection_dim': 2}, [1 / 4, 0, 0, 0]),
-    ({'projection_dim': 2, 'negative_eigenvalues': 'abs'}, [1 / 4, 1 / 2, 0, 0]),
+    (
+      {'projection_dim': 2, 'negative_eigenvalues': 'abs'},
+      [1 / 4, 1 / 2, 0, 0],
+    ),
   ],
 )
 def test_weights(options, weights):

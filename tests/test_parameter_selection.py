@@ -2,8 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import errors
-from influence_core import parameter_selection
+from influence_core import errors, parameter_selection
 
 PARAMS = {
   'params': {

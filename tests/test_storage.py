@@ -1,0 +1,87 @@
+import concurrent.futures
+import errno
+import os
+
+import pytest
+
+from influence_core import errors
+from pipeline import storage
+
+
+@pytest.fixture(params=['local', 'memory'])
+def directory(request, tmp_path):
+  if request.param == 'local':
+    return str(tmp_path / 'store')
+  return f'memory://{tmp_path.name}'
+
+
+def test_create_exclusive_never_replaces(directory):
+  path = storage.join(directory, 'a')
+  assert storage.create_exclusive(path, b'first')
+  assert not storage.create_exclusive(path, b'second')
+  assert storage.read_bytes(path) == b'first'
+  assert storage.list_names(directory) == ['a']
+  assert storage.sizes(directory) == {'a': 5}
+
+
+def test_of_racing_writers_one_wins(tmp_path):
+  path = str(tmp_path / 'a')
+  contents = [bytes([number]) * 100_000 for number in range(16)]
+  with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    wins = list(
+      pool.map(lambda data: storage.create_exclusive(path, data), contents)
+    )
+  assert sum(wins) == 1
+  assert storage.read_bytes(path) == contents[wins.index(True)]
+  assert os.listdir(tmp_path) == ['a']
+
+
+def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(OSError, match='No space left'):
+    storage.create_exclusive(str(tmp_path / 'a'), b'data')
+  assert os.listdir(tmp_path) == []
+
+
+def test_missing_truncated_and_altered_files_are_named(directory):
+  path = storage.join(directory, 'a')
+  with pytest.raises(storage.DamagedFileError, match='a is missing'):
+    storage.read_bytes(path)
+  assert storage.list_names(directory) == []
+  storage.create_exclusive(path, b'data')
+  good = storage.checksum(b'data')
+  assert storage.read_checked(path, num_bytes=4, crc32c=good) == b'data'
+  with pytest.raises(storage.DamagedFileError, match='4 bytes, expected 5'):
+    storage.read_checked(path, num_bytes=5, crc32c=good)
+  with pytest.raises(storage.DamagedFileError, match='content was altered'):
+    storage.read_checked(path, num_bytes=4, crc32c='00000000')
+
+
+def test_json_documents_carry_their_checksum(directory):
+  path = storage.join(directory, 'a.json')
+  content = {'x': [1.5, None], 'y': {'z': 'ä'}}
+  storage.create_exclusive(path, storage.encode_json(content))
+  assert storage.read_json(path) == content
+  altered = storage.encode_json(content).replace(b'1.5', b'1.6')
+  storage.create_exclusive(path + '2', altered)
+  with pytest.raises(storage.DamagedFileError, match='content was altered'):
+    storage.read_json(path + '2')
+  storage.create_exclusive(path + '3', storage.encode_json(content)[:-9])
+  with pytest.raises(storage.DamagedFileError, match='no complete JSON'):
+    storage.read_json(path + '3')
+
+
+def test_unwritable_directory_is_refused(tmp_path):
+  (tmp_path / 'file').write_text('x')
+  with pytest.raises(errors.InputError, match='cannot write to .*file/below'):
+    storage.check_writable(str(tmp_path / 'file' / 'below'))
+  storage.check_writable(str(tmp_path / 'fine'))
+  assert os.listdir(tmp_path / 'fine') == []
+
+
+def test_unknown_protocol_is_refused():
+  with pytest.raises(errors.InputError, match='use a local path or gs://'):
+    storage.exists('nonsense://bucket/a')
