@@ -104,7 +104,7 @@ def test_basis_of_another_shape_is_refused():
   basis = random_basis()
   path = 'params/Dense_0/kernel'
   basis[path] = basis[path][:, :5]
-  with pytest.raises(errors.InputError, match='the basis has .*Dense_0/kernel'):
+  with pytest.raises(errors.InputError, match='the basis has params/Dense_0'):
     gradient_projection.GradientProjector(
       per_example_loss, PARAMS, eigenvectors=basis, batch_size=4
     )

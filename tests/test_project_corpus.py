@@ -215,8 +215,8 @@ def test_only_a_fulfilled_plan_is_published():
     project_corpus.order_shards(plan, shards[:2])
   with pytest.raises(errors.InputError, match='1 are not part of it'):
     project_corpus.order_shards(make_plan(2), shards)
+  other = make_shard(plan.ranges[0], 'b')
   with pytest.raises(errors.InputError, match='was committed as a and as b'):
-    other = make_shard(plan.ranges[0], 'b')
     project_corpus.order_shards(plan, [*shards, other])
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,7 +19,7 @@ QUERIES = GENERATOR.integers(-2, 3, size=(9, 4)).astype(np.float32)
 def make_index(path, num_shards):
   edges = np.linspace(0, 500, num_shards + 1).astype(int)
   shards = []
-  for start, stop in zip(edges[:-1], edges[1:], strict=True):
+  for start, stop in itertools.pairwise(edges):
     rows = pa.table(
       {
         'id': [f'f__{i}' for i in range(start, stop)],

@@ -76,7 +76,7 @@ def test_json_documents_carry_their_checksum(directory):
 
 def test_unwritable_directory_is_refused(tmp_path):
   (tmp_path / 'file').write_text('x')
-  with pytest.raises(errors.InputError, match='cannot write to .*file/below'):
+  with pytest.raises(errors.InputError, match='cannot write to '):
     storage.check_writable(str(tmp_path / 'file' / 'below'))
   storage.check_writable(str(tmp_path / 'fine'))
   assert os.listdir(tmp_path / 'fine') == []
