@@ -103,12 +103,7 @@ class GradientProjector:
       errors.InputError: batch_size is no positive multiple of the number of
         devices, or the basis and the parameters have different shapes.
     """
-    devices = jax.local_device_count()
-    if batch_size < 1 or batch_size % devices:
-      raise errors.InputError(
-        f'batch_size is {batch_size}, expected a positive multiple of the '
-        f'{devices} local devices'
-      )
+    check_batch_size(batch_size)
     _check_shapes(parameter_selection.all_parameters(params), eigenvectors)
     self._batch_size = batch_size
     self._params = multi_device.replicate(params)
@@ -137,6 +132,20 @@ class GradientProjector:
           for leaf in projected
         )
       )
+
+
+def check_batch_size(batch_size: int) -> None:
+  """Refuses a batch that cannot be split evenly over the local devices.
+
+  Raises:
+    errors.InputError: Names the batch size and the number of devices.
+  """
+  devices = jax.local_device_count()
+  if batch_size < 1 or batch_size % devices:
+    raise errors.InputError(
+      f'batch_size is {batch_size}, expected a positive multiple of the number '
+      f'of local devices, {devices}'
+    )
 
 
 def _check_shapes(

@@ -9,6 +9,7 @@ one JSON object and nothing else.
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import logging
+import sys
 import time
 
 import rich.console
@@ -28,7 +29,7 @@ class Console:
     self._json_only = json_only
     # Lines are never folded: ids must stay whole to be copied or piped.
     self._out = rich.console.Console(highlight=False, width=_LINE_WIDTH)
-    self._err = rich.console.Console(stderr=True)
+    self._err = rich.console.Console(file=sys.stderr)
     self.seconds: dict[str, float] = {}
 
   def quiet(self) -> 'Console':

@@ -30,7 +30,7 @@ def render(
   workdir = task.arguments['workdir']
   config = image_classifier.load_config(workdir)
   params = task.load().load_parameters()
-  known = {}
+  known: dict[str, tuple[np.ndarray, int, int]] = {}
   for split in ('train', 'test'):
     examples = train_classifier.read_split(config, split)
     predicted = train_classifier.predict(config, params, examples.images)
@@ -80,7 +80,7 @@ def render(
 
 def _data_uri(image: np.ndarray) -> str:
   """A [height, width, 1] image in [0, 1] as an enlarged PNG."""
-  pixels = np.uint8(255 - np.round(image[..., 0] * 255))
+  pixels = (255 - np.round(image[..., 0] * 255)).astype(np.uint8)
   pixels = pixels.repeat(_ZOOM, 0).repeat(_ZOOM, 1)
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, format='png')

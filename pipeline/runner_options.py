@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import difflib
 
 from apache_beam.options import pipeline_options
+from apache_beam.runners import runner
 
 from influence_core import errors
 
@@ -44,7 +45,16 @@ def make_options(
       arguments.append(f'--direct_num_workers={num_workers}')
     if '--direct_running_mode' not in names:
       arguments.append('--direct_running_mode=multi_threading')
-  return pipeline_options.PipelineOptions(arguments)
+  options = pipeline_options.PipelineOptions(arguments)
+  name = options.view_as(pipeline_options.StandardOptions).runner
+  try:
+    runner.create_runner(name)
+  except (ValueError, ImportError, AttributeError) as error:
+    raise errors.InputError(
+      f'Beam cannot load the runner {name} ({error}); correct --runner or '
+      'install what it needs'
+    ) from error
+  return options
 
 
 def known_options() -> set[str]:

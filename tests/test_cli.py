@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-from launch import cli
+from launch import flags
 from pipeline import manifest as manifest_lib
 
-COMMANDS = list(cli.build_parser()[1])
+COMMANDS = list(flags.build_parser()[1])
 
 
 def fault(task_flags, name):

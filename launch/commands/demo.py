@@ -78,7 +78,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     options=_OPTIONS,
   )
   opened = retrieve.Index(index)
-  summary = {
+  summary: dict[str, Any] = {
     'num_examples': opened.num_examples,
     'projection_dim': opened.manifest.provenance.projection_dim,
     'eigenvalues': list(fitted['eigenvalues']),

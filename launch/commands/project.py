@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 import contextlib
+import io
 import threading
 from typing import Any
 
 import jax
 
-from influence_core import errors
+from influence_core import errors, gradient_projection
 from launch import console as console_lib
 from pipeline import (
   index_format,
@@ -42,6 +43,9 @@ def run(
     raise errors.InputError(
       f'max_rejected_fraction is {max_rejected_fraction}, expected 0 to 1'
     )
+  if batch_size is None:
+    batch_size = default_batch_size()
+  gradient_projection.check_batch_size(batch_size)
   options = runner_options.make_options(beam_arguments, num_workers)
   record = stored_basis.load_record(basis)
   index = storage.absolute(index)
@@ -71,7 +75,7 @@ def run(
     task=task,
     basis=record.path,
     index=index,
-    batch_size=batch_size or default_batch_size(),
+    batch_size=batch_size,
     task_fingerprints=loaded.fingerprints,
     basis_fingerprint=record.fingerprint,
   )
@@ -79,6 +83,8 @@ def run(
   with (
     console.stage('project') as progress,
     _poll(lambda: progress(_num_committed(index, plan), plan.num_examples)),
+    # Beam's workers print the traceback of an error that is raised here too.
+    contextlib.redirect_stderr(io.StringIO()),
   ):
     project_corpus.run_pipeline(
       plan,

@@ -28,6 +28,9 @@ def run(
   options: influence_scores.ScoreOptions,
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
+  if batch_size is None:
+    batch_size = project.default_batch_size()
+  gradient_projection.check_batch_size(batch_size)
   opened = retrieve.Index(index)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
   loaded = loaded_task.LoadedTask.load(task)
@@ -38,7 +41,7 @@ def run(
     {**loaded.fingerprints, 'basis': record.fingerprint},
   )
   queries, projections = project_queries(
-    loaded, record, query_split, batch_size or project.default_batch_size()
+    loaded, record, query_split, batch_size
   )
   with console.stage('topk') as progress:
     leaders = retrieve.top_k(
