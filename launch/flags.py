@@ -104,29 +104,15 @@ def _add_train_example(parser: _Parser) -> None:
 def _add_fit_basis(parser: _Parser) -> None:
   _add_task(parser)
   parser.add_argument('--out', required=True, help='where the basis is stored')
-  parser.add_argument(
-    '--projection_dim',
-    type=int,
-    default=50,
-    help='eigenpairs to keep (default: %(default)s)',
+  _add_number(parser, '--projection_dim', 50, 'eigenpairs to keep')
+  _add_number(
+    parser, '--num_iterations', 100, 'Arnoldi steps; about twice projection_dim'
   )
-  parser.add_argument(
-    '--num_iterations',
-    type=int,
-    default=100,
-    help='Arnoldi steps; about twice projection_dim (default: %(default)s)',
+  _add_number(
+    parser, '--sample_size', 4096, 'random examples the Hessian is taken over'
   )
-  parser.add_argument(
-    '--sample_size',
-    type=int,
-    default=4096,
-    help='random examples the Hessian is taken over (default: %(default)s)',
-  )
-  parser.add_argument(
-    '--microbatch_size',
-    type=int,
-    default=128,
-    help='examples at a time on each device (default: %(default)s)',
+  _add_number(
+    parser, '--microbatch_size', 128, 'examples at a time on each device'
   )
   parser.add_argument(
     '--keep_negative',
@@ -140,28 +126,20 @@ def _add_project(parser: _Parser) -> None:
   _add_task(parser)
   parser.add_argument('--basis', required=True, help='from fit-basis')
   _add_index(parser)
-  parser.add_argument(
-    '--num_workers',
-    type=int,
-    default=2,
-    help='workers on this machine (default: %(default)s)',
-  )
+  _add_number(parser, '--num_workers', 2, 'workers on this machine')
   parser.add_argument(
     '--batch_size',
     type=int,
     help='examples of a device call (default: 128 for each device)',
   )
-  parser.add_argument(
-    '--range_size',
-    type=int,
-    default=4096,
-    help='examples of a unit of work, at most (default: %(default)s)',
+  _add_number(
+    parser, '--range_size', 4096, 'examples of a unit of work, at most'
   )
-  parser.add_argument(
+  _add_number(
+    parser,
     '--max_rejected_fraction',
-    type=float,
-    default=0.001,
-    help='fail when more examples are unusable (default: %(default)s)',
+    0.001,
+    'fail when more examples are unusable',
   )
   parser.epilog = (
     f'{parser.epilog}\n\nEverything after -- goes to Beam, for instance '
@@ -199,17 +177,23 @@ def _add_describe(parser: _Parser) -> None:
   group.add_argument('--index', help='an index from project')
 
 
+def _add_number(
+  parser: _Parser, name: str, default: int | float, text: str
+) -> None:
+  parser.add_argument(
+    name,
+    type=type(default),
+    default=default,
+    help=f'{text} (default: {default})',
+  )
+
+
 def _add_index(parser: _Parser) -> None:
   parser.add_argument('--index', required=True, help='directory of the index')
 
 
 def _add_k(parser: _Parser, default: int) -> None:
-  parser.add_argument(
-    '--k',
-    type=int,
-    default=default,
-    help='examples wanted (default: %(default)s)',
-  )
+  _add_number(parser, '--k', default, 'examples wanted')
 
 
 def _add_task(parser: _Parser) -> None:
@@ -229,12 +213,7 @@ def _add_task(parser: _Parser) -> None:
 
 
 def _add_scores(parser: _Parser) -> None:
-  parser.add_argument(
-    '--damping',
-    type=float,
-    default=0.0,
-    help='added to every eigenvalue (default: %(default)s)',
-  )
+  _add_number(parser, '--damping', 0.0, 'added to every eigenvalue')
   parser.add_argument(
     '--negative_eigenvalues',
     choices=('drop', 'abs', 'clip'),
