@@ -18,7 +18,6 @@ choices of the query.
 from collections.abc import Sequence
 import dataclasses
 import io
-import itertools
 import json
 from typing import Any
 import uuid
@@ -141,14 +140,15 @@ def write_shard(
   name = f'vectors-{example_range.stem}-{uuid.uuid4().hex[:12]}.npy'
   storage.create_exclusive(storage.join(directory, name), vectors)
   rows = _encode_rows(content, StoredFile.of(name, vectors))
-  for repair in itertools.count():
+  repair = 0
+  while True:
     path = storage.join(directory, _rows_name(example_range, repair))
     if storage.create_exclusive(path, rows):
       return _describe(example_range, path, rows)
     winner = _intact_shard(index, example_range, repair)
     if winner:
       return winner
-  raise AssertionError('unreachable: itertools.count() does not end')
+    repair += 1
 
 
 def find_shard(index: str, example_range: ExampleRange) -> Shard | None:
@@ -157,15 +157,14 @@ def find_shard(index: str, example_range: ExampleRange) -> Shard | None:
   A damaged shard is passed over: its repair is committed under the next name,
   so that nothing a reader may hold open is ever deleted or replaced.
   """
-  for repair in itertools.count():
-    path = storage.join(
-      shards_directory(index), _rows_name(example_range, repair)
-    )
-    if not storage.exists(path):
-      return None
+  repair = 0
+  while storage.exists(
+    storage.join(shards_directory(index), _rows_name(example_range, repair))
+  ):
     shard = _intact_shard(index, example_range, repair)
     if shard:
       return shard
+    repair += 1
   return None
 
 

@@ -1,6 +1,7 @@
 """The index is the same however it was made, and each example is in it once."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,25 @@ def test_lost_and_damaged_shards_are_made_again(
   changed = [a != b for a, b in zip(shards, repaired, strict=True)]
   assert [i for i, value in enumerate(changed) if value] == [1, 4]
   assert_same_index(index, tmp_path)
+
+
+def test_only_ranges_of_a_changed_source_are_projected_again(
+  influence, task_flags, basis, index, workdir, tmp_path
+):
+  """Another modification time stands for other content: safe, never stale."""
+  shutil.copytree(workdir, tmp_path / 'w', ignore=lambda *_: ['index', 'basis'])
+  task = [*task_flags[:-1], f'workdir={tmp_path / "w"}']
+  command = flags(task, basis, tmp_path / 'i', '--range_size', 40)
+  influence(*command)
+  before = manifest_lib.load(str(tmp_path / 'i')).shards
+  source = before[0].range.source_shard
+  os.utime(tmp_path / 'w' / 'data' / 'points' / '1.0.0' / source)
+  again = influence(*command, '--json').json
+  assert (again['generation'], again['num_projected']) == (2, 101)
+  after = manifest_lib.load(str(tmp_path / 'i')).shards
+  for old, new in zip(before, after, strict=True):
+    assert (old == new) == (old.range.source_shard != source)
+  assert_same_index(index, tmp_path / 'i')
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from influence_core import errors
 from launch import console as console_lib
 from pipeline import retrieve, stored_basis
 
@@ -13,10 +14,11 @@ def run(
   console: console_lib.Console, *, basis: str | None, index: str | None
 ) -> dict[str, Any]:
   """Describes whichever of the two is given."""
+  if index is not None:
+    return describe_index(console, retrieve.Index(index))
   if basis is not None:
     return describe_basis(console, stored_basis.load_record(basis))
-  assert index is not None  # The parser asks for exactly one.
-  return describe_index(console, retrieve.Index(index))
+  raise errors.InputError('nothing to describe; pass --basis or --index')
 
 
 def describe_basis(

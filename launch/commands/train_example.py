@@ -8,8 +8,6 @@ from launch import console as console_lib
 from launch.example_tasks import image_classifier, train_classifier
 from pipeline import storage
 
-EXAMPLES = ('mnist_cnn', 'digits_cnn')
-
 
 def run(
   console: console_lib.Console,

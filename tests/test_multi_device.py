@@ -1,0 +1,27 @@
+import jax
+import numpy as np
+import pytest
+
+from influence_core import multi_device
+
+
+@pytest.mark.parametrize('total', [1, 4, 5, 8])
+def test_batches_cover_every_example_once(total):
+  features = {'x': np.arange(total) + 1.0}
+  batches = list(multi_device.padded_batches(features, 4))
+  devices = jax.local_device_count()
+  for batch in batches:
+    assert batch.mask.shape == (devices, 4 // devices)
+    assert batch.features['x'].shape == (devices, 4 // devices)
+  valid = [b.features['x'].reshape(-1)[: b.num_valid] for b in batches]
+  np.testing.assert_array_equal(np.concatenate(valid), features['x'])
+  # Padding repeats a real example and is masked out.
+  padding = [b.features['x'].reshape(-1)[b.num_valid :] for b in batches]
+  assert set(np.concatenate(padding)) <= {float(total)}
+  assert sum(batch.mask.sum() for batch in batches) == total
+
+
+def test_replicate_puts_one_copy_on_each_device():
+  tree = multi_device.replicate({'a': np.arange(3.0)})
+  assert tree['a'].shape == (jax.local_device_count(), 3)
+  assert len(tree['a'].sharding.device_set) == jax.local_device_count()
