@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console_lib.configure_logging(verbose=flags.verbose)
     result = module.run(console, **values)
   except KeyboardInterrupt:
-    return _fail('interrupted; run the same command again to go on', 130)
+    _fail('interrupted; run the same command again to go on', 130)
+    sys.stderr.flush()
+    os._exit(130)  # Worker threads of Beam can be stopped in no other way.
   except OSError as error:
     return _fail(f'{error.strerror or error}: {error.filename or "?"}', 1)
   except Exception as error:

@@ -5,6 +5,7 @@ example carries its TFDS id, `<file name>__<position>`, under the key
 `tfds_id`: the same whatever the range, the worker or the order of reading.
 """
 
+import bisect
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
@@ -158,14 +159,10 @@ class TfdsCorpus:
   ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
     """Examples by their position in the split, each with its id."""
     shards = self.source_shards()
+    firsts = [self._offsets[shard.name] + shard.start for shard in shards]
     for position in positions:
-      shard = next(
-        shard
-        for shard in reversed(shards)
-        if self._offsets[shard.name] + shard.start <= position
-      )
-      record = position - self._offsets[shard.name]
-      example_id = f'{shard.name}__{record}'
+      name = shards[bisect.bisect_right(firsts, position) - 1].name
+      example_id = f'{name}__{position - self._offsets[name]}'
       yield example_id, self._read(position, example_id)
 
   def _read(

@@ -130,7 +130,7 @@ class LoadedTask:
     except Exception as error:  # The user's model may raise anything.
       raise errors.InputError(
         f'task {name}: per_example_loss failed on a few examples '
-        f'({type(error).__name__}: {str(error).splitlines()[0]}); do '
+        f'({type(error).__name__}: {_first_line(error)}); do '
         'model, checkpoint and preprocess belong together?'
       ) from error
     expected = (len(self._checked_batch.ids),)
@@ -165,3 +165,7 @@ def _stack(name: str, ids: list[str], features: list[Any]) -> types.Features:
         f'{ids[0]} {expected}; pad or crop to one shape in preprocess'
       )
   return jax.tree.map(lambda *leaves: np.stack(leaves), *features)
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).partition('\n')[0]

@@ -122,7 +122,12 @@ class ProjectionWorker:
         }
         vectors.append(projected[finite])
         tables.append(rows.filter(pa.array(finite)))
-    rows = pa.concat_tables(tables) if tables else _rows_table([], [], [], {})
+    # Integers and floats, or missing values, may alternate between batches.
+    rows = (
+      pa.concat_tables(tables, promote_options='permissive')
+      if tables
+      else _rows_table([], [], [], {})
+    )
     return index_format.ShardContent(np.concatenate(vectors), rows, rejected)
 
   def _project_batch(

@@ -77,6 +77,9 @@ def create_exclusive(path: str, data: bytes) -> bool:
 
   Locally: a synced temporary file and `link`, which never replaces. In object
   stores: one upload that the server accepts only for a new name.
+
+  Raises:
+    errors.InputError: It cannot be written; nothing is there then.
   """
   filesystem, name = _filesystem(path)
   try:
@@ -86,6 +89,11 @@ def create_exclusive(path: str, data: bytes) -> bool:
       filesystem.pipe_file(name, data, mode='create')
   except FileExistsError:
     return False
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot write {path} ({_reason(error)}); correct that and run the same '
+      'command again, what is stored is kept'
+    ) from error
   return True
 
 
@@ -120,16 +128,17 @@ def check_writable(directory: str) -> None:
   try:
     create_exclusive(filesystem.unstrip_protocol(probe), b'')
     filesystem.rm_file(probe)
-  except OSError as error:
+  except (OSError, errors.InputError) as error:
+    reason = _reason(error.__cause__ or error)
     raise errors.InputError(
-      f'cannot write to {directory} ({describe_os_error(error)}); choose '
-      'another directory or correct its permissions'
+      f'cannot write to {directory} ({reason}); choose another directory or '
+      'correct its permissions'
     ) from error
 
 
-def describe_os_error(error: OSError) -> str:
+def _reason(error: BaseException) -> str:
   """What went wrong, without Python's quoting of errno and path."""
-  return error.strerror or str(error)
+  return getattr(error, 'strerror', None) or str(error)
 
 
 def checksum(data: bytes) -> str:
@@ -198,7 +207,7 @@ def open_for_writing(path: str) -> Iterator[Any]:
       yield file
   except OSError as error:
     raise errors.InputError(
-      f'cannot write {path} ({describe_os_error(error)}); choose another path'
+      f'cannot write {path} ({_reason(error)}); choose another path'
     ) from error
 
 

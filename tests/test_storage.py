@@ -41,7 +41,7 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   monkeypatch.setattr(os, 'fsync', full)
-  with pytest.raises(OSError, match='No space left'):
+  with pytest.raises(errors.InputError, match='No space left on device'):
     storage.create_exclusive(str(tmp_path / 'a'), b'data')
   assert os.listdir(tmp_path) == []
 
