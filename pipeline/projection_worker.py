@@ -1,6 +1,7 @@
 """What a worker process holds and does: ranges in, committed shards out."""
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import itertools
 import threading
@@ -67,10 +68,12 @@ class ProjectionWorker:
       eigenvectors=basis.eigenvectors,
       batch_size=settings.batch_size,
     )
-    # Several threads of a process share its accelerators; on CPU, calls that
-    # overlap keep the cores busy.
-    self._device_lock = threading.Semaphore(
-      2 if jax.default_backend() == 'cpu' else 1
+    # Threads of a process take turns on its accelerators, whose memory is
+    # planned for one call; on CPU, calls that overlap keep the cores busy.
+    self._device_turn: contextlib.AbstractContextManager = (
+      contextlib.nullcontext()
+      if jax.default_backend() == 'cpu'
+      else threading.Lock()
     )
 
   def project_range(
@@ -134,7 +137,7 @@ class ProjectionWorker:
     self, batch: loaded_task.ExampleBatch
   ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
     """Rows, which of them are finite, and [batch, projection_dim] vectors."""
-    with self._device_lock:
+    with self._device_turn:
       result = self._projector.project(batch.features)
     finite = (
       np.isfinite(result.losses)
