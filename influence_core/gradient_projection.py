@@ -15,6 +15,8 @@ import numpy as np
 
 from influence_core import errors, multi_device, parameter_selection, types
 
+_DEFAULT_BATCH_SIZE_PER_DEVICE = 128
+
 
 class ProjectedExamples(NamedTuple):
   """What is kept of each example.
@@ -103,9 +105,8 @@ class GradientProjector:
       errors.InputError: batch_size is no positive multiple of the number of
         devices, or the basis and the parameters have different shapes.
     """
-    check_batch_size(batch_size)
     _check_shapes(parameter_selection.all_parameters(params), eigenvectors)
-    self._batch_size = batch_size
+    self._batch_size = resolve_batch_size(batch_size)
     self._params = multi_device.replicate(params)
     self._eigenvectors = multi_device.replicate(dict(eigenvectors))
 
@@ -134,18 +135,21 @@ class GradientProjector:
       )
 
 
-def check_batch_size(batch_size: int) -> None:
-  """Refuses a batch that cannot be split evenly over the local devices.
+def resolve_batch_size(batch_size: int | None) -> int:
+  """The batch size over all local devices; None stands for the default.
 
   Raises:
-    errors.InputError: Names the batch size and the number of devices.
+    errors.InputError: It cannot be split evenly over the devices.
   """
   devices = jax.local_device_count()
+  if batch_size is None:
+    return _DEFAULT_BATCH_SIZE_PER_DEVICE * devices
   if batch_size < 1 or batch_size % devices:
     raise errors.InputError(
       f'batch_size is {batch_size}, expected a positive multiple of the number '
       f'of local devices, {devices}'
     )
+  return batch_size
 
 
 def _check_shapes(

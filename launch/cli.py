@@ -48,9 +48,14 @@ def expected_error(error: BaseException) -> str | None:
   """
   if isinstance(error, errors.InputError):
     return str(error)
-  markers = ('InputError: ', 'DamagedFileError: ', 'StaleFingerprintError: ')
+  told: list[type[Exception]] = [
+    errors.InputError,
+    *errors.InputError.__subclasses__(),
+    OSError,
+  ]
+  markers = [f'{error_type.__name__}: ' for error_type in told]
   for line in reversed(str(error).splitlines()):
-    for marker in (*markers, 'OSError: '):
+    for marker in markers:
       if marker in line:
         return line.split(marker, 1)[1].split(' [while running', 1)[0]
   return None

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 import difflib
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from influence_core import influence_scores
 from pipeline import task as task_lib
@@ -216,7 +216,7 @@ def _add_scores(parser: _Parser) -> None:
   _add_number(parser, '--damping', 0.0, 'added to every eigenvalue')
   parser.add_argument(
     '--negative_eigenvalues',
-    choices=('drop', 'abs', 'clip'),
+    choices=get_args(influence_scores.NegativeEigenvalues),
     default='drop',
     help='what to do with them (default: %(default)s)',
   )
@@ -225,7 +225,7 @@ def _add_scores(parser: _Parser) -> None:
   )
   parser.add_argument(
     '--normalization',
-    choices=('none', 'gradient_norm', 'cosine'),
+    choices=get_args(influence_scores.Normalization),
     default='none',
     help='divide scores by norms (default: %(default)s)',
   )
@@ -279,7 +279,7 @@ _COMMANDS: dict[str, tuple[Any, str, str]] = {
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   """Splits a command line into common flags and the command's arguments."""
   parser, commands = build_parser()
-  own, _, rest = _split_at_separator(argv)
+  own, rest = _split_at_separator(argv)
   flags, unknown = parser.parse_known_args(own)
   command = commands[flags.command]
   if unknown:
@@ -311,12 +311,10 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   return flags, values
 
 
-def _split_at_separator(
-  argv: Sequence[str],
-) -> tuple[list[str], str, list[str]]:
+def _split_at_separator(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   argv = list(argv)
   position = argv.index('--') if '--' in argv else len(argv)
-  return argv[:position], '--', argv[position + 1 :]
+  return argv[:position], argv[position + 1 :]
 
 
 def _task_arguments(command: _Parser, texts: Sequence[str]) -> dict[str, str]:

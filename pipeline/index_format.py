@@ -15,7 +15,7 @@ for negative eigenvalues, normalisation and a smaller projection_dim stay
 choices of the query.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import io
 import json
@@ -295,6 +295,19 @@ def _check_accounts(
     )
 
 
-def range_fingerprint(**parts: Any) -> str:
-  """Fingerprint that ties a shard to all it was computed from."""
-  return fingerprints.of_json({'schema_version': SCHEMA_VERSION, **parts})
+def projection_fingerprints(
+  task_fingerprints: Mapping[str, str], basis_fingerprint: str
+) -> dict[str, str]:
+  """What every shard of an index depends on, whatever its source."""
+  return {
+    **task_fingerprints,
+    'basis': basis_fingerprint,
+    'dtype': VECTOR_DTYPE.name,
+  }
+
+
+def range_fingerprint(source: str, projection: Mapping[str, str]) -> str:
+  """Ties a shard to its source file and to `projection_fingerprints`."""
+  return fingerprints.of_json(
+    {'schema_version': SCHEMA_VERSION, 'source': source, **projection}
+  )

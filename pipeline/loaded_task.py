@@ -42,7 +42,6 @@ class ExampleBatch(NamedTuple):
 class LoadedTask:
   """A task with its parameters."""
 
-  reference: task_lib.TaskReference
   task: task_lib.Task
   params: types.Params
 
@@ -55,7 +54,7 @@ class LoadedTask:
     """
     task = reference.load()
     task.corpus.check()
-    loaded = cls(reference, task, task.load_parameters())
+    loaded = cls(task, task.load_parameters())
     loaded.check_loss()
     return loaded
 

@@ -68,16 +68,14 @@ def make_plan(
   """
   if range_size < 1:
     raise errors.InputError(f'range_size is {range_size}, expected at least 1')
-  common = {
-    **task_fingerprints,
-    'basis': basis_fingerprint,
-    'dtype': index_format.VECTOR_DTYPE.name,
-  }
+  common = index_format.projection_fingerprints(
+    task_fingerprints, basis_fingerprint
+  )
   ranges, source_fingerprints = [], []
   for shard in corpus.source_shards():
     source = corpus.shard_fingerprint(shard.name)
     source_fingerprints.append([shard.name, shard.start, shard.stop, source])
-    fingerprint = index_format.range_fingerprint(source=source, **common)
+    fingerprint = index_format.range_fingerprint(source, common)
     size = shard.stop - shard.start
     count = math.ceil(size / range_size)
     edges = [shard.start + size * i // count for i in range(count + 1)]

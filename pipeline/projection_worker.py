@@ -97,10 +97,10 @@ class ProjectionWorker:
   ) -> None:
     corpus = self._loaded.task.corpus
     found = index_format.range_fingerprint(
-      source=corpus.shard_fingerprint(example_range.source_shard),
-      basis=self._settings.basis_fingerprint,
-      dtype=index_format.VECTOR_DTYPE.name,
-      **self._settings.task_fingerprints,
+      corpus.shard_fingerprint(example_range.source_shard),
+      index_format.projection_fingerprints(
+        self._settings.task_fingerprints, self._settings.basis_fingerprint
+      ),
     )
     if found != example_range.fingerprint:
       raise errors.InputError(

@@ -6,8 +6,6 @@ import io
 import threading
 from typing import Any
 
-import jax
-
 from influence_core import errors, gradient_projection
 from launch import console as console_lib
 from pipeline import (
@@ -43,9 +41,7 @@ def run(
     raise errors.InputError(
       f'max_rejected_fraction is {max_rejected_fraction}, expected 0 to 1'
     )
-  if batch_size is None:
-    batch_size = default_batch_size()
-  gradient_projection.check_batch_size(batch_size)
+  batch_size = gradient_projection.resolve_batch_size(batch_size)
   options = runner_options.make_options(beam_arguments, num_workers)
   record = stored_basis.load_record(basis)
   index = storage.absolute(index)
@@ -101,11 +97,6 @@ def run(
     f'{result["num_rejected"]} rejected, {rate:.1f} examples/s'
   )
   return {**result, 'examples_per_second': rate}
-
-
-def default_batch_size() -> int:
-  """128 examples for each local device."""
-  return 128 * jax.local_device_count()
 
 
 def _result(index: str, *, num_projected: int) -> dict[str, Any]:

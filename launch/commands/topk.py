@@ -7,7 +7,6 @@ import numpy as np
 from influence_core import errors, gradient_projection, influence_scores
 from launch import console as console_lib
 from launch import result_tables
-from launch.commands import project
 from pipeline import loaded_task, retrieve, stored_basis
 from pipeline import manifest as manifest_lib
 from pipeline import task as task_lib
@@ -28,9 +27,7 @@ def run(
   options: influence_scores.ScoreOptions,
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
-  if batch_size is None:
-    batch_size = project.default_batch_size()
-  gradient_projection.check_batch_size(batch_size)
+  batch_size = gradient_projection.resolve_batch_size(batch_size)
   opened = retrieve.Index(index)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
   loaded = loaded_task.LoadedTask.load(task)
@@ -52,7 +49,7 @@ def run(
   )
   if out:
     result_tables.write_parquet(out, rows)
-  num_printed = k * _NUM_PRINTED * 2
+  num_printed = len(rows) // len(queries.ids) * _NUM_PRINTED
   result_tables.print_rows(
     console,
     'influence: positive = proponent = up-weighting it lowers the query loss',
