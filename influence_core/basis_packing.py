@@ -1,0 +1,223 @@
+"""Arranges a basis for the contraction with factored gradients.
+
+Done once per basis, on the host and parameter by parameter, so that the basis
+is never held twice. The hot loop then reads the eigenvectors in storage order.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import enum
+import math
+from typing import Any
+
+import numpy as np
+
+from influence_core import projection_plan, types
+
+
+class Form(enum.Enum):
+  """How the gradient of a factored weight meets the basis.
+
+  With T positions, n entries of the weight and K eigenvectors, GRADIENT costs
+  2 n T + 2 n K and APPLY 2 n T K operations per example, so APPLY is right for
+  one position only. LOOKUP reads the looked-up rows of the basis alone.
+  """
+
+  GRADIENT = 'gradient formed block by block, then contracted'
+  APPLY = 'layer applied to the basis'
+  LOOKUP = 'rows of the basis looked up'
+
+
+def form_of(weight: projection_plan.Weight, projection_dim: int) -> Form:
+  """The cheapest form for a factored weight.
+
+  For one position APPLY and GRADIENT cost the same; the smaller temporary
+  decides.
+  """
+  if weight.num_lookups == len(weight.sites):
+    return Form.LOOKUP
+  _, rows, columns = weight.layout.sizes()
+  if weight.num_positions == 1 and projection_dim < max(rows, columns):
+    return Form.APPLY
+  return Form.GRADIENT
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocking:
+  """How much is done at a time.
+
+  Attributes:
+    micro_batch: examples whose gradients are held at once on a device.
+    block_bytes: bytes of the largest block of float32 gradients, over the
+      whole micro-batch.
+  """
+
+  micro_batch: int
+  block_bytes: int
+
+  def num_blocks(self, size: int, entry_size: int) -> int:
+    """Blocks of an axis whose entries are `entry_size` floats per example."""
+    entries = self.block_bytes // (4 * self.micro_batch * entry_size)
+    return math.ceil(size / min(max(entries, 1), size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+  """Settings of a packed basis.
+
+  Attributes:
+    blocking: how much is done at a time.
+    dtype: of the packed eigenvectors, float32 or bfloat16.
+    group_of: group of projections that each parameter path adds to.
+    num_groups: number of groups.
+    num_slices: over how many devices each weight is split.
+  """
+
+  blocking: Blocking
+  dtype: np.dtype
+  group_of: Mapping[str, int]
+  num_groups: int = 1
+  num_slices: int = 1
+
+  def lookup_positions(
+    self, weight: projection_plan.Weight, projection_dim: int
+  ) -> int:
+    """Positions whose rows of the basis fill a block."""
+    _, _, columns = weight.layout.sizes()
+    positions = weight.num_positions
+    num_blocks = self.blocking.num_blocks(positions, projection_dim * columns)
+    return -(-positions // num_blocks)
+
+
+def pack_basis(
+  scope: projection_plan.Scope,
+  eigenvectors: types.SelectedParameters,
+  packing: Packing,
+  place: Callable[[np.ndarray], Any],
+) -> dict:
+  """The basis as `factored_projection` takes it.
+
+  Args:
+    scope: the plan.
+    eigenvectors: [projection_dim, *parameter shape] by path.
+    packing: settings.
+    place: puts an array [num_slices, ...] where it is to stay; called leaf by
+      leaf.
+
+  Returns:
+    A tree of arrays whose structure follows the scopes.
+  """
+  factored = {
+    weight.path: place(
+      _packed([weight], eigenvectors, packing, _pack_factored)
+    )
+    for weight in scope.factored
+  }
+  dense = {
+    group: place(_packed(weights, eigenvectors, packing, _pack_dense))
+    for group, weights in dense_groups(scope, packing.group_of).items()
+  }
+  scopes = {
+    str(number): pack_basis(inner, eigenvectors, packing, place)
+    for number, inner in scope.scopes.items()
+  }
+  return {'factored': factored, 'dense': dense, 'scopes': scopes}
+
+
+def dense_groups(
+  scope: projection_plan.Scope, group_of: Mapping[str, int]
+) -> dict[str, list[projection_plan.Weight]]:
+  """The dense weights of a scope by group number, as text for tree keys."""
+  groups: dict[str, list[projection_plan.Weight]] = {}
+  for weight in scope.dense:
+    groups.setdefault(str(group_of[weight.path]), []).append(weight)
+  return groups
+
+
+def _packed(weights, eigenvectors, packing: Packing, pack_step) -> np.ndarray:
+  """[num_slices, *scan lengths, ...]: `pack_step` for every step of a scan.
+
+  `pack_step` turns a list of [projection_dim, *stored shape], one for each
+  weight, into [num_slices, ...].
+  """
+  arranged = [_arranged(weight, eigenvectors[weight.path]) for weight in weights]
+  num_scans = len(weights[0].rearrangements) - 1
+  lengths = arranged[0].shape[:num_scans]
+  steps = [
+    pack_step(weights, [vectors[step] for vectors in arranged], packing)
+    for step in np.ndindex(*lengths)
+  ]
+  if not lengths:
+    return steps[0]
+  stacked = np.stack(steps, axis=1)  # [num_slices, steps, ...]
+  return stacked.reshape(stacked.shape[0], *lengths, *stacked.shape[2:])
+
+
+def _arranged(
+  weight: projection_plan.Weight, vectors: types.Array
+) -> np.ndarray:
+  """[*scan lengths, projection_dim, *stored shape]."""
+  vectors = np.asarray(vectors)
+  for num_scans, steps in enumerate(weight.rearrangements):
+    lead = num_scans + 1
+    for kind, argument in steps:
+      if kind == 'transpose':
+        axes = (*range(lead), *(axis + lead for axis in argument))
+        vectors = vectors.transpose(axes)
+      else:
+        vectors = vectors.reshape(*vectors.shape[:lead], *argument)
+  return np.moveaxis(vectors, 0, len(weight.rearrangements) - 1)
+
+
+def _pack_dense(weights, vectors, packing: Packing) -> np.ndarray:
+  """[num_slices, projection_dim, entries]: all parameters side by side."""
+  del weights
+  flat = np.concatenate([part.reshape(len(part), -1) for part in vectors], 1)
+  return np.stack(_split(flat, 1, packing.num_slices)).astype(packing.dtype)
+
+
+def _pack_factored(weights, vectors, packing: Packing) -> np.ndarray:
+  [weight], [vectors] = weights, vectors
+  pack, split_axis = {
+    Form.GRADIENT: (_pack_gradient, 2),
+    Form.APPLY: (_pack_apply, 2),
+    Form.LOOKUP: (_pack_lookup, 3),
+  }[form_of(weight, len(vectors))]
+  matrices = weight.layout.as_matrices(vectors)
+  parts = _split(matrices, split_axis, packing.num_slices)
+  return np.stack([pack(part, packing) for part in parts])
+
+
+def _pack_gradient(matrices: np.ndarray, packing: Packing) -> np.ndarray:
+  """[blocks of rows, projection_dim, batch * rows of a block * columns]."""
+  dim, batch, rows, columns = matrices.shape
+  num_blocks = packing.blocking.num_blocks(rows, batch * columns)
+  blocks = _split(matrices.astype(packing.dtype), 2, num_blocks)
+  return np.stack([block.reshape(dim, -1) for block in blocks])
+
+
+def _pack_apply(matrices: np.ndarray, packing: Packing) -> np.ndarray:
+  """[blocks of eigenvectors, batch, rows, eigenvectors * columns]."""
+  dim, batch, rows, columns = matrices.shape
+  num_blocks = packing.blocking.num_blocks(dim, batch * columns)
+  blocks = _split(matrices.astype(packing.dtype), 0, num_blocks)
+  return np.stack(
+    [
+      block.transpose(1, 2, 0, 3).reshape(batch, rows, -1) for block in blocks
+    ]
+  )
+
+
+def _pack_lookup(matrices: np.ndarray, packing: Packing) -> np.ndarray:
+  """[rows, projection_dim, columns]."""
+  rows = matrices[:, 0].transpose(1, 0, 2)
+  return np.ascontiguousarray(rows, packing.dtype)
+
+
+def _split(array: np.ndarray, axis: int, num_parts: int) -> list[np.ndarray]:
+  """Equal parts of an array, filled up with zeros at the end."""
+  if num_parts == 1:
+    return [array]
+  missing = -array.shape[axis] % num_parts
+  widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
+  return np.split(np.pad(array, widths), num_parts, axis)
