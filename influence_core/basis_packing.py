@@ -79,6 +79,13 @@ class Packing:
   num_groups: int = 1
   num_slices: int = 1
 
+  def for_examples(self, micro_batch: int) -> 'Packing':
+    """The same for another number of examples on each device."""
+    blocking = dataclasses.replace(
+      self.blocking, micro_batch=micro_batch * self.num_slices
+    )
+    return dataclasses.replace(self, blocking=blocking)
+
   def lookup_positions(
     self, weight: projection_plan.Weight, projection_dim: int
   ) -> int:
@@ -93,7 +100,8 @@ def pack_basis(
   scope: projection_plan.Scope,
   eigenvectors: types.SelectedParameters,
   packing: Packing,
-  place: Callable[[np.ndarray], Any],
+  place: Callable[[Any], Any],
+  xp: Any,
 ) -> dict:
   """The basis as `factored_projection` takes it.
 
@@ -103,22 +111,23 @@ def pack_basis(
     packing: settings.
     place: puts an array [num_slices, ...] where it is to stay; called leaf by
       leaf.
+    xp: numpy, or jax.numpy to find the shapes.
 
   Returns:
     A tree of arrays whose structure follows the scopes.
   """
   factored = {
     weight.path: place(
-      _packed([weight], eigenvectors, packing, _pack_factored)
+      _packed([weight], eigenvectors, packing, _pack_factored, xp)
     )
     for weight in scope.factored
   }
   dense = {
-    group: place(_packed(weights, eigenvectors, packing, _pack_dense))
+    group: place(_packed(weights, eigenvectors, packing, _pack_dense, xp))
     for group, weights in dense_groups(scope, packing.group_of).items()
   }
   scopes = {
-    str(number): pack_basis(inner, eigenvectors, packing, place)
+    str(number): pack_basis(inner, eigenvectors, packing, place, xp)
     for number, inner in scope.scopes.items()
   }
   return {'factored': factored, 'dense': dense, 'scopes': scopes}
@@ -134,30 +143,31 @@ def dense_groups(
   return groups
 
 
-def _packed(weights, eigenvectors, packing: Packing, pack_step) -> np.ndarray:
+def _packed(weights, eigenvectors, packing: Packing, pack_step, xp):
   """[num_slices, *scan lengths, ...]: `pack_step` for every step of a scan.
 
   `pack_step` turns a list of [projection_dim, *stored shape], one for each
   weight, into [num_slices, ...].
   """
-  arranged = [_arranged(weight, eigenvectors[weight.path]) for weight in weights]
+  arranged = [
+    _arranged(weight, eigenvectors[weight.path], xp) for weight in weights
+  ]
   num_scans = len(weights[0].rearrangements) - 1
   lengths = arranged[0].shape[:num_scans]
   steps = [
-    pack_step(weights, [vectors[step] for vectors in arranged], packing)
+    pack_step(weights, [vectors[step] for vectors in arranged], packing, xp)
     for step in np.ndindex(*lengths)
   ]
   if not lengths:
     return steps[0]
-  stacked = np.stack(steps, axis=1)  # [num_slices, steps, ...]
+  stacked = xp.stack(steps, axis=1)  # [num_slices, steps, ...]
   return stacked.reshape(stacked.shape[0], *lengths, *stacked.shape[2:])
 
 
 def _arranged(
-  weight: projection_plan.Weight, vectors: types.Array
-) -> np.ndarray:
+  weight: projection_plan.Weight, vectors: types.Array, xp
+) -> types.Array:
   """[*scan lengths, projection_dim, *stored shape]."""
-  vectors = np.asarray(vectors)
   for num_scans, steps in enumerate(weight.rearrangements):
     lead = num_scans + 1
     for kind, argument in steps:
@@ -166,17 +176,17 @@ def _arranged(
         vectors = vectors.transpose(axes)
       else:
         vectors = vectors.reshape(*vectors.shape[:lead], *argument)
-  return np.moveaxis(vectors, 0, len(weight.rearrangements) - 1)
+  return xp.moveaxis(vectors, 0, len(weight.rearrangements) - 1)
 
 
-def _pack_dense(weights, vectors, packing: Packing) -> np.ndarray:
+def _pack_dense(weights, vectors, packing: Packing, xp) -> types.Array:
   """[num_slices, projection_dim, entries]: all parameters side by side."""
   del weights
-  flat = np.concatenate([part.reshape(len(part), -1) for part in vectors], 1)
-  return np.stack(_split(flat, 1, packing.num_slices)).astype(packing.dtype)
+  flat = xp.concatenate([part.reshape(len(part), -1) for part in vectors], 1)
+  return xp.stack(_split(flat, 1, packing.num_slices, xp)).astype(packing.dtype)
 
 
-def _pack_factored(weights, vectors, packing: Packing) -> np.ndarray:
+def _pack_factored(weights, vectors, packing: Packing, xp) -> types.Array:
   [weight], [vectors] = weights, vectors
   pack, split_axis = {
     Form.GRADIENT: (_pack_gradient, 2),
@@ -184,40 +194,41 @@ def _pack_factored(weights, vectors, packing: Packing) -> np.ndarray:
     Form.LOOKUP: (_pack_lookup, 3),
   }[form_of(weight, len(vectors))]
   matrices = weight.layout.as_matrices(vectors)
-  parts = _split(matrices, split_axis, packing.num_slices)
-  return np.stack([pack(part, packing) for part in parts])
+  parts = _split(matrices, split_axis, packing.num_slices, xp)
+  return xp.stack([pack(part, packing, xp) for part in parts])
 
 
-def _pack_gradient(matrices: np.ndarray, packing: Packing) -> np.ndarray:
+def _pack_gradient(matrices: types.Array, packing: Packing, xp) -> types.Array:
   """[blocks of rows, projection_dim, batch * rows of a block * columns]."""
   dim, batch, rows, columns = matrices.shape
   num_blocks = packing.blocking.num_blocks(rows, batch * columns)
-  blocks = _split(matrices.astype(packing.dtype), 2, num_blocks)
-  return np.stack([block.reshape(dim, -1) for block in blocks])
+  blocks = _split(matrices.astype(packing.dtype), 2, num_blocks, xp)
+  return xp.stack([block.reshape(dim, -1) for block in blocks])
 
 
-def _pack_apply(matrices: np.ndarray, packing: Packing) -> np.ndarray:
+def _pack_apply(matrices: types.Array, packing: Packing, xp) -> types.Array:
   """[blocks of eigenvectors, batch, rows, eigenvectors * columns]."""
   dim, batch, rows, columns = matrices.shape
   num_blocks = packing.blocking.num_blocks(dim, batch * columns)
-  blocks = _split(matrices.astype(packing.dtype), 0, num_blocks)
-  return np.stack(
+  blocks = _split(matrices.astype(packing.dtype), 0, num_blocks, xp)
+  return xp.stack(
     [
       block.transpose(1, 2, 0, 3).reshape(batch, rows, -1) for block in blocks
     ]
   )
 
 
-def _pack_lookup(matrices: np.ndarray, packing: Packing) -> np.ndarray:
+def _pack_lookup(matrices: types.Array, packing: Packing, xp) -> types.Array:
   """[rows, projection_dim, columns]."""
+  del xp
   rows = matrices[:, 0].transpose(1, 0, 2)
-  return np.ascontiguousarray(rows, packing.dtype)
+  return rows.astype(packing.dtype)
 
 
-def _split(array: np.ndarray, axis: int, num_parts: int) -> list[np.ndarray]:
+def _split(array, axis: int, num_parts: int, xp) -> list[types.Array]:
   """Equal parts of an array, filled up with zeros at the end."""
   if num_parts == 1:
     return [array]
   missing = -array.shape[axis] % num_parts
   widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
-  return np.split(np.pad(array, widths), num_parts, axis)
+  return xp.split(xp.pad(array, widths), num_parts, axis)

@@ -1,88 +1,65 @@
-"""Projects per-example gradients on a basis: the work done for every example.
+"""Projects the gradients of any number of examples on all local devices.
 
-For example x the projection is p[k] = <eigenvector_k, grad loss(x)>, from
-which influence follows at query time. The squared gradient norm and the loss
-come from the same pass: they tell how much of the gradient the basis captures
-and allow normalisation later.
+The entry point of the projection kernel: traces the loss, plans it, places the
+basis, compiles one program and feeds it batches.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import errors, multi_device, parameter_selection, types
+from influence_core import (
+  basis_packing,
+  device_memory,
+  errors,
+  factored_projection,
+  multi_device,
+  parameter_selection,
+  traced_loss,
+  types,
+)
 
-_DEFAULT_BATCH_SIZE_PER_DEVICE = 128
 
-
-class ProjectedExamples(NamedTuple):
-  """What is kept of each example.
+@dataclasses.dataclass(frozen=True)
+class ProjectionOptions:
+  """How to project; the defaults are right for most.
 
   Attributes:
-    projections: [num_examples, projection_dim] float32, not scaled by the
-      eigenvalues.
-    squared_gradient_norms: [num_examples] float32, |g|^2 over the selected
-      parameters.
-    losses: [num_examples] float32.
+    batch_size: examples of a call over all local devices; None for the
+      largest useful one that fits in memory.
+    basis_dtype: 'float32' or 'bfloat16'. Sums are float32 in both.
+    basis_placement: 'replicated', 'sharded' over the local devices, 'streamed'
+      from the host, or 'auto'.
+    memory_budget_bytes: memory to use on each device; None for most of it.
+    parameter_groups: regular expressions of parameter paths; if any are given,
+      results are split by group, see `parameter_selection.group_parameters`.
   """
 
-  projections: types.Array
-  squared_gradient_norms: types.Array
-  losses: types.Array
+  batch_size: int | None = None
+  basis_dtype: str = 'float32'
+  basis_placement: device_memory.Placement = 'auto'
+  memory_budget_bytes: int | None = None
+  parameter_groups: tuple[str, ...] = ()
 
-
-def project_gradients(
-  per_example_loss: types.PerExampleLoss,
-  params: types.Params,
-  eigenvectors: types.SelectedParameters,
-  features: types.Features,
-) -> ProjectedExamples:
-  """Projections of the gradient of each example's loss; traceable.
-
-  Forms the gradient of every example by vmap and contracts it with the basis
-  leaf by leaf, so memory grows with batch times parameters.
-
-  Args:
-    per_example_loss: (params, [batch, ...] features) -> [batch] losses.
-    params: pytree of arrays.
-    eigenvectors: [projection_dim, *parameter shape] by parameter path; its
-      keys are the parameters that gradients are taken for.
-    features: pytree of [batch, ...] arrays.
-
-  Returns:
-    The projections of the batch.
-  """
-  leaves = parameter_selection.all_parameters(params)
-  selected = {path: leaves[path] for path in eigenvectors}
-
-  def loss(selected, example):
-    replaced = parameter_selection.replace_parameters(params, selected)
-    batch_of_one = jax.tree.map(lambda leaf: leaf[None], example)
-    return per_example_loss(replaced, batch_of_one)[0].astype(jnp.float32)
-
-  losses, gradients = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0))(
-    selected, features
-  )  # [batch], [batch, *parameter shape] by path
-  dim = len(next(iter(eigenvectors.values())))
-  projections = jnp.zeros((len(losses), dim), jnp.float32)
-  squared_norms = jnp.zeros(len(losses), jnp.float32)
-  for path, gradient in gradients.items():
-    rows = gradient.reshape(len(gradient), -1).astype(jnp.float32)
-    vectors = eigenvectors[path].reshape(len(eigenvectors[path]), -1)
-    projections += jnp.matmul(
-      rows, vectors.T, precision=jax.lax.Precision.HIGHEST
-    )  # [batch, projection_dim]
-    squared_norms += jnp.sum(rows * rows, axis=1)
-  return ProjectedExamples(projections, squared_norms, losses)
+  def __post_init__(self):
+    if self.basis_dtype not in ('float32', 'bfloat16'):
+      raise errors.InputError(
+        f'basis_dtype is {self.basis_dtype!r}, expected float32 or bfloat16'
+      )
 
 
 class GradientProjector:
-  """Projects any number of examples on all local devices, compiled once.
+  """Projections on one basis, compiled once; parameters and basis stay placed.
 
-  Parameters and basis are copied to every device at construction and stay.
+  Attributes:
+    memory: where parameters and basis are.
+    program: the compiled projection.
+    traced: the loss and its plan.
+    group_names: names of the parameter groups, if results are split by group.
   """
 
   def __init__(
@@ -91,65 +68,260 @@ class GradientProjector:
     params: types.Params,
     *,
     eigenvectors: types.SelectedParameters,
-    batch_size: int,
+    features: types.Features,
+    options: ProjectionOptions = ProjectionOptions(),
+    num_examples: int | None = None,
   ):
-    """Places parameters and basis on the devices.
+    """Traces, plans, places and compiles.
 
     Args:
-      per_example_loss: (params, [batch, ...] features) -> [batch] losses.
+      per_example_loss: (params, [batch, ...] features) -> [batch] losses. With
+        [batch, tokens] losses, every token's loss is projected by itself.
       params: pytree of arrays.
-      eigenvectors: [projection_dim, *parameter shape] by parameter path.
-      batch_size: examples of one call over all devices.
+      eigenvectors: [projection_dim, *parameter shape] by parameter path; its
+        keys are the parameters that gradients are taken for.
+      features: pytree of [any, ...] arrays, for their shapes and dtypes.
+      options: see there.
+      num_examples: most examples of a call of `project`, if known, so that
+        batches are not mostly padding.
 
     Raises:
-      errors.InputError: batch_size is no positive multiple of the number of
-        devices, or the basis and the parameters have different shapes.
+      errors.InputError: The loss does not work on a single example, basis and
+        parameters have different shapes, the batch size does not suit the
+        devices, or memory does not suffice.
     """
-    _check_shapes(parameter_selection.all_parameters(params), eigenvectors)
-    self._batch_size = resolve_batch_size(batch_size)
-    self._params = multi_device.replicate(params)
-    self._eigenvectors = multi_device.replicate(dict(eigenvectors))
+    leaves = parameter_selection.all_parameters(params)
+    _check_shapes(leaves, eigenvectors)
+    group_of, self.group_names = parameter_selection.group_parameters(
+      eigenvectors, options.parameter_groups
+    )
+    self.traced = traced_loss.trace_loss(
+      per_example_loss, params, tuple(eigenvectors), features
+    )
+    dtype = jnp.dtype(options.basis_dtype)
+    self._projection_dim = parameter_selection.num_vectors(eigenvectors)
+    self.memory = device_memory.plan_memory(
+      parameter_bytes=sum(
+        leaf.size * leaf.dtype.itemsize for leaf in leaves.values()
+      ),
+      vector_bytes=dtype.itemsize
+      * sum(leaves[path].size for path in eigenvectors),
+      projection_dim=self._projection_dim,
+      budget_bytes=options.memory_budget_bytes,
+      placement=options.basis_placement,
+    )
+    self._block_dim = -(-self._projection_dim // self.memory.num_blocks)
+    devices = jax.local_device_count()
+    num_slices = 1 if self.memory.placement == 'replicated' else devices
+    self._packing = basis_packing.Packing(
+      basis_packing.Blocking(1, self.memory.block_bytes),
+      dtype,
+      group_of,
+      num_groups=max(len(self.group_names), 1),
+      num_slices=num_slices,
+    )
+    self._leaves = multi_device.replicate(leaves)
+    self.program = self._choose_program(
+      eigenvectors, features, options.batch_size, num_examples
+    )
+    self._basis_blocks = self._pack(eigenvectors)
 
-    def project_on_device(params, eigenvectors, features):
-      return project_gradients(per_example_loss, params, eigenvectors, features)
+  @property
+  def batch_size(self) -> int:
+    """Examples of a call of the program over all local devices."""
+    return self.program.micro_batch * jax.local_device_count()
 
-    self._project = multi_device.parallel_map(project_on_device)
+  @property
+  def peak_bytes(self) -> int:
+    """Memory on each device while a batch is projected."""
+    resident = self.memory.parameter_bytes + self.memory.basis_bytes
+    return resident + self.program.temporary_bytes
 
-  def project(self, features: types.Features) -> ProjectedExamples:
-    """Projections of [num_examples, ...] features, as numpy arrays."""
-    parts = list(self._project_batches(features))
-    return ProjectedExamples(*map(np.concatenate, zip(*parts, strict=True)))
+  def project(self, features: types.Features) -> types.ProjectedExamples:
+    """Projects [num_examples, ...] features; results are numpy arrays.
+
+    A loss per token adds a tokens axis to every result, after the first.
+    Parameter groups add a groups axis, the last one of norms and the last but
+    one of projections.
+    """
+    parts = []
+    for number, block in enumerate(self._basis_blocks):
+      if self.memory.placement == 'streamed':
+        block = multi_device.place(block)
+      start = number * self._block_dim
+      keep = min(self._block_dim, self._projection_dim - start)
+      batches = [
+        result._replace(projections=result.projections[..., :keep])
+        for result in self._project_batches(block, features)
+      ]
+      parts.append(
+        types.ProjectedExamples(*map(np.concatenate, zip(*batches, strict=True)))
+      )
+    return parts[0]._replace(
+      projections=np.concatenate([part.projections for part in parts], axis=-1)
+    )
 
   def _project_batches(
-    self, features: types.Features
-  ) -> Iterator[ProjectedExamples]:
-    for batch in multi_device.padded_batches(features, self._batch_size):
-      projected = self._project(
-        self._params, self._eigenvectors, batch.features
-      )
-      yield ProjectedExamples(
+    self, packed, features: types.Features
+  ) -> Iterator[types.ProjectedExamples]:
+    for batch in multi_device.padded_batches(features, self.batch_size):
+      result = self.program.compiled(self._leaves, packed, batch.features)
+      yield types.ProjectedExamples(
         *(
           np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: batch.num_valid]
-          for leaf in projected
+          for leaf in result
         )
       )
 
+  def _choose_program(
+    self, eigenvectors, features, batch_size: int | None, num_examples
+  ) -> device_memory.Program:
+    """Compiles for the given batch size, or for the largest useful one."""
+    devices = jax.local_device_count()
 
-def resolve_batch_size(batch_size: int | None) -> int:
-  """The batch size over all local devices; None stands for the default.
+    def compile_program(micro_batch, recompute):
+      return self._compile(eigenvectors, features, micro_batch, recompute)
 
-  Raises:
-    errors.InputError: It cannot be split evenly over the devices.
-  """
+    if batch_size is None:
+      return device_memory.largest_program(
+        compile_program,
+        self.memory.workspace_bytes,
+        num_examples=num_examples and -(-num_examples // devices),
+        has_scans=self.traced.has_scans,
+      )
+    check_batch_size(batch_size)
+    program = compile_program(batch_size // devices, False)
+    if program.temporary_bytes > self.memory.workspace_bytes:
+      raise errors.InputError(
+        f'batch_size {batch_size} needs {program.temporary_bytes:,} bytes of '
+        f'temporary memory on each device, {self.memory.workspace_bytes:,} are '
+        'left beside parameters and basis; give a smaller one or none'
+      )
+    return program
+
+  def _compile(
+    self, eigenvectors, features, micro_batch: int, recompute: bool
+  ) -> device_memory.Program:
+    devices = jax.local_device_count()
+    packing = self._packing.for_examples(micro_batch)
+    is_shared = packing.num_slices > 1
+    evaluation = factored_projection.Evaluation(
+      self._block_dim,
+      packing,
+      multi_device.DEVICE_AXIS if is_shared else None,
+      recompute,
+    )
+
+    def project_on_device(leaves, packed, features):
+      return jax.vmap(
+        lambda example: _project_example(
+          self.traced, leaves, packed, example, evaluation
+        )
+      )(features)
+
+    shapes = {
+      path: jax.ShapeDtypeStruct(
+        (self._block_dim, *vectors.shape[1:]), vectors.dtype
+      )
+      for path, vectors in eigenvectors.items()
+    }
+    packed = jax.eval_shape(
+      lambda vectors: basis_packing.pack_basis(
+        self.traced.plan, vectors, packing, lambda array: array, jnp
+      ),
+      shapes,
+    )
+    inputs = (
+      _with_lead(self._leaves, 1, devices),
+      _with_lead(packed, 1, devices),
+      _with_lead(features, 1, devices, micro_batch),
+    )
+    lowered = multi_device.parallel_map(project_on_device).lower(*inputs)
+    compiled = lowered.compile()
+    stats = compiled.memory_analysis()
+    return device_memory.Program(
+      micro_batch, recompute, compiled, stats.temp_size_in_bytes
+    )
+
+  def _pack(self, eigenvectors) -> list[Any]:
+    """The basis by blocks of eigenvectors, on the devices or streamed."""
+    devices = jax.local_device_count()
+    packing = self._packing.for_examples(self.program.micro_batch)
+
+    def place(array):
+      every = np.broadcast_to(array, (devices, *array.shape[1:]))
+      is_streamed = self.memory.placement == 'streamed'
+      return every if is_streamed else multi_device.place(every)
+
+    blocks = []
+    for number in range(self.memory.num_blocks):
+      start = number * self._block_dim
+      block = {
+        path: _filled(np.asarray(vectors[start:][: self._block_dim]), self._block_dim)
+        for path, vectors in eigenvectors.items()
+      }
+      blocks.append(
+        basis_packing.pack_basis(self.traced.plan, block, packing, place, np)
+      )
+    return blocks
+
+
+def _project_example(
+  traced: traced_loss.TracedLoss,
+  leaves: types.SelectedParameters,
+  packed: Any,
+  example: types.Features,
+  evaluation: factored_projection.Evaluation,
+) -> types.ProjectedExamples:
+  """The projections of one example, or of each of its tokens."""
+
+  def loss(probe):
+    [value] = factored_projection.evaluate(
+      traced.plan,
+      traced.arguments(leaves, example),
+      slots={},
+      probe=probe,
+      packed=packed,
+      evaluation=evaluation,
+    )
+    return value
+
+  value, pull_back = jax.vjp(loss, evaluation.zero_probe())
+  if traced.num_tokens is None:
+    [probe] = pull_back(jnp.ones_like(value))
+  else:
+    [probe] = jax.vmap(pull_back)(jnp.eye(traced.num_tokens))
+  projections, squared_norms = probe
+  if evaluation.packing.num_groups == 1:
+    projections, squared_norms = projections[..., 0, :], squared_norms[..., 0]
+  return types.ProjectedExamples(projections, squared_norms, value)
+
+
+def check_batch_size(batch_size: int) -> None:
+  """Raises `errors.InputError` unless it splits evenly over the devices."""
   devices = jax.local_device_count()
-  if batch_size is None:
-    return _DEFAULT_BATCH_SIZE_PER_DEVICE * devices
   if batch_size < 1 or batch_size % devices:
     raise errors.InputError(
       f'batch_size is {batch_size}, expected a positive multiple of the number '
       f'of local devices, {devices}'
     )
-  return batch_size
+
+
+def _with_lead(tree: Any, num_dropped: int, *lead: int) -> Any:
+  """Shapes of a tree with its first axes exchanged for `lead`."""
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      (*lead, *leaf.shape[num_dropped:]), leaf.dtype
+    ),
+    tree,
+  )
+
+
+def _filled(vectors: np.ndarray, size: int) -> np.ndarray:
+  """[size, ...]: filled up with zeros."""
+  missing = size - len(vectors)
+  widths = [(0, missing)] + [(0, 0)] * (vectors.ndim - 1)
+  return np.pad(vectors, widths) if missing else vectors
 
 
 def _check_shapes(

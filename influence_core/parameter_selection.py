@@ -6,7 +6,7 @@ from path to array, so that the rest of the system never depends on the kind
 of tree (dict, nnx state, dataclass) that a model keeps its parameters in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import re
 
 import jax
@@ -42,13 +42,7 @@ def select_parameters(
   Raises:
     errors.InputError: A pattern is no regular expression, or nothing matches.
   """
-  try:
-    compiled = [re.compile(pattern) for pattern in patterns]
-  except re.error as error:
-    raise errors.InputError(
-      f'parameter_paths has {error.pattern!r}, which is not a regular '
-      f'expression ({error}); correct it in the task'
-    ) from error
+  compiled = _compiled(patterns, 'parameter_paths')
   leaves = all_parameters(params)
   selected = {
     path: leaves[path]
@@ -76,6 +70,54 @@ def replace_parameters(
 def num_parameters(selected: types.SelectedParameters) -> int:
   """The number of scalars in a selection."""
   return sum(leaf.size for leaf in selected.values())
+
+
+def num_vectors(eigenvectors: types.SelectedParameters) -> int:
+  """The leading dimension shared by all leaves of a basis."""
+  return len(next(iter(eigenvectors.values())))
+
+
+def group_parameters(
+  paths: Iterable[str], patterns: Sequence[str]
+) -> tuple[dict[str, int], tuple[str, ...]]:
+  """Splits parameters into groups, each parameter in exactly one.
+
+  Args:
+    paths: parameter paths.
+    patterns: regular expressions, searched for in each path; the first that is
+      found decides. None at all makes one group.
+
+  Returns:
+    The group number of each path, and the groups' names: the patterns, then
+    'other' where some path matches none.
+
+  Raises:
+    errors.InputError: A pattern is no regular expression or decides for no
+      path.
+  """
+  compiled = _compiled(patterns, 'parameter_groups')
+  group_of = {}
+  for path in paths:
+    found = [i for i, pattern in enumerate(compiled) if pattern.search(path)]
+    group_of[path] = found[0] if found else len(compiled)
+  for number, pattern in enumerate(patterns):
+    if number not in group_of.values():
+      raise errors.InputError(
+        f'parameter group {pattern!r} has no parameter; those that no earlier '
+        f'group takes are {_abridged(sorted(group_of))}'
+      )
+  is_complete = len(compiled) not in group_of.values()
+  return group_of, (*patterns,) if is_complete else (*patterns, 'other')
+
+
+def _compiled(patterns: Sequence[str], source: str) -> list[re.Pattern]:
+  try:
+    return [re.compile(pattern) for pattern in patterns]
+  except re.error as error:
+    raise errors.InputError(
+      f'{source} has {error.pattern!r}, which is not a regular expression '
+      f'({error}); correct it'
+    ) from error
 
 
 def _abridged(names: Sequence[str], limit: int = 12) -> str:
