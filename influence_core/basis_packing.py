@@ -28,7 +28,9 @@ class Form(enum.Enum):
   LOOKUP = 'rows of the basis looked up'
 
 
-def form_of(weight: projection_plan.Weight, projection_dim: int) -> Form:
+def form_of(
+  weight: projection_plan.FactoredWeight, projection_dim: int
+) -> Form:
   """The cheapest form for a factored weight.
 
   For one position APPLY and GRADIENT cost the same; the smaller temporary
@@ -87,7 +89,7 @@ class Packing:
     return dataclasses.replace(self, blocking=blocking)
 
   def lookup_positions(
-    self, weight: projection_plan.Weight, projection_dim: int
+    self, weight: projection_plan.FactoredWeight, projection_dim: int
   ) -> int:
     """Positions whose rows of the basis fill a block."""
     _, _, columns = weight.layout.sizes()
@@ -212,9 +214,7 @@ def _pack_apply(matrices: types.Array, packing: Packing, xp) -> types.Array:
   num_blocks = packing.blocking.num_blocks(dim, batch * columns)
   blocks = _split(matrices.astype(packing.dtype), 0, num_blocks, xp)
   return xp.stack(
-    [
-      block.transpose(1, 2, 0, 3).reshape(batch, rows, -1) for block in blocks
-    ]
+    [block.transpose(1, 2, 0, 3).reshape(batch, rows, -1) for block in blocks]
   )
 
 

@@ -5,12 +5,11 @@ streamed from the host by blocks of eigenvectors. A block costs one more
 forward and backward pass over the data, so blocks are as large as fit.
 """
 
-from collections.abc import Callable
 import dataclasses
 import math
 import os
 import pathlib
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 
@@ -27,11 +26,6 @@ _USABLE_HOST_FRACTION = 0.5
 # temporaries of a batch.
 _RESIDENT_FRACTION = 0.6
 
-# One micro-batch reads the whole basis, so it should be large enough to make
-# that cheap; more gains nothing and costs memory.
-_PREFERRED_MICRO_BATCH = 128
-# Below this the body of scans is evaluated twice instead of keeping values.
-_SMALL_MICRO_BATCH = 16
 # Gradient blocks of the micro-batch should stay in a CPU's cache; accelerators
 # want large matrix products.
 _CPU_BLOCK_BYTES = 4 * 2**20
@@ -109,7 +103,7 @@ def plan_memory(
     )
   if placement == 'auto':
     basis_bytes = projection_dim * vector_bytes
-    fits = {
+    fits: dict[Placement, bool] = {
       'replicated': basis_bytes <= room,
       'sharded': devices > 1 and basis_bytes <= room * devices,
       'streamed': True,
@@ -131,72 +125,3 @@ def plan_memory(
     num_blocks=num_blocks,
     block_bytes=min(block_bytes, budget // 16),
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """A compiled projection.
-
-  Attributes:
-    micro_batch: examples of a call on each device.
-    recompute: whether the bodies of scans are evaluated again in the backward
-      pass.
-    compiled: the executable.
-    temporary_bytes: of a call on each device.
-  """
-
-  micro_batch: int
-  recompute: bool
-  compiled: Any
-  temporary_bytes: int
-
-
-def largest_program(
-  compile_program: Callable[[int, bool], Program],
-  workspace_bytes: int,
-  *,
-  num_examples: int | None,
-  has_scans: bool,
-) -> Program:
-  """The program with the largest useful micro-batch that fits.
-
-  Args:
-    compile_program: (micro_batch, recompute) -> program.
-    workspace_bytes: what its temporaries may take.
-    num_examples: examples there will ever be for each device, if known.
-    has_scans: whether recomputing would save anything.
-
-  Raises:
-    errors.InputError: Not even a single example fits.
-  """
-  start = _PREFERRED_MICRO_BATCH
-  if num_examples is not None:
-    start = max(1, min(start, num_examples))
-  program = _shrink_to_fit(compile_program, workspace_bytes, start, False)
-  is_small = program.micro_batch < min(start, _SMALL_MICRO_BATCH)
-  is_large = program.temporary_bytes > workspace_bytes
-  if has_scans and (is_small or is_large):
-    program = _shrink_to_fit(compile_program, workspace_bytes, start, True)
-  if program.temporary_bytes > workspace_bytes:
-    raise errors.InputError(
-      f'one example needs {program.temporary_bytes:,} bytes of temporary '
-      f'memory on each device and {workspace_bytes:,} are left beside '
-      'parameters and basis; raise memory_budget, select fewer parameters, or '
-      'wrap the layers of the model in jax.checkpoint'
-    )
-  return program
-
-
-def _shrink_to_fit(
-  compile_program, workspace_bytes: int, micro_batch: int, recompute: bool
-) -> Program:
-  """The first program that fits, or the one for a single example."""
-  program = compile_program(micro_batch, recompute)
-  while program.temporary_bytes > workspace_bytes and micro_batch > 1:
-    # Temporaries grow with the batch, apart from a constant part.
-    fitting = micro_batch * workspace_bytes / program.temporary_bytes
-    micro_batch = max(1, 2 ** math.floor(math.log2(max(fitting, 1))))
-    if micro_batch == program.micro_batch:
-      micro_batch //= 2
-    program = compile_program(micro_batch, recompute)
-  return program

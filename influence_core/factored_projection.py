@@ -50,14 +50,11 @@ class Evaluation:
     projection_dim: number of eigenvectors.
     packing: how the basis was packed.
     device_axis: mapped axis of the devices that share the basis, if they do.
-    recompute: whether the body of a scan is evaluated again in the backward
-      pass instead of keeping its intermediate values.
   """
 
   projection_dim: int
   packing: basis_packing.Packing
   device_axis: str | None = None
-  recompute: bool = False
 
   def zero_probe(self) -> Probe:
     num_groups = self.packing.num_groups
@@ -198,7 +195,9 @@ def _call(
     outputs = run([*consts, *carry, *slices], slots, probe, packed)
     return outputs[:num_carry], outputs[num_carry:]
 
-  if evaluation.recompute:
+  if scope.weights:
+    # A scan over layers keeps what enters each of them and evaluates it again
+    # in the backward pass, so that memory hardly grows with depth.
     step = jax.checkpoint(step, prevent_cse=False)
   carry, stacked = jax.lax.scan(
     step,
@@ -254,7 +253,7 @@ def _slot_dtype(dtype):
 
 
 def _collect_factored(
-  weight: projection_plan.Weight, probe, vectors, evaluation: Evaluation
+  weight: projection_plan.FactoredWeight, probe, vectors, evaluation: Evaluation
 ) -> Slots:
   """Slots for the sites of a weight; their cotangents reach the probe."""
   group = evaluation.packing.group_of[weight.path]

@@ -12,7 +12,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from influence_core import basis_packing, projection_plan, weight_sites
+from influence_core import basis_packing, projection_plan
 
 # Products of gradients and eigenvectors are exact float32 products on every
 # device; accelerators would round the factors otherwise.
@@ -37,7 +37,7 @@ class SiteValues(NamedTuple):
 
 
 def contract_weight(
-  weight: projection_plan.Weight,
+  weight: projection_plan.FactoredWeight,
   vectors: jax.Array,
   values: Sequence[SiteValues],
   *,
@@ -271,6 +271,4 @@ def _exchanged(array, axis: int, device_axis: str) -> jax.Array:
 
 def _summed(parts, device_axis: str):
   """Sums [devices, ...] over the devices; each keeps its own entry."""
-  return jax.tree.map(
-    lambda part: lax.psum_scatter(part, device_axis), parts
-  )
+  return jax.tree.map(lambda part: lax.psum_scatter(part, device_axis), parts)

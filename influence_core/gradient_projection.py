@@ -6,7 +6,7 @@ basis, compiles one program and feeds it batches.
 
 from collections.abc import Iterator
 import dataclasses
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,17 @@ from influence_core import (
   basis_packing,
   device_memory,
   errors,
-  factored_projection,
   multi_device,
   parameter_selection,
+  projection_program,
   traced_loss,
   types,
 )
+
+BasisDtype = Literal['float32', 'bfloat16']
+
+# Examples for which it is worth to stream the basis from the host.
+_STREAMED_CALL_SIZE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,22 +45,28 @@ class ProjectionOptions:
   """
 
   batch_size: int | None = None
-  basis_dtype: str = 'float32'
+  basis_dtype: BasisDtype = 'float32'
   basis_placement: device_memory.Placement = 'auto'
   memory_budget_bytes: int | None = None
   parameter_groups: tuple[str, ...] = ()
 
   def __post_init__(self):
-    if self.basis_dtype not in ('float32', 'bfloat16'):
-      raise errors.InputError(
-        f'basis_dtype is {self.basis_dtype!r}, expected float32 or bfloat16'
-      )
+    for name, choices in (
+      ('basis_dtype', BasisDtype),
+      ('basis_placement', device_memory.Placement),
+    ):
+      value, expected = getattr(self, name), get_args(choices)
+      if value not in expected:
+        raise errors.InputError(
+          f'{name} is {value!r}, expected one of {", ".join(expected)}'
+        )
 
 
 class GradientProjector:
   """Projections on one basis, compiled once; parameters and basis stay placed.
 
   Attributes:
+    options: as given.
     memory: where parameters and basis are.
     program: the compiled projection.
     traced: the loss and its plan.
@@ -90,6 +101,7 @@ class GradientProjector:
         parameters have different shapes, the batch size does not suit the
         devices, or memory does not suffice.
     """
+    self.options = options
     leaves = parameter_selection.all_parameters(params)
     _check_shapes(leaves, eigenvectors)
     group_of, self.group_names = parameter_selection.group_parameters(
@@ -132,6 +144,16 @@ class GradientProjector:
     return self.program.micro_batch * jax.local_device_count()
 
   @property
+  def call_size(self) -> int:
+    """Examples to give `project` at a time.
+
+    A basis streamed from the host is read once per call.
+    """
+    if self.memory.num_blocks == 1:
+      return self.batch_size
+    return self.batch_size * max(1, _STREAMED_CALL_SIZE // self.batch_size)
+
+  @property
   def peak_bytes(self) -> int:
     """Memory on each device while a batch is projected."""
     resident = self.memory.parameter_bytes + self.memory.basis_bytes
@@ -144,7 +166,7 @@ class GradientProjector:
     Parameter groups add a groups axis, the last one of norms and the last but
     one of projections.
     """
-    parts = []
+    parts: list[types.ProjectedExamples] = []
     for number, block in enumerate(self._basis_blocks):
       if self.memory.placement == 'streamed':
         block = multi_device.place(block)
@@ -155,11 +177,15 @@ class GradientProjector:
         for result in self._project_batches(block, features)
       ]
       parts.append(
-        types.ProjectedExamples(*map(np.concatenate, zip(*batches, strict=True)))
+        types.ProjectedExamples(
+          *map(np.concatenate, zip(*batches, strict=True))
+        )
       )
-    return parts[0]._replace(
-      projections=np.concatenate([part.projections for part in parts], axis=-1)
-    )
+    projections = np.concatenate([part.projections for part in parts], axis=-1)
+    squared_norms = parts[0].squared_gradient_norms
+    if not self.group_names:
+      projections, squared_norms = projections[..., 0, :], squared_norms[..., 0]
+    return types.ProjectedExamples(projections, squared_norms, parts[0].losses)
 
   def _project_batches(
     self, packed, features: types.Features
@@ -175,22 +201,21 @@ class GradientProjector:
 
   def _choose_program(
     self, eigenvectors, features, batch_size: int | None, num_examples
-  ) -> device_memory.Program:
+  ) -> projection_program.Program:
     """Compiles for the given batch size, or for the largest useful one."""
     devices = jax.local_device_count()
 
-    def compile_program(micro_batch, recompute):
-      return self._compile(eigenvectors, features, micro_batch, recompute)
+    def compile_program(micro_batch):
+      return self._compile(eigenvectors, features, micro_batch)
 
     if batch_size is None:
-      return device_memory.largest_program(
+      return projection_program.largest_program(
         compile_program,
         self.memory.workspace_bytes,
         num_examples=num_examples and -(-num_examples // devices),
-        has_scans=self.traced.has_scans,
       )
     check_batch_size(batch_size)
-    program = compile_program(batch_size // devices, False)
+    program = compile_program(batch_size // devices)
     if program.temporary_bytes > self.memory.workspace_bytes:
       raise errors.InputError(
         f'batch_size {batch_size} needs {program.temporary_bytes:,} bytes of '
@@ -200,47 +225,21 @@ class GradientProjector:
     return program
 
   def _compile(
-    self, eigenvectors, features, micro_batch: int, recompute: bool
-  ) -> device_memory.Program:
-    devices = jax.local_device_count()
-    packing = self._packing.for_examples(micro_batch)
-    is_shared = packing.num_slices > 1
-    evaluation = factored_projection.Evaluation(
-      self._block_dim,
-      packing,
-      multi_device.DEVICE_AXIS if is_shared else None,
-      recompute,
-    )
-
-    def project_on_device(leaves, packed, features):
-      return jax.vmap(
-        lambda example: _project_example(
-          self.traced, leaves, packed, example, evaluation
-        )
-      )(features)
-
+    self, eigenvectors, features, micro_batch: int
+  ) -> projection_program.Program:
     shapes = {
       path: jax.ShapeDtypeStruct(
         (self._block_dim, *vectors.shape[1:]), vectors.dtype
       )
       for path, vectors in eigenvectors.items()
     }
-    packed = jax.eval_shape(
-      lambda vectors: basis_packing.pack_basis(
-        self.traced.plan, vectors, packing, lambda array: array, jnp
-      ),
-      shapes,
-    )
-    inputs = (
-      _with_lead(self._leaves, 1, devices),
-      _with_lead(packed, 1, devices),
-      _with_lead(features, 1, devices, micro_batch),
-    )
-    lowered = multi_device.parallel_map(project_on_device).lower(*inputs)
-    compiled = lowered.compile()
-    stats = compiled.memory_analysis()
-    return device_memory.Program(
-      micro_batch, recompute, compiled, stats.temp_size_in_bytes
+    return projection_program.compile_program(
+      self.traced,
+      self._packing.for_examples(micro_batch),
+      leaves=self._leaves,
+      eigenvectors=shapes,
+      features=features,
+      micro_batch=micro_batch,
     )
 
   def _pack(self, eigenvectors) -> list[Any]:
@@ -257,44 +256,15 @@ class GradientProjector:
     for number in range(self.memory.num_blocks):
       start = number * self._block_dim
       block = {
-        path: _filled(np.asarray(vectors[start:][: self._block_dim]), self._block_dim)
+        path: _filled(
+          np.asarray(vectors[start:][: self._block_dim]), self._block_dim
+        )
         for path, vectors in eigenvectors.items()
       }
       blocks.append(
         basis_packing.pack_basis(self.traced.plan, block, packing, place, np)
       )
     return blocks
-
-
-def _project_example(
-  traced: traced_loss.TracedLoss,
-  leaves: types.SelectedParameters,
-  packed: Any,
-  example: types.Features,
-  evaluation: factored_projection.Evaluation,
-) -> types.ProjectedExamples:
-  """The projections of one example, or of each of its tokens."""
-
-  def loss(probe):
-    [value] = factored_projection.evaluate(
-      traced.plan,
-      traced.arguments(leaves, example),
-      slots={},
-      probe=probe,
-      packed=packed,
-      evaluation=evaluation,
-    )
-    return value
-
-  value, pull_back = jax.vjp(loss, evaluation.zero_probe())
-  if traced.num_tokens is None:
-    [probe] = pull_back(jnp.ones_like(value))
-  else:
-    [probe] = jax.vmap(pull_back)(jnp.eye(traced.num_tokens))
-  projections, squared_norms = probe
-  if evaluation.packing.num_groups == 1:
-    projections, squared_norms = projections[..., 0, :], squared_norms[..., 0]
-  return types.ProjectedExamples(projections, squared_norms, value)
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -305,16 +275,6 @@ def check_batch_size(batch_size: int) -> None:
       f'batch_size is {batch_size}, expected a positive multiple of the number '
       f'of local devices, {devices}'
     )
-
-
-def _with_lead(tree: Any, num_dropped: int, *lead: int) -> Any:
-  """Shapes of a tree with its first axes exchanged for `lead`."""
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(
-      (*lead, *leaf.shape[num_dropped:]), leaf.dtype
-    ),
-    tree,
-  )
 
 
 def _filled(vectors: np.ndarray, size: int) -> np.ndarray:

@@ -22,9 +22,7 @@ CALLS = frozenset({'jit', 'pjit', 'closed_call', 'core_call'})
 CHECKPOINTS = frozenset({'checkpoint', 'remat', 'remat2'})
 
 # Equations that give their only operand in another shape of the same size.
-_RESHAPES = frozenset({
-  'reshape', 'squeeze', 'broadcast_in_dim', 'expand_dims'
-})
+_RESHAPES = frozenset({'reshape', 'squeeze', 'broadcast_in_dim', 'expand_dims'})
 _COPIES = frozenset({'convert_element_type', 'copy', 'copy_p'})
 
 
@@ -91,9 +89,7 @@ class _View:
   lengths: tuple[int, ...] = ()
 
   def then(self, *step: tuple[str, tuple[int, ...]]) -> '_View':
-    return dataclasses.replace(
-      self, rearrangement=(*self.rearrangement, *step)
-    )
+    return dataclasses.replace(self, rearrangement=(*self.rearrangement, *step))
 
 
 class _Analysis:
@@ -119,9 +115,7 @@ class _Analysis:
     scopes: dict[int, projection_plan.Scope] = {}
     for view in self._walk(jaxpr.jaxpr, inputs, sites, scopes):
       self._give_up(view)
-    settled = [
-      self._settle(weight, number) for number, weight in owned.items()
-    ]
+    settled = [self._settle(weight, number) for number, weight in owned.items()]
     weights = tuple(weight for weight in settled if weight)
     return projection_plan.Scope(jaxpr, weights, sites, scopes)
 
@@ -230,11 +224,13 @@ class _Analysis:
       self._num_sites += 1
       use.place(site)
       sites.append(site)
-    return dataclasses.replace(
-      dense,
-      rearrangements=(*weight.arrival, stored),
-      layout=_with_long_rows(rules),
-      sites=tuple(sites),
+    return projection_plan.FactoredWeight(
+      weight.path,
+      input_number,
+      weight.shape,
+      (*weight.arrival, stored),
+      _with_long_rows(rules),
+      tuple(sites),
     )
 
 
@@ -273,9 +269,7 @@ def _rearranged(equation, view: _View) -> _View | None:
       return None
     case name if name in _RESHAPES:
       return view.then(('reshape', output.shape))
-    case name if name in _COPIES and jnp.issubdtype(
-      output.dtype, jnp.floating
-    ):
+    case name if name in _COPIES and jnp.issubdtype(output.dtype, jnp.floating):
       return view
   return None
 

@@ -41,7 +41,7 @@ def place(tree: Any) -> Any:
 
 def parallel_map(
   function: Callable, *, in_axes: Any = 0, donate_argnums: tuple = ()
-) -> Callable:
+) -> Any:
   """`function` run on every local device, with `DEVICE_AXIS` for reductions."""
   return jax.pmap(
     function,

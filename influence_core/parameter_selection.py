@@ -106,8 +106,8 @@ def group_parameters(
         f'parameter group {pattern!r} has no parameter; those that no earlier '
         f'group takes are {_abridged(sorted(group_of))}'
       )
-  is_complete = len(compiled) not in group_of.values()
-  return group_of, (*patterns,) if is_complete else (*patterns, 'other')
+  has_others = bool(patterns) and len(compiled) in group_of.values()
+  return group_of, (*patterns, 'other') if has_others else tuple(patterns)
 
 
 def _compiled(patterns: Sequence[str], source: str) -> list[re.Pattern]:

@@ -52,7 +52,7 @@ class Site:
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-  """A selected parameter, or one scan step's slice of it.
+  """A selected parameter, or one scan step's slice of it: a dense one.
 
   Attributes:
     path: parameter path.
@@ -61,16 +61,25 @@ class Weight:
     rearrangements: from the parameter to the weight that the sites use, one
       for each scope on the way; a scan takes slices along the first axis of
       what the one before gives.
-    layout: the weight as matrices, None for a dense weight.
-    sites: uses of a factored weight.
   """
 
   path: str
   input_number: int
   shape: tuple[int, ...]
   rearrangements: tuple[Rearrangement, ...]
-  layout: weight_sites.Layout | None = None
-  sites: tuple[Site, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class FactoredWeight(Weight):
+  """A weight that is used by sites alone.
+
+  Attributes:
+    layout: the weight as matrices.
+    sites: its uses.
+  """
+
+  layout: weight_sites.Layout
+  sites: tuple[Site, ...]
 
   @property
   def num_positions(self) -> int:
@@ -105,14 +114,20 @@ class Scope:
   scopes: dict[int, 'Scope']
 
   @property
-  def factored(self) -> tuple[Weight, ...]:
+  def factored(self) -> tuple[FactoredWeight, ...]:
     """Weights of this scope that have sites."""
-    return tuple(weight for weight in self.weights if weight.layout)
+    return tuple(
+      weight for weight in self.weights if isinstance(weight, FactoredWeight)
+    )
 
   @property
   def dense(self) -> tuple[Weight, ...]:
     """Weights of this scope without."""
-    return tuple(weight for weight in self.weights if not weight.layout)
+    return tuple(
+      weight
+      for weight in self.weights
+      if not isinstance(weight, FactoredWeight)
+    )
 
   def all_weights(self) -> Iterator[Weight]:
     """Weights of this scope and of all inside it."""
@@ -122,7 +137,7 @@ class Scope:
 
   def outer_sites(self) -> list[Site]:
     """Sites in this scope and inside it whose weights are owned outside."""
-    own = {site.number for weight in self.weights for site in weight.sites}
+    own = {site.number for weight in self.factored for site in weight.sites}
     sites = list(self.sites.values())
     for scope in self.scopes.values():
       sites.extend(scope.outer_sites())

@@ -37,19 +37,6 @@ class TracedLoss:
     return jax.tree.leaves((*_split(leaves, self.paths), example))
 
   @property
-  def has_scans(self) -> bool:
-    """Whether parameters are used inside a scan."""
-
-    def any_scan(scope):
-      return any(
-        scope.jaxpr.jaxpr.eqns[number].primitive.name == 'scan'
-        or any_scan(inner)
-        for number, inner in scope.scopes.items()
-      )
-
-    return any_scan(self.plan)
-
-  @property
   def uses_low_precision(self) -> bool:
     """Whether any value is computed in a format shorter than float32."""
     return any(

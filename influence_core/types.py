@@ -21,6 +21,7 @@ PerExampleLoss = Callable[[Params, Features], jax.Array]
 # them. Eigenvectors have the same keys and one more leading dimension.
 SelectedParameters = Mapping[str, Array]
 
+
 class ProjectedExamples(NamedTuple):
   """What is kept of each example.
 

@@ -296,12 +296,15 @@ def _check_accounts(
 
 
 def projection_fingerprints(
-  task_fingerprints: Mapping[str, str], basis_fingerprint: str
+  task_fingerprints: Mapping[str, str],
+  basis_fingerprint: str,
+  basis_dtype: str,
 ) -> dict[str, str]:
   """What every shard of an index depends on, whatever its source."""
   return {
     **task_fingerprints,
     'basis': basis_fingerprint,
+    'basis_dtype': basis_dtype,
     'dtype': VECTOR_DTYPE.name,
   }
 

@@ -75,6 +75,11 @@ class LoadedTask:
       'task_version': self.task.version,
     }
 
+  @property
+  def checked_features(self) -> types.Features:
+    """Features of the first few examples, which the loss was tried on."""
+    return self._checked_batch.features
+
   @functools.cached_property
   def _checked_batch(self) -> ExampleBatch:
     count = min(_NUM_CHECKED_EXAMPLES, self.task.corpus.num_examples)

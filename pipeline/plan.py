@@ -46,6 +46,7 @@ def make_plan(
   eigenvalues: tuple[float, ...],
   task_fingerprints: Mapping[str, str],
   basis_fingerprint: str,
+  basis_dtype: str,
   range_size: int,
 ) -> Plan:
   """Cuts a corpus into ranges of at most `range_size` examples.
@@ -61,6 +62,7 @@ def make_plan(
     eigenvalues: of the basis.
     task_fingerprints: from `LoadedTask.fingerprints`.
     basis_fingerprint: of eigenvalues and eigenvectors.
+    basis_dtype: that gradients are projected with.
     range_size: largest number of examples of a range.
 
   Raises:
@@ -69,7 +71,7 @@ def make_plan(
   if range_size < 1:
     raise errors.InputError(f'range_size is {range_size}, expected at least 1')
   common = index_format.projection_fingerprints(
-    task_fingerprints, basis_fingerprint
+    task_fingerprints, basis_fingerprint, basis_dtype
   )
   ranges, source_fingerprints = [], []
   for shard in corpus.source_shards():

@@ -11,7 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import errors, gradient_projection
-from pipeline import fingerprints, index_format, loaded_task, stored_basis
+from pipeline import (
+  checked_projector,
+  fingerprints,
+  index_format,
+  loaded_task,
+  stored_basis,
+)
 from pipeline import task as task_lib
 
 
@@ -23,7 +29,8 @@ class ProjectionSettings:
     task: how to make the task.
     basis: path of the basis.
     index: path of the index.
-    batch_size: examples of one device call, over all local devices.
+    options: how to project.
+    range_size: examples of the largest range.
     task_fingerprints: what the plan was made for.
     basis_fingerprint: what the plan was made for.
   """
@@ -31,7 +38,8 @@ class ProjectionSettings:
   task: task_lib.TaskReference
   basis: str
   index: str
-  batch_size: int
+  options: gradient_projection.ProjectionOptions
+  range_size: int
   task_fingerprints: dict[str, str]
   basis_fingerprint: str
 
@@ -62,11 +70,11 @@ class ProjectionWorker:
     )
     basis = stored_basis.load(record)
     self._projection_dim = basis.projection_dim
-    self._projector = gradient_projection.GradientProjector(
-      self._loaded.task.per_example_loss,
-      self._loaded.params,
-      eigenvectors=basis.eigenvectors,
-      batch_size=settings.batch_size,
+    self._projector = checked_projector.make_projector(
+      self._loaded,
+      basis.eigenvectors,
+      settings.options,
+      num_examples=settings.range_size,
     )
     # Threads of a process take turns on its accelerators, whose memory is
     # planned for one call; on CPU, calls that overlap keep the cores busy.
@@ -99,7 +107,9 @@ class ProjectionWorker:
     found = index_format.range_fingerprint(
       corpus.shard_fingerprint(example_range.source_shard),
       index_format.projection_fingerprints(
-        self._settings.task_fingerprints, self._settings.basis_fingerprint
+        self._settings.task_fingerprints,
+        self._settings.basis_fingerprint,
+        self._settings.options.basis_dtype,
       ),
     )
     if found != example_range.fingerprint:
@@ -155,7 +165,7 @@ class ProjectionWorker:
     examples = self._loaded.task.corpus.read_range(
       example_range.source_shard, example_range.start, example_range.stop
     )
-    while raw := list(itertools.islice(examples, self._settings.batch_size)):
+    while raw := list(itertools.islice(examples, self._projector.call_size)):
       yield self._loaded.preprocess_batch(raw)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-from influence_core import influence_scores
+from influence_core import gradient_projection, influence_scores
 from launch import console as console_lib
 from launch import demo_report, result_tables
 from launch.commands import (
@@ -58,7 +58,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     basis=basis,
     index=index,
     num_workers=2,
-    batch_size=None,
+    projection_options=gradient_projection.ProjectionOptions(),
     range_size=128,
     max_rejected_fraction=0.0,
     beam_arguments=[],
@@ -73,7 +73,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     query_split=_QUERY_SPLIT,
     k=_QUERY_K,
     basis=None,
-    batch_size=None,
+    projection_options=gradient_projection.ProjectionOptions(),
     out=None,
     options=_OPTIONS,
   )

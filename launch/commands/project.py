@@ -31,7 +31,7 @@ def run(
   basis: str,
   index: str,
   num_workers: int,
-  batch_size: int | None,
+  projection_options: gradient_projection.ProjectionOptions,
   range_size: int,
   max_rejected_fraction: float,
   beam_arguments: Sequence[str],
@@ -41,7 +41,8 @@ def run(
     raise errors.InputError(
       f'max_rejected_fraction is {max_rejected_fraction}, expected 0 to 1'
     )
-  batch_size = gradient_projection.resolve_batch_size(batch_size)
+  if projection_options.batch_size is not None:
+    gradient_projection.check_batch_size(projection_options.batch_size)
   options = runner_options.make_options(beam_arguments, num_workers)
   record = stored_basis.load_record(basis)
   index = storage.absolute(index)
@@ -54,6 +55,7 @@ def run(
     eigenvalues=record.eigenvalues,
     task_fingerprints=loaded.fingerprints,
     basis_fingerprint=record.fingerprint,
+    basis_dtype=projection_options.basis_dtype,
     range_size=range_size,
   )
   if plan_lib.is_published(index, plan):
@@ -71,7 +73,8 @@ def run(
     task=task,
     basis=record.path,
     index=index,
-    batch_size=batch_size,
+    options=projection_options,
+    range_size=max(item.num_examples for item in plan.ranges),
     task_fingerprints=loaded.fingerprints,
     basis_fingerprint=record.fingerprint,
   )

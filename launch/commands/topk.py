@@ -7,7 +7,7 @@ import numpy as np
 from influence_core import errors, gradient_projection, influence_scores
 from launch import console as console_lib
 from launch import result_tables
-from pipeline import loaded_task, retrieve, stored_basis
+from pipeline import checked_projector, loaded_task, retrieve, stored_basis
 from pipeline import manifest as manifest_lib
 from pipeline import task as task_lib
 
@@ -22,12 +22,13 @@ def run(
   query_split: str,
   k: int,
   basis: str | None,
-  batch_size: int | None,
+  projection_options: gradient_projection.ProjectionOptions,
   out: str | None,
   options: influence_scores.ScoreOptions,
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
-  batch_size = gradient_projection.resolve_batch_size(batch_size)
+  if projection_options.batch_size is not None:
+    gradient_projection.check_batch_size(projection_options.batch_size)
   opened = retrieve.Index(index)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
   loaded = loaded_task.LoadedTask.load(task)
@@ -38,7 +39,7 @@ def run(
     {**loaded.fingerprints, 'basis': record.fingerprint},
   )
   queries, projections = project_queries(
-    loaded, record, query_split, batch_size
+    loaded, record, query_split, projection_options
   )
   with console.stage('topk') as progress:
     leaders = retrieve.top_k(
@@ -73,7 +74,7 @@ def project_queries(
   loaded: loaded_task.LoadedTask,
   record: stored_basis.BasisRecord,
   query_split: str,
-  batch_size: int,
+  projection_options: gradient_projection.ProjectionOptions,
 ) -> tuple[loaded_task.ExampleBatch, np.ndarray]:
   """The queries of a split and their [num_queries, projection_dim] projections.
 
@@ -85,11 +86,11 @@ def project_queries(
   queries = loaded.preprocess_batch(
     corpus.read_positions(range(corpus.num_examples))
   )
-  projector = gradient_projection.GradientProjector(
-    loaded.task.per_example_loss,
-    loaded.params,
-    eigenvectors=stored_basis.load(record).eigenvectors,
-    batch_size=batch_size,
+  projector = checked_projector.make_projector(
+    loaded,
+    stored_basis.load(record).eigenvectors,
+    projection_options,
+    num_examples=corpus.num_examples,
   )
   rejected = dict(queries.rejected)
   projections = np.empty((0, record.projection_dim), np.float32)

@@ -1,0 +1,270 @@
+"""The flags of each command of the `influence` command line."""
+
+import argparse
+from typing import Any, get_args
+
+from influence_core import device_memory, gradient_projection, influence_scores
+
+_TASK_EXAMPLE = (
+  '--task launch.example_tasks.mnist_cnn:make_task --task_arg workdir=W'
+)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--out', default='influence_demo', help='directory (default: %(default)s)'
+  )
+
+
+def _add_train_example(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    'example', choices=('mnist_cnn', 'digits_cnn'), help='what to train'
+  )
+  parser.add_argument(
+    '--workdir', required=True, help='where the model is stored'
+  )
+  parser.add_argument(
+    '--data_dir',
+    help='TFDS directory of the prepared dataset; digits_cnn makes its own',
+  )
+  parser.add_argument(
+    '--flip_labels',
+    type=float,
+    default=0.0,
+    metavar='FRACTION',
+    help='training labels to make wrong (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--num_epochs', type=int, help='default: what suits the example'
+  )
+  parser.add_argument('--seed', type=int, default=0)
+
+
+def _add_fit_basis(parser: argparse.ArgumentParser) -> None:
+  _add_task(parser)
+  parser.add_argument('--out', required=True, help='where the basis is stored')
+  _add_number(parser, '--projection_dim', 50, 'eigenpairs to keep')
+  _add_number(
+    parser, '--num_iterations', 100, 'Arnoldi steps; about twice projection_dim'
+  )
+  _add_number(
+    parser, '--sample_size', 4096, 'random examples the Hessian is taken over'
+  )
+  _add_number(
+    parser, '--microbatch_size', 128, 'examples at a time on each device'
+  )
+  parser.add_argument(
+    '--keep_negative',
+    action='store_true',
+    help='keep pairs with negative eigenvalues too',
+  )
+  parser.add_argument('--seed', type=int, default=0)
+
+
+def _add_project(parser: argparse.ArgumentParser) -> None:
+  _add_task(parser)
+  parser.add_argument('--basis', required=True, help='from fit-basis')
+  _add_index(parser)
+  _add_number(parser, '--num_workers', 2, 'workers on this machine')
+  _add_projection(parser)
+  _add_number(
+    parser, '--range_size', 4096, 'examples of a unit of work, at most'
+  )
+  _add_number(
+    parser,
+    '--max_rejected_fraction',
+    0.001,
+    'fail when more examples are unusable',
+  )
+  parser.epilog = (
+    f'{parser.epilog}\n\nEverything after -- goes to Beam, for instance '
+    '--runner=DataflowRunner\nor --direct_running_mode=multi_processing.'
+  )
+
+
+def _add_topk(parser: argparse.ArgumentParser) -> None:
+  _add_task(parser)
+  _add_index(parser)
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:100]'"
+  )
+  _add_k(parser, 10)
+  parser.add_argument(
+    '--basis', help='default: where it was when the index was made'
+  )
+  _add_projection(parser)
+  _add_scores(parser)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+  _add_task(parser)
+  parser.add_argument(
+    '--basis', help='from fit-basis (default: random vectors)'
+  )
+  _add_number(
+    parser, '--projection_dim', 50, 'eigenpairs to plan for, without --basis'
+  )
+  _add_number(parser, '--num_examples', 256, 'examples to measure the rate on')
+  _add_projection(parser)
+
+
+def _add_self_influence(parser: argparse.ArgumentParser) -> None:
+  _add_index(parser)
+  _add_k(parser, 100)
+  _add_scores(parser)
+
+
+def _add_describe(parser: argparse.ArgumentParser) -> None:
+  group = parser.add_mutually_exclusive_group(required=True)
+  group.add_argument('--basis', help='a basis from fit-basis')
+  group.add_argument('--index', help='an index from project')
+
+
+def _add_number(
+  parser: argparse.ArgumentParser, name: str, default: int | float, text: str
+) -> None:
+  parser.add_argument(
+    name,
+    type=type(default),
+    default=default,
+    help=f'{text} (default: {default})',
+  )
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--index', required=True, help='directory of the index')
+
+
+def _add_k(parser: argparse.ArgumentParser, default: int) -> None:
+  _add_number(parser, '--k', default, 'examples wanted')
+
+
+def _add_task(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--task',
+    required=True,
+    metavar='MODULE:FUNCTION',
+    help='import path of the function that makes the task',
+  )
+  parser.add_argument(
+    '--task_arg',
+    action='append',
+    default=[],
+    metavar='NAME=VALUE',
+    help='argument of that function; may be repeated',
+  )
+
+
+def _add_projection(parser: argparse.ArgumentParser) -> None:
+  """The fields of `ProjectionOptions`."""
+  parser.add_argument(
+    '--batch_size',
+    type=int,
+    help='examples of a device call (default: as many as are useful and fit)',
+  )
+  parser.add_argument(
+    '--memory_budget',
+    type=_num_bytes,
+    metavar='SIZE',
+    help='memory to use on each device, e.g. 12G (default: most of it)',
+  )
+  parser.add_argument(
+    '--basis_dtype',
+    choices=get_args(gradient_projection.BasisDtype),
+    default='float32',
+    help='bfloat16 halves memory and traffic (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--basis_placement',
+    choices=get_args(device_memory.Placement),
+    default='auto',
+    help=(
+      'on every device, split over the local devices, or streamed from the '
+      'host (default: the first that fits)'
+    ),
+  )
+
+
+def _num_bytes(text: str) -> int:
+  """A number of bytes from '500M', '12G' or plain digits."""
+  units = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+  number = text.upper().removesuffix('B').removesuffix('I')
+  unit = units.get(number[-1:], 1)
+  try:
+    size = int(float(number[:-1] if unit > 1 else number) * unit)
+  except (ValueError, OverflowError):
+    size = 0
+  if size <= 0:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is no size; expected a number with K, M, G or T, such as 12G'
+    )
+  return size
+
+
+def _add_scores(parser: argparse.ArgumentParser) -> None:
+  _add_number(parser, '--damping', 0.0, 'added to every eigenvalue')
+  parser.add_argument(
+    '--negative_eigenvalues',
+    choices=get_args(influence_scores.NegativeEigenvalues),
+    default='drop',
+    help='what to do with them (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--projection_dim', type=int, help='leading pairs to use (default: all)'
+  )
+  parser.add_argument(
+    '--normalization',
+    choices=get_args(influence_scores.Normalization),
+    default='none',
+    help='divide scores by norms (default: %(default)s)',
+  )
+  parser.add_argument('--out', help='also write the result here, as Parquet')
+
+
+COMMANDS: dict[str, tuple[Any, str, str]] = {
+  'demo': (
+    _add_demo,
+    'finds the wrong labels among 1,797 handwritten digits, all stages',
+    '--out influence_demo',
+  ),
+  'train-example': (
+    _add_train_example,
+    'trains a model to try the other commands on',
+    'mnist_cnn --workdir W --data_dir D --flip_labels 0.1',
+  ),
+  'fit-basis': (
+    _add_fit_basis,
+    'fits the leading eigenpairs of the Hessian',
+    f'{_TASK_EXAMPLE} --out W/basis --projection_dim 50',
+  ),
+  'project': (
+    _add_project,
+    'projects the gradient of every training example and stores an index',
+    f'{_TASK_EXAMPLE} --basis W/basis --index W/index',
+  ),
+  'topk': (
+    _add_topk,
+    'finds proponents and opponents of queries in an index',
+    f"{_TASK_EXAMPLE} --index W/index --query_split 'test[:100]' --k 10",
+  ),
+  'self-influence': (
+    _add_self_influence,
+    'finds mislabelled and atypical training examples in an index',
+    '--index W/index --k 100',
+  ),
+  'doctor': (
+    _add_doctor,
+    'checks a task and states memory, batch size and expected rate',
+    f'{_TASK_EXAMPLE} --projection_dim 50',
+  ),
+  'verify': (
+    _add_index,
+    'reads every byte of an index and checks it',
+    '--index W/index',
+  ),
+  'describe': (
+    _add_describe,
+    'shows what a basis or an index is, and how good',
+    '--basis W/basis',
+  ),
+}

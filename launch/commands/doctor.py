@@ -1,0 +1,150 @@
+"""`influence doctor`: whether a task can be projected, and what it takes."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from influence_core import (
+  basis_packing,
+  errors,
+  gradient_projection,
+  projection_check,
+  projection_plan,
+  types,
+)
+from launch import console as console_lib
+from pipeline import loaded_task, stored_basis
+from pipeline import task as task_lib
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  task: task_lib.TaskReference,
+  basis: str | None,
+  projection_dim: int,
+  num_examples: int,
+  projection_options: gradient_projection.ProjectionOptions,
+) -> dict[str, Any]:
+  """Makes everything that a projecting worker makes, and times it."""
+  for name, value in (
+    ('projection_dim', projection_dim),
+    ('num_examples', num_examples),
+  ):
+    if value < 1:
+      raise errors.InputError(f'{name} is {value}, expected at least 1')
+  loaded = loaded_task.LoadedTask.load(task)
+  if basis is None:
+    eigenvectors: types.SelectedParameters = _random_vectors(
+      loaded.selected, projection_dim
+    )
+  else:
+    record = stored_basis.load_record(basis)
+    stored_basis.check_belongs(record, loaded.fingerprints)
+    eigenvectors = stored_basis.load(record).eigenvectors
+  with console.stage('compile'):
+    projector = gradient_projection.GradientProjector(
+      loaded.task.per_example_loss,
+      loaded.params,
+      eigenvectors=eigenvectors,
+      features=loaded.checked_features,
+      options=projection_options,
+    )
+  with console.stage('check'):
+    error = projection_check.check_projector(
+      projector,
+      loaded.task.per_example_loss,
+      loaded.params,
+      eigenvectors=eigenvectors,
+      features=loaded.checked_features,
+    )
+  with console.stage('measure'):
+    rate = _measure(loaded, projector, num_examples)
+  dim = len(next(iter(eigenvectors.values())))
+  parameters = _describe_parameters(projector, loaded.selected, dim)
+  console.table(
+    f'parameters of {loaded.task.name}',
+    ['path', 'shape', 'size', 'gradient'],
+    [[str(value) for value in row.values()] for row in parameters],
+  )
+  result = {
+    'task': loaded.task.name,
+    'device': jax.devices()[0].device_kind,
+    'num_devices': jax.local_device_count(),
+    'num_parameters': sum(row['size'] for row in parameters),
+    'projection_dim': dim,
+    'basis_placement': projector.memory.placement,
+    'num_basis_blocks': projector.memory.num_blocks,
+    'batch_size': projector.batch_size,
+    'parameter_bytes': projector.memory.parameter_bytes,
+    'basis_bytes': projector.memory.basis_bytes,
+    'temporary_bytes': projector.program.temporary_bytes,
+    'peak_bytes': projector.peak_bytes,
+    'memory_budget_bytes': projector.memory.budget_bytes,
+    'projection_error': error,
+    'examples_per_second': round(rate, 1),
+    'num_examples': loaded.task.corpus.num_examples,
+    'expected_seconds': round(loaded.task.corpus.num_examples / rate, 1),
+  }
+  console.table(
+    'projection (bytes are those of each device)',
+    ['quantity', 'value'],
+    [[name, _format(value)] for name, value in result.items()],
+  )
+  return {**result, 'parameters': parameters}
+
+
+def _random_vectors(selected, projection_dim: int) -> dict[str, np.ndarray]:
+  """Vectors of about unit length; memory and rate are those of any basis."""
+  generator = np.random.default_rng(0)
+  size = sum(leaf.size for leaf in selected.values())
+  return {
+    path: generator.standard_normal(
+      (projection_dim, *leaf.shape), dtype=np.float32
+    )
+    / np.float32(np.sqrt(size))
+    for path, leaf in selected.items()
+  }
+
+
+def _measure(loaded, projector, num_examples: int) -> float:
+  """Examples per second, reading and preprocessing included."""
+  corpus = loaded.task.corpus
+  positions = range(min(num_examples, corpus.num_examples))
+  num_done, started = 0, time.monotonic()
+  for start in range(0, len(positions), projector.call_size):
+    chunk = positions[start : start + projector.call_size]
+    batch = loaded.preprocess_batch(corpus.read_positions(chunk))
+    if batch.ids:
+      projector.project(batch.features)
+    num_done += len(chunk)
+  return num_done / (time.monotonic() - started)
+
+
+def _describe_parameters(projector, selected, dim: int) -> list[dict[str, Any]]:
+  weights = {
+    weight.path: weight for weight in projector.traced.plan.all_weights()
+  }
+  return [
+    {
+      'path': path,
+      'shape': list(leaf.shape),
+      'size': int(leaf.size),
+      'gradient': _gradient(weights.get(path), dim),
+    }
+    for path, leaf in selected.items()
+  ]
+
+
+def _gradient(weight: projection_plan.Weight | None, dim: int) -> str:
+  if weight is None:
+    return 'zero: unused by the loss'
+  if not isinstance(weight, projection_plan.FactoredWeight):
+    return 'whole, by differentiation'
+  return basis_packing.form_of(weight, dim).value
+
+
+def _format(value: Any) -> str:
+  return f'{value:,}' if isinstance(value, int) else str(value)
