@@ -88,6 +88,30 @@ class Packing:
     )
     return dataclasses.replace(self, blocking=blocking)
 
+  def vectors_shape(
+    self, weight: projection_plan.FactoredWeight, projection_dim: int
+  ) -> tuple[int, ...]:
+    """What the flat packed eigenvectors of a factored weight are.
+
+    Returns:
+      [blocks of rows, projection_dim, batch * rows of a block * columns] for
+      GRADIENT, [blocks of eigenvectors, batch, rows, eigenvectors of a block *
+      columns] for APPLY, [rows, projection_dim, columns] for LOOKUP; one size
+      may be -1. Rows, or the columns of LOOKUP, are those of a slice.
+    """
+    batch, rows, columns = weight.layout.sizes()
+    match form_of(weight, projection_dim):
+      case Form.GRADIENT:
+        rows = math.ceil(rows / self.num_slices)
+        num_blocks = self.blocking.num_blocks(rows, batch * columns)
+        return num_blocks, projection_dim, -1
+      case Form.APPLY:
+        rows = math.ceil(rows / self.num_slices)
+        num_blocks = self.blocking.num_blocks(projection_dim, batch * columns)
+        return num_blocks, batch, rows, -1
+      case Form.LOOKUP:
+        return rows, projection_dim, -1
+
   def lookup_positions(
     self, weight: projection_plan.FactoredWeight, projection_dim: int
   ) -> int:
@@ -95,7 +119,7 @@ class Packing:
     _, _, columns = weight.layout.sizes()
     positions = weight.num_positions
     num_blocks = self.blocking.num_blocks(positions, projection_dim * columns)
-    return -(-positions // num_blocks)
+    return math.ceil(positions / num_blocks)
 
 
 def pack_basis(
@@ -189,40 +213,44 @@ def _pack_dense(weights, vectors, packing: Packing, xp) -> types.Array:
 
 
 def _pack_factored(weights, vectors, packing: Packing, xp) -> types.Array:
+  """[num_slices, entries]: see `Packing.vectors_shape`.
+
+  Flat, because axes of size one make XLA copy what a scan takes slices of.
+  """
   [weight], [vectors] = weights, vectors
-  pack, split_axis = {
-    Form.GRADIENT: (_pack_gradient, 2),
-    Form.APPLY: (_pack_apply, 2),
-    Form.LOOKUP: (_pack_lookup, 3),
-  }[form_of(weight, len(vectors))]
-  matrices = weight.layout.as_matrices(vectors)
-  parts = _split(matrices, split_axis, packing.num_slices, xp)
-  return xp.stack([pack(part, packing, xp) for part in parts])
-
-
-def _pack_gradient(matrices: types.Array, packing: Packing, xp) -> types.Array:
-  """[blocks of rows, projection_dim, batch * rows of a block * columns]."""
-  dim, batch, rows, columns = matrices.shape
-  num_blocks = packing.blocking.num_blocks(rows, batch * columns)
-  blocks = _split(matrices.astype(packing.dtype), 2, num_blocks, xp)
-  return xp.stack([block.reshape(dim, -1) for block in blocks])
-
-
-def _pack_apply(matrices: types.Array, packing: Packing, xp) -> types.Array:
-  """[blocks of eigenvectors, batch, rows, eigenvectors * columns]."""
-  dim, batch, rows, columns = matrices.shape
-  num_blocks = packing.blocking.num_blocks(dim, batch * columns)
-  blocks = _split(matrices.astype(packing.dtype), 0, num_blocks, xp)
+  form = form_of(weight, len(vectors))
+  split_axis = 3 if form is Form.LOOKUP else 2
+  matrices = weight.layout.as_matrices(vectors).astype(packing.dtype)
+  num_blocks = packing.vectors_shape(weight, len(vectors))[0]
+  pack = {
+    Form.GRADIENT: _pack_gradient,
+    Form.APPLY: _pack_apply,
+    Form.LOOKUP: _pack_lookup,
+  }[form]
   return xp.stack(
-    [block.transpose(1, 2, 0, 3).reshape(batch, rows, -1) for block in blocks]
+    [
+      pack(part, num_blocks, xp).reshape(-1)
+      for part in _split(matrices, split_axis, packing.num_slices, xp)
+    ]
   )
 
 
-def _pack_lookup(matrices: types.Array, packing: Packing, xp) -> types.Array:
-  """[rows, projection_dim, columns]."""
-  del xp
-  rows = matrices[:, 0].transpose(1, 0, 2)
-  return rows.astype(packing.dtype)
+def _pack_gradient(matrices, num_blocks: int, xp) -> types.Array:
+  """From [projection_dim, batch, rows, columns]: blocks of rows."""
+  blocks = _split(matrices, 2, num_blocks, xp)
+  return xp.stack([block.reshape(len(block), -1) for block in blocks])
+
+
+def _pack_apply(matrices, num_blocks: int, xp) -> types.Array:
+  """Blocks of eigenvectors, each beside its columns."""
+  blocks = _split(matrices, 0, num_blocks, xp)
+  return xp.stack([block.transpose(1, 2, 0, 3) for block in blocks])
+
+
+def _pack_lookup(matrices, num_rows: int, xp) -> types.Array:
+  """The eigenvectors' entries row by row."""
+  del num_rows, xp
+  return matrices[:, 0].transpose(1, 0, 2)
 
 
 def _split(array, axis: int, num_parts: int, xp) -> list[types.Array]:

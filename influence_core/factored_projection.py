@@ -257,6 +257,7 @@ def _collect_factored(
 ) -> Slots:
   """Slots for the sites of a weight; their cotangents reach the probe."""
   group = evaluation.packing.group_of[weight.path]
+  shape = evaluation.packing.vectors_shape(weight, evaluation.projection_dim)
   block_positions = evaluation.packing.lookup_positions(
     weight, evaluation.projection_dim
   )
@@ -284,7 +285,7 @@ def _collect_factored(
   def backward(vectors, values):
     contribution = gradient_contraction.contract_weight(
       weight,
-      vectors,
+      vectors.reshape(shape),
       values,
       projection_dim=evaluation.projection_dim,
       block_positions=block_positions,

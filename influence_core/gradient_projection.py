@@ -287,6 +287,10 @@ def _filled(vectors: np.ndarray, size: int) -> np.ndarray:
 def _check_shapes(
   parameters: types.SelectedParameters, eigenvectors: types.SelectedParameters
 ) -> None:
+  if not eigenvectors:
+    raise errors.InputError(
+      'the basis has no parameter; select at least one and fit a basis'
+    )
   for path, vectors in eigenvectors.items():
     expected = parameters[path].shape if path in parameters else 'absent'
     if vectors.shape[1:] != expected:

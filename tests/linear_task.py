@@ -33,6 +33,8 @@ def make_task(workdir: str, fault: str = '', l2_weight: float = L2_WEIGHT):
     'nan_loss': lambda p, f: per_example_loss(p, f) * jnp.nan,
     'integer_loss': lambda p, f: per_example_loss(p, f).astype(int),
     'failing_loss': lambda p, f: f['absent'],
+    'fixed_batch': lambda p, f: per_example_loss(p, f).reshape(4),
+    'mixed_batch': lambda p, f: per_example_loss(p, {**f, 'x': f['x'] - f['x'].mean(0)}),
   }
   name = 'absent' if fault == 'no_dataset' else 'points'
   checkpoint = 'absent' if fault == 'no_checkpoint' else 'checkpoint'

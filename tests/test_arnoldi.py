@@ -73,8 +73,9 @@ def test_small_scale_operator_does_not_break_down_early():
 
 
 def test_vectors_with_heavy_head_stay_orthogonal():
-  # A few large entries before a long flat tail: plain float32 dot products
-  # lose the tail, and orthogonality at 1e-5 and above with it.
+  # A few large entries before a long flat tail: sequential float32 dot products
+  # lose the tail, and orthogonality is 1e-5 and above. Vectorised ones add in
+  # as many parts as the processor has lanes: 0.3e-6 to 2.1e-6 was seen.
   size = 300_000
   diagonal = np.zeros(size, np.float32)
   diagonal[:200] = np.logspace(2, -2, 200)
@@ -82,7 +83,7 @@ def test_vectors_with_heavy_head_stay_orthogonal():
   factorization = arnoldi.arnoldi_iteration(
     lambda v: v * diagonal, initial, num_iterations=20
   )
-  assert arnoldi.orthogonality_error(factorization) < 2e-6
+  assert arnoldi.orthogonality_error(factorization) < 5e-6
 
 
 @pytest.mark.parametrize(

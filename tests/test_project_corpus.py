@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from influence_core import errors
+from influence_core import errors, gradient_projection
 from pipeline import index_format, project_corpus, projection_worker, retrieve
 from pipeline import manifest as manifest_lib
 from pipeline import plan as plan_lib
@@ -243,7 +243,13 @@ def test_only_a_fulfilled_plan_is_published():
 def test_graph_is_one_chain_with_one_leaf():
   """What every runner can do: no side input, no tag, no second output."""
   settings = projection_worker.ProjectionSettings(
-    task_lib.TaskReference('a:b'), '', '', 1, {}, ''
+    task_lib.TaskReference('a:b'),
+    basis='',
+    index='',
+    options=gradient_projection.ProjectionOptions(),
+    range_size=1,
+    task_fingerprints={},
+    basis_fingerprint='',
   )
   root = beam.Pipeline(runner='FnApiRunner')
   project_corpus.build_pipeline(

@@ -1,0 +1,119 @@
+"""The start-up check lets right projections pass and names what is wrong."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from influence_core import (
+  errors,
+  gradient_projection,
+  parameter_selection,
+  projection_check,
+  weight_sites,
+)
+
+GENERATOR = np.random.default_rng(0)
+FEATURES = {'x': GENERATOR.standard_normal((4, 6, 5)).astype(np.float32)}
+
+
+class Network(nn.Module):
+  """Two layers with normalisation over the batch where it trains."""
+
+  train: bool = False
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(7, name='first')(x)
+    x = nn.BatchNorm(use_running_average=not self.train)(x)
+    return nn.Dense(3, name='second')(nn.tanh(x))
+
+
+VARIABLES = Network().init(jax.random.key(0), FEATURES['x'])
+
+
+def per_example_loss(params, features, train=False):
+  output, _ = Network(train=train).apply(params, features['x'], mutable=['batch_stats'])
+  return jnp.sum(jnp.square(output), axis=(1, 2))
+
+
+def check(loss=per_example_loss, params=VARIABLES, **options):
+  basis = {
+    path: GENERATOR.standard_normal((3, *leaf.shape)).astype(np.float32)
+    for path, leaf in parameter_selection.select_parameters(
+      params, ['^params/']
+    ).items()
+  }
+  projector = gradient_projection.GradientProjector(
+    loss,
+    params,
+    eigenvectors=basis,
+    features=FEATURES,
+    options=gradient_projection.ProjectionOptions(**options),
+    num_examples=4,
+  )
+  return projection_check.check_projector(
+    projector, loss, params, eigenvectors=basis, features=FEATURES
+  )
+
+
+def test_right_projection_passes():
+  assert check() < 1e-6
+  assert check(parameter_groups=('first',)) < 1e-6
+  # Two factors of 8 bits each.
+  assert 0 < check(basis_dtype='bfloat16') < 1e-2
+
+
+def test_loss_per_token_passes():
+  def token_losses(params, features):
+    output = Network().apply(params, features['x'])
+    return jnp.sum(jnp.square(output), axis=2)
+
+  assert check(token_losses) < 1e-6
+
+
+def test_wrong_projection_names_the_parameter(monkeypatch):
+  right = weight_sites.Matmul.left
+
+  def wrong(self, data):
+    left = right(self, data)
+    return 2 * left if left.shape[-1] == 7 else left
+
+  monkeypatch.setattr(weight_sites.Matmul, 'left', wrong)
+  with pytest.raises(
+    errors.InputError, match='the worst parameter is params/second/kernel'
+  ):
+    check()
+
+
+def test_wrong_projection_of_the_only_parameter_names_it(monkeypatch):
+  right = weight_sites.Matmul.left
+  monkeypatch.setattr(
+    weight_sites.Matmul, 'left', lambda *args: 2 * right(*args)
+  )
+
+  def loss(params, features):
+    return jnp.sum(jnp.square(features['x'] @ params['params']['w']), (1, 2))
+
+  with pytest.raises(errors.InputError, match='parameter is params/w'):
+    check(loss, {'params': {'w': jnp.ones((5, 2))}})
+
+
+def test_normalisation_over_the_batch_is_named():
+  def loss(params, features):
+    return per_example_loss(params, features, train=True)
+
+  with pytest.raises(errors.InputError, match='must not mix the examples'):
+    check(loss)
+
+
+def test_gradient_that_is_not_finite_is_named():
+  def loss(params, features):
+    scale = jnp.sum(params['params']['first']['kernel'] * 0)
+    return per_example_loss(params, features) + jnp.sqrt(scale)
+
+  with pytest.raises(
+    errors.InputError, match='example 0 by params/first/kernel is not finite'
+  ):
+    check(loss)
