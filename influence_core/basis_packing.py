@@ -7,6 +7,7 @@ is never held twice. The hot loop then reads the eigenvectors in storage order.
 from collections.abc import Callable, Mapping
 import dataclasses
 import enum
+import functools
 import math
 from typing import Any
 
@@ -52,14 +53,19 @@ class Blocking:
     micro_batch: examples whose gradients are held at once on a device.
     block_bytes: bytes of the largest block of float32 gradients, over the
       whole micro-batch.
+    apply_block_bytes: the same for layers applied to the basis and for rows of
+      the basis looked up.
   """
 
   micro_batch: int
   block_bytes: int
+  apply_block_bytes: int
 
-  def num_blocks(self, size: int, entry_size: int) -> int:
+  def num_blocks(self, form: Form, size: int, entry_size: int) -> int:
     """Blocks of an axis whose entries are `entry_size` floats per example."""
-    entries = self.block_bytes // (4 * self.micro_batch * entry_size)
+    is_gradient = form is Form.GRADIENT
+    limit = self.block_bytes if is_gradient else self.apply_block_bytes
+    entries = limit // (4 * self.micro_batch * entry_size)
     return math.ceil(size / min(max(entries, 1), size))
 
 
@@ -100,15 +106,15 @@ class Packing:
       may be -1. Rows, or the columns of LOOKUP, are those of a slice.
     """
     batch, rows, columns = weight.layout.sizes()
-    match form_of(weight, projection_dim):
+    form = form_of(weight, projection_dim)
+    num_blocks = functools.partial(self.blocking.num_blocks, form)
+    match form:
       case Form.GRADIENT:
         rows = math.ceil(rows / self.num_slices)
-        num_blocks = self.blocking.num_blocks(rows, batch * columns)
-        return num_blocks, projection_dim, -1
+        return num_blocks(rows, batch * columns), projection_dim, -1
       case Form.APPLY:
         rows = math.ceil(rows / self.num_slices)
-        num_blocks = self.blocking.num_blocks(projection_dim, batch * columns)
-        return num_blocks, batch, rows, -1
+        return num_blocks(projection_dim, batch * columns), batch, rows, -1
       case Form.LOOKUP:
         return rows, projection_dim, -1
 
@@ -118,7 +124,9 @@ class Packing:
     """Positions whose rows of the basis fill a block."""
     _, _, columns = weight.layout.sizes()
     positions = weight.num_positions
-    num_blocks = self.blocking.num_blocks(positions, projection_dim * columns)
+    num_blocks = self.blocking.num_blocks(
+      Form.LOOKUP, positions, projection_dim * columns
+    )
     return math.ceil(positions / num_blocks)
 
 

@@ -27,8 +27,10 @@ _USABLE_HOST_FRACTION = 0.5
 _RESIDENT_FRACTION = 0.6
 
 # Gradient blocks of the micro-batch should stay in a CPU's cache; accelerators
-# want large matrix products.
+# want large matrix products. What is applied to the basis is used once, so
+# only its allocation counts.
 _CPU_BLOCK_BYTES = 4 * 2**20
+_CPU_APPLY_BLOCK_BYTES = 64 * 2**20
 _ACCELERATOR_BLOCK_BYTES = 256 * 2**20
 
 
@@ -43,6 +45,8 @@ class MemoryPlan:
     placement: 'replicated', 'sharded' or 'streamed'.
     num_blocks: blocks of eigenvectors, 1 unless streamed.
     block_bytes: bytes of the largest block of gradients.
+    apply_block_bytes: bytes of the largest block of layers applied to the
+      basis, or of rows looked up.
   """
 
   budget_bytes: int
@@ -51,6 +55,7 @@ class MemoryPlan:
   placement: Placement
   num_blocks: int
   block_bytes: int
+  apply_block_bytes: int
 
   @property
   def workspace_bytes(self) -> int:
@@ -115,8 +120,11 @@ def plan_memory(
   if placement == 'streamed':
     dim = max(1, min(dim, int(room * slices / vector_bytes)))
     num_blocks = math.ceil(projection_dim / dim)
-  is_cpu = jax.default_backend() == 'cpu'
-  block_bytes = _CPU_BLOCK_BYTES if is_cpu else _ACCELERATOR_BLOCK_BYTES
+  block_bytes, apply_block_bytes = (
+    (_CPU_BLOCK_BYTES, _CPU_APPLY_BLOCK_BYTES)
+    if jax.default_backend() == 'cpu'
+    else (_ACCELERATOR_BLOCK_BYTES, _ACCELERATOR_BLOCK_BYTES)
+  )
   return MemoryPlan(
     budget_bytes=budget,
     parameter_bytes=parameter_bytes,
@@ -124,4 +132,5 @@ def plan_memory(
     placement=placement,
     num_blocks=num_blocks,
     block_bytes=min(block_bytes, budget // 16),
+    apply_block_bytes=min(apply_block_bytes, budget // 16),
   )

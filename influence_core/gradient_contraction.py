@@ -169,20 +169,22 @@ def _apply_to_basis(vectors, left, right, projection_dim) -> Contribution:
   left, right = left[:, 0], right[:, 0].astype(jnp.float32)
   batch, columns = right.shape
 
-  def project_block(total, vectors_block):
+  def project_block(vectors_block):
     applied = jnp.einsum(
       'br,brk->bk',
       left.astype(vectors.dtype),
-      vectors_block,
+      vectors_block.reshape(vectors.shape[1:]),
       precision=_PRECISION,
       preferred_element_type=jnp.float32,
     ).reshape(batch, -1, columns)
-    return total, jnp.sum(applied * right[:, None], axis=(0, 2))
+    return jnp.sum(applied * right[:, None], axis=(0, 2))
 
   if len(vectors) == 1:
-    projections = project_block(None, vectors[0])[1]
+    projections = project_block(vectors)
   else:
-    projections = lax.scan(project_block, None, vectors)[1].reshape(-1)
+    # Flat, because an axis of size one would make XLA copy all blocks.
+    flat = vectors.reshape(len(vectors), -1)
+    projections = lax.map(project_block, flat).reshape(-1)
   long, short = (
     jnp.sum(jnp.square(factor.astype(jnp.float32)), axis=1)
     for factor in (left, right)

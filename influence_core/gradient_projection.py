@@ -126,7 +126,9 @@ class GradientProjector:
     devices = jax.local_device_count()
     num_slices = 1 if self.memory.placement == 'replicated' else devices
     self._packing = basis_packing.Packing(
-      basis_packing.Blocking(1, self.memory.block_bytes),
+      basis_packing.Blocking(
+        1, self.memory.block_bytes, self.memory.apply_block_bytes
+      ),
       dtype,
       group_of,
       num_groups=max(len(self.group_names), 1),

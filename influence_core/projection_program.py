@@ -104,11 +104,7 @@ def compile_program(
   )
 
   def project_on_device(leaves, packed, features):
-    return jax.vmap(
-      lambda example: _project_example(
-        traced, leaves, packed, example, evaluation
-      )
-    )(features)
+    return project_batch(traced, leaves, packed, features, evaluation)
 
   packed = jax.eval_shape(
     lambda vectors: basis_packing.pack_basis(
@@ -125,6 +121,33 @@ def compile_program(
   compiled = lowered.compile()
   stats = compiled.memory_analysis()
   return Program(micro_batch, compiled, stats.temp_size_in_bytes)
+
+
+def project_batch(
+  traced: traced_loss.TracedLoss,
+  leaves: types.SelectedParameters,
+  packed: Any,
+  features: types.Features,
+  evaluation: factored_projection.Evaluation,
+) -> types.ProjectedExamples:
+  """Projects [batch, ...] features on one device; traceable.
+
+  Args:
+    traced: the loss.
+    leaves: all parameters by path.
+    packed: the device's part of the packed basis.
+    features: pytree of [batch, ...] arrays.
+    evaluation: settings.
+
+  Returns:
+    [batch, (tokens,) groups, projection_dim] projections, norms without the
+    last axis, and [batch, (tokens)] losses.
+  """
+  return jax.vmap(
+    lambda example: _project_example(
+      traced, leaves, packed, example, evaluation
+    )
+  )(features)
 
 
 def _project_example(

@@ -117,6 +117,56 @@ def test_bad_fit(influence, tmp_path, task_flags, flags, message):
 
 
 @pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('fixed_batch', 'fails on a batch of one example'),
+    ('mixed_batch', 'must not mix the examples of a batch'),
+  ],
+)
+@pytest.mark.parametrize('command', ['doctor', 'project'])
+def test_loss_that_cannot_be_projected(
+  influence, tmp_path, task_flags, basis, name, message, command
+):
+  out = ['--index', tmp_path / 'i'] if command == 'project' else []
+  found = influence(command, *fault(task_flags, name), '--basis', basis, *out)
+  assert message in found.error_line
+  assert not (tmp_path / 'i' / 'shards').exists()
+
+
+def test_doctor(influence, task_flags, basis):
+  told = influence('doctor', *task_flags, '--basis', basis, '--json').json
+  assert told['num_parameters'] == 6
+  assert told['projection_dim'] == 6
+  assert told['basis_bytes'] == 6 * told['parameter_bytes'] == 6 * 6 * 4
+  assert told['peak_bytes'] <= told['memory_budget_bytes']
+  assert told['projection_error'] < 1e-5
+  assert told['examples_per_second'] > 0
+  assert [row['path'] for row in told['parameters']] == ['bias', 'weights']
+  random = influence(
+    'doctor', *task_flags, '--projection_dim', 9, '--json'
+  ).json
+  assert random['projection_dim'] == 9
+  printed = influence('doctor', *task_flags, '--projection_dim', 3).stdout
+  assert 'layer applied to the basis' in printed
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--projection_dim', '0'], 'projection_dim is 0'),
+    (['--num_examples', '0'], 'num_examples is 0'),
+    (['--batch_size', '-1'], 'batch_size is -1'),
+    (['--memory_budget', '12X'], "'12X' is no size; expected a number with K"),
+    (['--memory_budget', '30'], 'the memory budget is 30 bytes'),
+    (['--basis_dtype', 'float16'], "invalid choice: 'float16'"),
+    (['--basis', 'absent'], 'no basis at '),
+  ],
+)
+def test_bad_doctor(influence, task_flags, flags, message):
+  assert message in influence('doctor', *task_flags, *flags).error_line
+
+
+@pytest.mark.parametrize(
   ('name', 'field'),
   [
     ('other_paths', 'selected paths'),

@@ -34,7 +34,9 @@ VARIABLES = Network().init(jax.random.key(0), FEATURES['x'])
 
 
 def per_example_loss(params, features, train=False):
-  output, _ = Network(train=train).apply(params, features['x'], mutable=['batch_stats'])
+  output, _ = Network(train=train).apply(
+    params, features['x'], mutable=['batch_stats']
+  )
   return jnp.sum(jnp.square(output), axis=(1, 2))
 
 
