@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from influence_core import errors
+from influence_core import errors, host_allocator
 from launch import console as console_lib
 from launch import flags as flags_lib
 
@@ -14,6 +14,7 @@ from launch import flags as flags_lib
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command; returns the exit status, 0 only on success."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  host_allocator.keep_freed_memory()
   try:
     flags, values = flags_lib.parse(sys.argv[1:] if argv is None else argv)
     console_lib.configure_logging(verbose=flags.verbose)

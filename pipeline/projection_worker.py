@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from influence_core import errors, gradient_projection
+from influence_core import errors, gradient_projection, host_allocator
 from pipeline import (
   checked_projector,
   fingerprints,
@@ -53,6 +53,8 @@ class ProjectionWorker:
     Raises:
       errors.InputError: Something is missing or has changed since.
     """
+    # A worker process has not come through the command line.
+    host_allocator.keep_freed_memory()
     self._settings = settings
     self._loaded = loaded_task.LoadedTask.load(settings.task)
     fingerprints.check_equal(

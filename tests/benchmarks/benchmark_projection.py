@@ -31,6 +31,7 @@ from influence_core import (
   basis_packing,
   factored_projection,
   gradient_projection,
+  host_allocator,
   parameter_selection,
   plain_projection,
   projection_plan,
@@ -75,6 +76,7 @@ def main() -> None:
   parser.add_argument('--device', help='platform: cpu, gpu or tpu')
   parser.add_argument('--json_out', help='also write the figures here')
   flags = parser.parse_args()
+  host_allocator.keep_freed_memory()
   if flags.device:
     jax.config.update('jax_platforms', flags.device.replace('gpu', 'cuda'))
   results = []
@@ -242,12 +244,15 @@ def temporary(compiled) -> int:
 
 
 def interleaved_rates(ways, rounds: int) -> dict[str, float]:
-  """Median examples/s of each way, one call of each in every round."""
+  """Median examples/s of each way, which take turns in every round.
+
+  A way is called once before it is timed: after another way's call, caches and
+  pages are not as they are when it runs by itself.
+  """
   seconds: dict[str, list[float]] = {name: [] for name in ways}
-  for function, _ in ways.values():
-    jax.block_until_ready(function())
   for _ in range(rounds):
     for name, (function, _) in ways.items():
+      jax.block_until_ready(function())
       started = time.perf_counter()
       jax.block_until_ready(function())
       seconds[name].append(time.perf_counter() - started)

@@ -1,0 +1,34 @@
+"""Keeps freed host memory in the process, which CPU devices gain from.
+
+The C library gives large blocks back to the system when they are freed, and
+every call of a program then pays for fresh pages: a quarter of its time for a
+small language model. A batch job uses the same blocks again at once.
+"""
+
+import ctypes
+import platform
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
+
+
+def keep_freed_memory() -> bool:
+  """Tells glibc to keep what is freed; call it before threads are started.
+
+  Memory use then stays at its peak until the process ends.
+
+  Returns:
+    Whether the C library is one that can be told.
+  """
+  if platform.libc_ver()[0] != 'glibc':
+    return False
+  libc = ctypes.CDLL(None)
+  settings = {
+    _M_TRIM_THRESHOLD: -1,  # Never shrink the heap.
+    _M_MMAP_MAX: 0,  # Large blocks on the heap, too.
+    _M_ARENA_MAX: 1,  # One heap, that of large blocks, for all threads.
+  }
+  accepted = [libc.mallopt(name, value) for name, value in settings.items()]
+  return all(accepted)
