@@ -70,6 +70,11 @@ class GradientProjector:
     memory: where parameters and basis are.
     program: the compiled projection.
     traced: the loss and its plan.
+    leaves: all parameters by path, placed.
+    basis_blocks: the packed basis by blocks of eigenvectors, placed or, if it
+      is streamed, on the host.
+    packing: how the basis is packed.
+    projection_dim: number of eigenvectors.
     group_names: names of the parameter groups, if results are split by group.
   """
 
@@ -111,21 +116,21 @@ class GradientProjector:
       per_example_loss, params, tuple(eigenvectors), features
     )
     dtype = jnp.dtype(options.basis_dtype)
-    self._projection_dim = parameter_selection.num_vectors(eigenvectors)
+    self.projection_dim = parameter_selection.num_vectors(eigenvectors)
     self.memory = device_memory.plan_memory(
       parameter_bytes=sum(
         leaf.size * leaf.dtype.itemsize for leaf in leaves.values()
       ),
       vector_bytes=dtype.itemsize
       * sum(leaves[path].size for path in eigenvectors),
-      projection_dim=self._projection_dim,
+      projection_dim=self.projection_dim,
       budget_bytes=options.memory_budget_bytes,
       placement=options.basis_placement,
     )
-    self._block_dim = -(-self._projection_dim // self.memory.num_blocks)
+    self._block_dim = -(-self.projection_dim // self.memory.num_blocks)
     devices = jax.local_device_count()
     num_slices = 1 if self.memory.placement == 'replicated' else devices
-    self._packing = basis_packing.Packing(
+    self.packing = basis_packing.Packing(
       basis_packing.Blocking(
         1, self.memory.block_bytes, self.memory.apply_block_bytes
       ),
@@ -134,11 +139,12 @@ class GradientProjector:
       num_groups=max(len(self.group_names), 1),
       num_slices=num_slices,
     )
-    self._leaves = multi_device.replicate(leaves)
+    self.leaves = multi_device.replicate(leaves)
     self.program = self._choose_program(
       eigenvectors, features, options.batch_size, num_examples
     )
-    self._basis_blocks = self._pack(eigenvectors)
+    self.packing = self.packing.for_examples(self.program.micro_batch)
+    self.basis_blocks = self._pack(eigenvectors)
 
   @property
   def batch_size(self) -> int:
@@ -169,11 +175,11 @@ class GradientProjector:
     one of projections.
     """
     parts: list[types.ProjectedExamples] = []
-    for number, block in enumerate(self._basis_blocks):
+    for number, block in enumerate(self.basis_blocks):
       if self.memory.placement == 'streamed':
         block = multi_device.place(block)
       start = number * self._block_dim
-      keep = min(self._block_dim, self._projection_dim - start)
+      keep = min(self._block_dim, self.projection_dim - start)
       batches = [
         result._replace(projections=result.projections[..., :keep])
         for result in self._project_batches(block, features)
@@ -193,7 +199,7 @@ class GradientProjector:
     self, packed, features: types.Features
   ) -> Iterator[types.ProjectedExamples]:
     for batch in multi_device.padded_batches(features, self.batch_size):
-      result = self.program.compiled(self._leaves, packed, batch.features)
+      result = self.program.compiled(self.leaves, packed, batch.features)
       yield types.ProjectedExamples(
         *(
           np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: batch.num_valid]
@@ -237,8 +243,8 @@ class GradientProjector:
     }
     return projection_program.compile_program(
       self.traced,
-      self._packing.for_examples(micro_batch),
-      leaves=self._leaves,
+      self.packing.for_examples(micro_batch),
+      leaves=self.leaves,
       eigenvectors=shapes,
       features=features,
       micro_batch=micro_batch,
@@ -247,7 +253,6 @@ class GradientProjector:
   def _pack(self, eigenvectors) -> list[Any]:
     """The basis by blocks of eigenvectors, on the devices or streamed."""
     devices = jax.local_device_count()
-    packing = self._packing.for_examples(self.program.micro_batch)
 
     def place(array):
       every = np.broadcast_to(array, (devices, *array.shape[1:]))
@@ -264,7 +269,9 @@ class GradientProjector:
         for path, vectors in eigenvectors.items()
       }
       blocks.append(
-        basis_packing.pack_basis(self.traced.plan, block, packing, place, np)
+        basis_packing.pack_basis(
+          self.traced.plan, block, self.packing, place, np
+        )
       )
     return blocks
 

@@ -12,6 +12,7 @@ from influence_core import (
   basis_packing,
   errors,
   factored_projection,
+  gradient_collectors,
   multi_device,
   traced_loss,
   types,
@@ -97,7 +98,7 @@ def compile_program(
   """
   devices = jax.local_device_count()
   projection_dim = next(iter(eigenvectors.values())).shape[0]
-  evaluation = factored_projection.Evaluation(
+  evaluation = gradient_collectors.Evaluation(
     projection_dim,
     packing,
     multi_device.DEVICE_AXIS if packing.num_slices > 1 else None,
@@ -128,7 +129,7 @@ def project_batch(
   leaves: types.SelectedParameters,
   packed: Any,
   features: types.Features,
-  evaluation: factored_projection.Evaluation,
+  evaluation: gradient_collectors.Evaluation,
 ) -> types.ProjectedExamples:
   """Projects [batch, ...] features on one device; traceable.
 
@@ -155,7 +156,7 @@ def _project_example(
   leaves: types.SelectedParameters,
   packed: Any,
   example: types.Features,
-  evaluation: factored_projection.Evaluation,
+  evaluation: gradient_collectors.Evaluation,
 ) -> types.ProjectedExamples:
   """The projections of one example, or of each of its tokens."""
 

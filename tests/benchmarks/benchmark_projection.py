@@ -29,9 +29,10 @@ import numpy as np
 
 from influence_core import (
   basis_packing,
-  factored_projection,
+  gradient_collectors,
   gradient_projection,
   host_allocator,
+  multi_device,
   parameter_selection,
   plain_projection,
   projection_plan,
@@ -108,7 +109,7 @@ def measure(name: str, projection_dim: int, flags) -> dict[str, Any]:
     # Examples a call is worth: an eigenvector of K is a Kth of an example.
     'jvp': (jvp, flags.batch_size * JVP_VECTORS / projection_dim),
     'ours': (lambda: projector.project(case.features), flags.batch_size),
-    'no_norms': (no_norms_way(case, basis, projector), flags.batch_size),
+    'no_norms': (no_norms_way(case, projector), flags.batch_size),
     'peak': (peak_way(), 1.0),
   }
   temporary_bytes = {
@@ -199,33 +200,22 @@ def plain_way(case, basis):
   return lambda: compiled(vectors, features), temporary(compiled)
 
 
-def no_norms_way(case, basis, projector):
+def no_norms_way(case, projector):
   """Ours without the norms, which the compiler then leaves out."""
-  dim = parameter_selection.num_vectors(basis)
-  packing = basis_packing.Packing(
-    basis_packing.Blocking(
-      projector.program.micro_batch,
-      projector.memory.block_bytes,
-      projector.memory.apply_block_bytes,
-    ),
-    jnp.dtype(projector.options.basis_dtype),
-    dict.fromkeys(basis, 0),
+  evaluation = gradient_collectors.Evaluation(
+    projector.projection_dim, projector.packing
   )
-  packed = basis_packing.pack_basis(
-    projector.traced.plan, basis, packing, lambda a: jnp.asarray(a[0]), np
-  )
-  leaves = jax.tree.map(
-    jnp.asarray, parameter_selection.all_parameters(case.params)
-  )
-  evaluation = factored_projection.Evaluation(dim, packing)
 
-  @jax.jit
   def project(leaves, packed, features):
     return projection_program.project_batch(
       projector.traced, leaves, packed, features, evaluation
     ).projections
 
-  return lambda: project(leaves, packed, case.features)
+  mapped = multi_device.parallel_map(project)
+  [batch] = multi_device.padded_batches(case.features, projector.batch_size)
+  arguments = projector.leaves, projector.basis_blocks[0], batch.features
+  compiled = mapped.lower(*arguments).compile()
+  return lambda: compiled(*arguments)
 
 
 PEAK_SIZE = 2048
