@@ -15,6 +15,9 @@ import numpy as np
 
 from influence_core import projection_plan, types
 
+# Matrix products of other numbers of rows leave vector lanes empty.
+_ROW_MULTIPLE = 16
+
 
 class Form(enum.Enum):
   """How the gradient of a factored weight meets the basis.
@@ -66,6 +69,8 @@ class Blocking:
     is_gradient = form is Form.GRADIENT
     limit = self.block_bytes if is_gradient else self.apply_block_bytes
     entries = limit // (4 * self.micro_batch * entry_size)
+    if is_gradient and entries > _ROW_MULTIPLE:
+      entries -= entries % _ROW_MULTIPLE
     return math.ceil(size / min(max(entries, 1), size))
 
 

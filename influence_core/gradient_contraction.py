@@ -137,11 +137,15 @@ def _contract_blocks(vectors, left, right) -> Contribution:
   missing = num_blocks * block_rows - rows
   left = jnp.pad(left, ((0, 0), (0, 0), (0, missing)))
   left = left.reshape(batch, positions, num_blocks, block_rows)
+  left = left.transpose(2, 0, 1, 3)  # [blocks, batch, position, row]
+  product = 'btr,btc->brc'
+  if batch == 1:  # An axis of size one would make XLA copy once more.
+    left, right, product = left[:, 0], right[0], 'tr,tc->rc'
 
   def add_block(total, block):
     left_block, vectors_block = block
     gradient = jnp.einsum(
-      'btr,btc->brc',
+      product,
       left_block,
       right,
       precision=_PRECISION,
@@ -153,8 +157,7 @@ def _contract_blocks(vectors, left, right) -> Contribution:
     return total.plus(added), None
 
   zero = Contribution(jnp.zeros(dim), jnp.zeros(()))
-  blocks = (left.transpose(2, 0, 1, 3), vectors)
-  return _scan(add_block, zero, blocks)
+  return _scan(add_block, zero, (left, vectors))
 
 
 def _apply_to_basis(vectors, left, right, projection_dim) -> Contribution:
