@@ -15,6 +15,8 @@ import numpy as np
 
 from influence_core import projection_plan, types
 
+# A loop over no more blocks than this copies more slices than the cache saves.
+_NUM_BLOCKS_IN_ONE = 3
 # Matrix products of other numbers of rows leave vector lanes empty.
 _ROW_MULTIPLE = 16
 
@@ -69,6 +71,8 @@ class Blocking:
     is_gradient = form is Form.GRADIENT
     limit = self.block_bytes if is_gradient else self.apply_block_bytes
     entries = limit // (4 * self.micro_batch * entry_size)
+    if is_gradient and size <= _NUM_BLOCKS_IN_ONE * entries:
+      return 1
     if is_gradient and entries > _ROW_MULTIPLE:
       entries -= entries % _ROW_MULTIPLE
     return math.ceil(size / min(max(entries, 1), size))
