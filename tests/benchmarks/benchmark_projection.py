@@ -16,8 +16,10 @@ of threads is that of the process: for one core, run it under `taskset -c 0`.
 
 import argparse
 from collections.abc import Callable
+from concurrent import futures
 import functools
 import json
+import multiprocessing
 import platform
 import statistics
 import time
@@ -77,22 +79,29 @@ def main() -> None:
   parser.add_argument('--device', help='platform: cpu, gpu or tpu')
   parser.add_argument('--json_out', help='also write the figures here')
   flags = parser.parse_args()
-  host_allocator.keep_freed_memory()
-  if flags.device:
-    jax.config.update('jax_platforms', flags.device.replace('gpu', 'cuda'))
   results = []
   for name in flags.models:
     for projection_dim in flags.projection_dims:
-      result = measure(name, projection_dim, flags)
+      result = in_own_process(measure, name, projection_dim, flags)
       results.append(result)
       print_result(result, is_first=len(results) == 1)
   if flags.json_out:
     with open(flags.json_out, 'w', encoding='utf-8') as file:
-      json.dump({'machine': machine(), 'results': results}, file, indent=1)
+      json.dump(results, file, indent=1)
+
+
+def in_own_process(function: Callable, *arguments):
+  """Calls in a new process, so that no case pays for another's memory."""
+  context = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(1, context) as pool:
+    return pool.submit(function, *arguments).result()
 
 
 def measure(name: str, projection_dim: int, flags) -> dict[str, Any]:
   """Medians of all ways for one model and one K."""
+  host_allocator.keep_freed_memory()
+  if flags.device:
+    jax.config.update('jax_platforms', flags.device.replace('gpu', 'cuda'))
   case = MODELS[name](num_examples=flags.batch_size)
   basis = random_basis(case.params, projection_dim)
   projector = gradient_projection.GradientProjector(
@@ -134,6 +143,7 @@ def measure(name: str, projection_dim: int, flags) -> dict[str, Any]:
     'peak_gflops': peak_flops / 1e9,
     'temporary_bytes': temporary_bytes,
     'error': error_against_jvp(projector, case, basis),
+    'machine': machine(),
   }
 
 
