@@ -1,21 +1,25 @@
-"""The basis: leading eigenpairs of the Hessian, with the report on them.
+"""The basis: leading eigenpairs of the curvature, with the report on them.
 
 Every gradient of the corpus and of a query is projected on this basis once;
 influence is then an inner product of projections weighted by 1/eigenvalue.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from influence_core import arnoldi, errors, types
-
-# Pairs whose residual exceeds this part of their eigenvalue are no eigenpairs.
-UNRELIABLE_RESIDUAL = 0.1
+from influence_core import (
+  arnoldi,
+  basis_trust,
+  errors,
+  krylov_vectors,
+  multi_device,
+  ritz,
+  types,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +31,14 @@ class BasisReport:
     orthogonality_error: max |QQ^T - I| of the Krylov vectors.
     spectrum: every Ritz value of the iteration, largest first.
     negative_mass: sum of |negative Ritz values| / sum of |all Ritz values|.
-    num_iterations: Arnoldi steps done, each one Hessian-vector product.
+    num_iterations: Arnoldi steps done, each one operator product.
     broke_down: the Krylov space was exhausted before the steps asked for.
-    sample_size: number of examples the Hessian was taken over.
+    sample_size: number of examples the curvature was taken over.
     seconds: wall time of the iteration.
+    tolerance: largest residual of an eigenpair that can be relied on.
+    trace: of the operator and what the basis captures; None if not estimated.
+    second_sample: agreement with a basis of other examples; None if not asked.
+    doubled_sample: agreement with a basis of both samples together.
   """
 
   residuals: tuple[float, ...]
@@ -41,14 +49,46 @@ class BasisReport:
   broke_down: bool
   sample_size: int
   seconds: float
+  tolerance: float = basis_trust.RELIABLE_RESIDUAL
+  trace: basis_trust.TraceEstimate | None = None
+  second_sample: basis_trust.SubspaceAgreement | None = None
+  doubled_sample: basis_trust.SubspaceAgreement | None = None
 
   @property
   def num_unreliable(self) -> int:
-    """How many kept pairs have a residual above `UNRELIABLE_RESIDUAL`."""
-    return sum(value > UNRELIABLE_RESIDUAL for value in self.residuals)
+    """How many kept pairs have a residual above the tolerance."""
+    return sum(value > self.tolerance for value in self.residuals)
+
+  @property
+  def objections(self) -> list[str]:
+    """Why the basis should not be used as it is; empty for a good one."""
+    return basis_trust.objections(
+      residuals=self.residuals,
+      tolerance=self.tolerance,
+      orthogonality_error=self.orthogonality_error,
+      agreements={
+        'a second sample': self.second_sample,
+        'twice the sample': self.doubled_sample,
+      },
+    )
 
   def to_json(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, content: Mapping[str, Any]) -> 'BasisReport':
+    values: dict[str, Any] = {
+      key: tuple(value) if isinstance(value, list) else value
+      for key, value in content.items()
+    }
+    if values['trace']:
+      values['trace'] = basis_trust.TraceEstimate(**values['trace'])
+    for name in ('second_sample', 'doubled_sample'):
+      if values[name]:
+        values[name] = basis_trust.SubspaceAgreement(
+          tuple(values[name]['cosines'])
+        )
+    return cls(**values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +97,8 @@ class Basis:
 
   Attributes:
     eigenvalues: [projection_dim] float64.
-    eigenvectors: [projection_dim, *parameter shape] float32 by parameter path.
+    eigenvectors: [projection_dim, *parameter shape] by parameter path, float32
+      or bfloat16.
     report: its quality.
   """
 
@@ -78,88 +119,100 @@ class Basis:
     return len(self.eigenvalues)
 
 
-def distill_basis(
-  factorization: arnoldi.ArnoldiFactorization,
-  selected: types.SelectedParameters,
-  *,
-  projection_dim: int,
-  sample_size: int,
-  seconds: float,
-  keep_negative: bool = False,
-) -> Basis:
-  """The leading `projection_dim` eigenpairs of an Arnoldi factorization.
+def kept_pairs(
+  state: arnoldi.ArnoldiState, projection_dim: int, *, keep_negative: bool
+) -> ritz.RitzPairs:
+  """The leading `projection_dim` pairs of an iteration.
 
-  Args:
-    factorization: of the Hessian over `selected`, with parameters laid out in
-      the order of their sorted paths.
-    selected: the parameters by path, for their shapes.
-    projection_dim: pairs wanted. Fewer come back when fewer exist: after a
-      breakdown, or when too few eigenvalues are positive.
-    sample_size: number of examples behind the Hessian, for the report.
-    seconds: wall time of the iteration, for the report.
-    keep_negative: also keep pairs with negative eigenvalues, to be weighted at
-      query time by their absolute value or clipped.
-
-  Returns:
-    The basis, by decreasing |eigenvalue|.
+  Fewer come back when fewer exist: after a breakdown, or when too few
+  eigenvalues are positive.
 
   Raises:
     errors.InputError: No pair is left.
   """
-  pairs = arnoldi.ritz_pairs(factorization)
-  kept = _leading_pairs(pairs.eigenvalues, projection_dim, keep_negative)
-  eigenvalues = pairs.eigenvalues[kept]
-  if not len(kept):
+  pairs = ritz.leading_pairs(
+    ritz.ritz_pairs(state), projection_dim, keep_negative=keep_negative
+  )
+  if not len(pairs):
     raise errors.InputError(
-      'no eigenvalue of the Hessian sample is positive: the model is at no '
-      'minimum of this loss; train it further or keep negative eigenvalues'
+      'no eigenvalue of the sample is positive: the model is at no minimum of '
+      'this loss; train it further or keep negative eigenvalues'
     )
-  flat = jnp.matmul(
-    jnp.asarray(pairs.coefficients[kept], jnp.float32),
-    factorization.krylov_vectors[: factorization.num_steps],
-    precision=jax.lax.Precision.HIGHEST,
-  )  # [projection_dim, num_parameters]
-  mass = np.abs(pairs.eigenvalues).sum()
-  negative = pairs.eigenvalues[pairs.eigenvalues < 0]
-  report = BasisReport(
-    residuals=tuple(
-      (pairs.residual_norms[kept] / np.abs(eigenvalues)).tolist()
-    ),
-    orthogonality_error=arnoldi.orthogonality_error(factorization),
-    spectrum=tuple(pairs.eigenvalues.tolist()),
+  return pairs
+
+
+def make_report(
+  state: arnoldi.ArnoldiState,
+  pairs: ritz.RitzPairs,
+  vectors: krylov_vectors.KrylovVectors,
+  *,
+  sample_size: int,
+  seconds: float,
+  tolerance: float = basis_trust.RELIABLE_RESIDUAL,
+) -> BasisReport:
+  """The report on an iteration, without what further products would tell.
+
+  Args:
+    state: the last one.
+    pairs: those that are kept.
+    vectors: the Krylov vectors.
+    sample_size: number of examples behind the operator.
+    seconds: wall time of the iteration.
+    tolerance: largest residual of a pair that can be relied on.
+  """
+  spectrum = ritz.ritz_pairs(state).eigenvalues
+  mass = np.abs(spectrum).sum()
+  negative = spectrum[spectrum < 0]
+  return BasisReport(
+    residuals=tuple(pairs.relative_residuals.tolist()),
+    orthogonality_error=krylov_vectors.orthogonality_error(vectors),
+    spectrum=tuple(spectrum.tolist()),
     negative_mass=float(np.abs(negative).sum() / mass) if mass else 0.0,
-    num_iterations=factorization.num_steps,
-    broke_down=factorization.broke_down,
+    num_iterations=state.num_products,
+    broke_down=state.broke_down,
     sample_size=sample_size,
     seconds=seconds,
+    tolerance=tolerance,
   )
-  return Basis(eigenvalues, _unflatten_rows(flat, selected), report)
 
 
-def _leading_pairs(
-  eigenvalues: np.ndarray, projection_dim: int, keep_negative: bool
-) -> np.ndarray:
-  """Indices of the pairs to keep, by decreasing |eigenvalue|."""
-  magnitudes = np.abs(eigenvalues)
-  # Below this an eigenvalue cannot be told from zero in float32 products, and
-  # dividing by it would let rounding noise decide the influence.
-  usable = magnitudes > arnoldi.BREAKDOWN_TOLERANCE * magnitudes.max()
-  if not keep_negative:
-    usable &= eigenvalues > 0
-  order = np.argsort(-magnitudes, kind='stable')
-  return order[usable[order]][:projection_dim]
+def eigenvectors(
+  vectors: krylov_vectors.KrylovVectors,
+  pairs: ritz.RitzPairs,
+  selected: types.SelectedParameters,
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Forms the eigenvectors parameter by parameter, never all at once.
 
+  Args:
+    vectors: the Krylov vectors, over the parameters in the order of their
+      sorted paths.
+    pairs: the eigenpairs.
+    selected: the parameters by path, for their shapes.
 
-def _unflatten_rows(
-  rows: jax.Array, selected: types.SelectedParameters
-) -> dict[str, np.ndarray]:
-  """Cuts [n, num_parameters] into [n, *shape] by path."""
-  eigenvectors = {}
-  offset = 0
+  Yields:
+    (path, [projection_dim, *parameter shape] float32), the same in every
+    process.
+  """
+  start = 0
   for path in sorted(selected):
     shape = selected[path].shape
-    size = int(np.prod(shape))
-    part = np.asarray(rows[:, offset : offset + size])
-    eigenvectors[path] = part.reshape(len(part), *shape)
-    offset += size
-  return eigenvectors
+    stop = start + int(np.prod(shape))
+    columns = _combined(vectors, pairs.coefficients, start, stop)
+    yield path, columns.reshape(len(pairs), *shape)
+    start = stop
+
+
+def _combined(vectors, coefficients, start: int, stop: int) -> np.ndarray:
+  """Columns of combinations, wherever they are."""
+  if jax.process_count() == 1:
+    return vectors.combine(coefficients, start, stop)
+  first = jax.process_index() * vectors.num_columns
+  low, high = (
+    int(np.clip(column - first, 0, vectors.num_columns))
+    for column in (start, stop)
+  )
+  columns = np.zeros((len(coefficients), stop - start), np.float32)
+  if low < high:
+    own = slice(low + first - start, high + first - start)
+    columns[:, own] = vectors.combine(coefficients, low, high)
+  return multi_device.sum_over_processes(columns)

@@ -68,13 +68,18 @@ def default_budget_bytes() -> int:
   stats = jax.local_devices()[0].memory_stats() or {}
   if limit := stats.get('bytes_limit'):
     return int(limit * _USABLE_FRACTION)
+  return host_budget_bytes() // jax.local_device_count()
+
+
+def host_budget_bytes() -> int:
+  """Usable memory of this host."""
   host = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   try:
     limit = pathlib.Path('/sys/fs/cgroup/memory.max').read_text('ascii')
     host = min(host, int(limit))
   except (OSError, ValueError):  # No limit, or no such file system.
     pass
-  return int(host * _USABLE_HOST_FRACTION / jax.local_device_count())
+  return int(host * _USABLE_HOST_FRACTION)
 
 
 def plan_memory(

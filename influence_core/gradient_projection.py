@@ -15,6 +15,7 @@ import numpy as np
 from influence_core import (
   basis_packing,
   device_memory,
+  device_program,
   errors,
   multi_device,
   parameter_selection,
@@ -25,6 +26,9 @@ from influence_core import (
 
 BasisDtype = Literal['float32', 'bfloat16']
 
+# One micro-batch reads the whole basis, so it should be large enough to make
+# that cheap; more gains nothing and costs memory.
+_PREFERRED_MICRO_BATCH = 128
 # Examples for which it is worth to stream the basis from the host.
 _STREAMED_CALL_SIZE = 4096
 
@@ -209,7 +213,7 @@ class GradientProjector:
 
   def _choose_program(
     self, eigenvectors, features, batch_size: int | None, num_examples
-  ) -> projection_program.Program:
+  ) -> device_program.Program:
     """Compiles for the given batch size, or for the largest useful one."""
     devices = jax.local_device_count()
 
@@ -217,9 +221,10 @@ class GradientProjector:
       return self._compile(eigenvectors, features, micro_batch)
 
     if batch_size is None:
-      return projection_program.largest_program(
+      return device_program.largest_program(
         compile_program,
         self.memory.workspace_bytes,
+        preferred=_PREFERRED_MICRO_BATCH,
         num_examples=num_examples and -(-num_examples // devices),
       )
     check_batch_size(batch_size)
@@ -234,7 +239,7 @@ class GradientProjector:
 
   def _compile(
     self, eigenvectors, features, micro_batch: int
-  ) -> projection_program.Program:
+  ) -> device_program.Program:
     shapes = {
       path: jax.ShapeDtypeStruct(
         (self._block_dim, *vectors.shape[1:]), vectors.dtype

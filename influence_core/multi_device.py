@@ -1,4 +1,4 @@
-"""Data parallelism over the local devices; the only file that calls pmap.
+"""Data parallelism over devices; the only file that calls pmap.
 
 Arrays that are the same everywhere (parameters, basis) are stacked once per
 device and stay there; arrays with examples are split along a leading device
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from influence_core import types
@@ -51,6 +52,33 @@ def parallel_map(
   )
 
 
+def sum_over_processes(array: np.ndarray) -> np.ndarray:
+  """Sum of a host array over all processes, the same in each."""
+  if jax.process_count() == 1:
+    return array
+  # As integers, since JAX would round float64 to float32.
+  bits = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+  parts = np.asarray(multihost_utils.process_allgather(bits))
+  return parts.view(array.dtype).sum(axis=0).reshape(array.shape)
+
+
+def any_process(value: bool) -> bool:
+  """Whether it is true in any process."""
+  return bool(sum_over_processes(np.array(float(value))) > 0)
+
+
+def smallest_over_processes(number: int) -> int:
+  """The smallest of the numbers that the processes have."""
+  if jax.process_count() == 1:
+    return number
+  return int(np.min(multihost_utils.process_allgather(np.array(number))))
+
+
+def first_device() -> int:
+  """Place of this process's first device among those of all processes."""
+  return jax.process_index() * jax.local_device_count()
+
+
 def num_examples(features: types.Features) -> int:
   """The leading dimension shared by all leaves of `features`."""
   return len(jax.tree.leaves(features)[0])
@@ -66,7 +94,7 @@ class DeviceBatch(NamedTuple):
   """
 
   features: types.Features
-  mask: np.ndarray
+  mask: Any
 
   @property
   def num_valid(self) -> int:

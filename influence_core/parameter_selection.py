@@ -33,7 +33,8 @@ def select_parameters(
 
   Args:
     params: pytree of arrays.
-    patterns: regular expressions, searched for in each path.
+    patterns: regular expressions, searched for in each path. Those that begin
+      with '!' leave out what they match; with no others, all else is selected.
 
   Returns:
     The selected leaves by path, sorted by path (the order in which they are
@@ -42,13 +43,20 @@ def select_parameters(
   Raises:
     errors.InputError: A pattern is no regular expression, or nothing matches.
   """
-  compiled = _compiled(patterns, 'parameter_paths')
+  excluded = _compiled(
+    [text[1:] for text in patterns if text.startswith('!')], 'parameter_paths'
+  )
+  included = _compiled(
+    [text for text in patterns if not text.startswith('!')] or ['.*'],
+    'parameter_paths',
+  )
   leaves = all_parameters(params)
   selected = {
     path: leaves[path]
     for path in sorted(leaves)
     if jnp.issubdtype(jnp.result_type(leaves[path]), jnp.floating)
-    and any(pattern.search(path) for pattern in compiled)
+    and any(pattern.search(path) for pattern in included)
+    and not any(pattern.search(path) for pattern in excluded)
   }
   if not selected:
     raise errors.InputError(

@@ -14,6 +14,7 @@ import numpy as np
 from influence_core import (
   errors,
   gradient_projection,
+  host_products,
   parameter_selection,
   types,
 )
@@ -147,7 +148,8 @@ def _plain_projections(
           'the parameters and the loss'
         )
       vectors = np.asarray(eigenvectors[path], np.float32)
-      rows[path].append(vectors.reshape(len(vectors), -1) @ flat)
+      vectors = vectors.reshape(len(vectors), -1)
+      rows[path].append(host_products.matmul(vectors, flat))
       squared_norm += float(flat @ flat)
     squared_norms.append(squared_norm)
   lengths = sum(

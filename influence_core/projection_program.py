@@ -1,8 +1,6 @@
-"""Compiles the projection of a batch, and finds how large a batch may be."""
+"""Compiles the projection of a batch for all local devices."""
 
-from collections.abc import Callable, Mapping
-import dataclasses
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,68 +8,13 @@ import jax.numpy as jnp
 
 from influence_core import (
   basis_packing,
-  errors,
+  device_program,
   factored_projection,
   gradient_collectors,
   multi_device,
   traced_loss,
   types,
 )
-
-# One micro-batch reads the whole basis, so it should be large enough to make
-# that cheap; more gains nothing and costs memory.
-_PREFERRED_MICRO_BATCH = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """A compiled projection.
-
-  Attributes:
-    micro_batch: examples of a call on each device.
-    compiled: the executable.
-    temporary_bytes: of a call on each device.
-  """
-
-  micro_batch: int
-  compiled: Any
-  temporary_bytes: int
-
-
-def largest_program(
-  compile_program: Callable[[int], Program],
-  workspace_bytes: int,
-  *,
-  num_examples: int | None,
-) -> Program:
-  """The program with the largest useful micro-batch that fits.
-
-  Args:
-    compile_program: the program for a micro-batch.
-    workspace_bytes: what its temporaries may take.
-    num_examples: examples there will ever be for each device, if known.
-
-  Raises:
-    errors.InputError: Not even a single example fits.
-  """
-  micro_batch = _PREFERRED_MICRO_BATCH
-  if num_examples is not None:
-    micro_batch = max(1, min(micro_batch, num_examples))
-  program = compile_program(micro_batch)
-  while program.temporary_bytes > workspace_bytes:
-    if micro_batch == 1:
-      raise errors.InputError(
-        f'one example needs {program.temporary_bytes:,} bytes of temporary '
-        f'memory on each device and {workspace_bytes:,} are left beside '
-        'parameters and basis; raise memory_budget, select fewer parameters, '
-        'or wrap the layers of the model in jax.checkpoint'
-      )
-    # Temporaries grow with the batch, apart from a constant part.
-    fitting = micro_batch * workspace_bytes / program.temporary_bytes
-    fitting = 2 ** math.floor(math.log2(max(fitting, 1)))
-    micro_batch = min(fitting, micro_batch // 2)
-    program = compile_program(micro_batch)
-  return program
 
 
 def compile_program(
@@ -82,7 +25,7 @@ def compile_program(
   eigenvectors: Mapping[str, jax.ShapeDtypeStruct],
   features: types.Features,
   micro_batch: int,
-) -> Program:
+) -> device_program.Program:
   """Compiles for all local devices.
 
   Args:
@@ -114,14 +57,12 @@ def compile_program(
     eigenvectors,
   )
   inputs = (
-    _with_lead(leaves, devices),
-    _with_lead(packed, devices),
-    _with_lead(features, devices, micro_batch),
+    device_program.with_lead(leaves, devices),
+    device_program.with_lead(packed, devices),
+    device_program.with_lead(features, devices, micro_batch),
   )
   lowered = multi_device.parallel_map(project_on_device).lower(*inputs)
-  compiled = lowered.compile()
-  stats = compiled.memory_analysis()
-  return Program(micro_batch, compiled, stats.temp_size_in_bytes)
+  return device_program.compiled(lowered, micro_batch)
 
 
 def project_batch(
@@ -178,11 +119,3 @@ def _project_example(
     [probe] = jax.vmap(pull_back)(jnp.eye(traced.num_tokens))
   projections, squared_norms = probe
   return types.ProjectedExamples(projections, squared_norms, value)
-
-
-def _with_lead(tree: Any, *lead: int) -> Any:
-  """Shapes of a tree with its first axis exchanged for `lead`."""
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape[1:]), leaf.dtype),
-    tree,
-  )

@@ -4,6 +4,7 @@ import argparse
 from typing import Any, get_args
 
 from influence_core import device_memory, gradient_projection, influence_scores
+from launch import common_flags, fit_basis_flags
 
 _TASK_EXAMPLE = (
   '--task launch.example_tasks.mnist_cnn:make_task --task_arg workdir=W'
@@ -40,37 +41,16 @@ def _add_train_example(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--seed', type=int, default=0)
 
 
-def _add_fit_basis(parser: argparse.ArgumentParser) -> None:
-  _add_task(parser)
-  parser.add_argument('--out', required=True, help='where the basis is stored')
-  _add_number(parser, '--projection_dim', 50, 'eigenpairs to keep')
-  _add_number(
-    parser, '--num_iterations', 100, 'Arnoldi steps; about twice projection_dim'
-  )
-  _add_number(
-    parser, '--sample_size', 4096, 'random examples the Hessian is taken over'
-  )
-  _add_number(
-    parser, '--microbatch_size', 128, 'examples at a time on each device'
-  )
-  parser.add_argument(
-    '--keep_negative',
-    action='store_true',
-    help='keep pairs with negative eigenvalues too',
-  )
-  parser.add_argument('--seed', type=int, default=0)
-
-
 def _add_project(parser: argparse.ArgumentParser) -> None:
-  _add_task(parser)
+  common_flags.add_task(parser)
   parser.add_argument('--basis', required=True, help='from fit-basis')
   _add_index(parser)
-  _add_number(parser, '--num_workers', 2, 'workers on this machine')
+  common_flags.add_number(parser, '--num_workers', 2, 'workers on this machine')
   _add_projection(parser)
-  _add_number(
+  common_flags.add_number(
     parser, '--range_size', 4096, 'examples of a unit of work, at most'
   )
-  _add_number(
+  common_flags.add_number(
     parser,
     '--max_rejected_fraction',
     0.001,
@@ -83,7 +63,7 @@ def _add_project(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_topk(parser: argparse.ArgumentParser) -> None:
-  _add_task(parser)
+  common_flags.add_task(parser)
   _add_index(parser)
   parser.add_argument(
     '--query_split', required=True, help="TFDS split, e.g. 'test[:100]'"
@@ -97,14 +77,16 @@ def _add_topk(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
-  _add_task(parser)
+  common_flags.add_task(parser)
   parser.add_argument(
     '--basis', help='from fit-basis (default: random vectors)'
   )
-  _add_number(
+  common_flags.add_number(
     parser, '--projection_dim', 50, 'eigenpairs to plan for, without --basis'
   )
-  _add_number(parser, '--num_examples', 256, 'examples to measure the rate on')
+  common_flags.add_number(
+    parser, '--num_examples', 256, 'examples to measure the rate on'
+  )
   _add_projection(parser)
 
 
@@ -120,39 +102,12 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
   group.add_argument('--index', help='an index from project')
 
 
-def _add_number(
-  parser: argparse.ArgumentParser, name: str, default: int | float, text: str
-) -> None:
-  parser.add_argument(
-    name,
-    type=type(default),
-    default=default,
-    help=f'{text} (default: {default})',
-  )
-
-
 def _add_index(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--index', required=True, help='directory of the index')
 
 
 def _add_k(parser: argparse.ArgumentParser, default: int) -> None:
-  _add_number(parser, '--k', default, 'examples wanted')
-
-
-def _add_task(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    '--task',
-    required=True,
-    metavar='MODULE:FUNCTION',
-    help='import path of the function that makes the task',
-  )
-  parser.add_argument(
-    '--task_arg',
-    action='append',
-    default=[],
-    metavar='NAME=VALUE',
-    help='argument of that function; may be repeated',
-  )
+  common_flags.add_number(parser, '--k', default, 'examples wanted')
 
 
 def _add_projection(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +119,7 @@ def _add_projection(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--memory_budget',
-    type=_num_bytes,
+    type=common_flags.num_bytes,
     metavar='SIZE',
     help='memory to use on each device, e.g. 12G (default: most of it)',
   )
@@ -185,24 +140,8 @@ def _add_projection(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _num_bytes(text: str) -> int:
-  """A number of bytes from '500M', '12G' or plain digits."""
-  units = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-  number = text.upper().removesuffix('B').removesuffix('I')
-  unit = units.get(number[-1:], 1)
-  try:
-    size = int(float(number[:-1] if unit > 1 else number) * unit)
-  except (ValueError, OverflowError):
-    size = 0
-  if size <= 0:
-    raise argparse.ArgumentTypeError(
-      f'{text!r} is no size; expected a number with K, M, G or T, such as 12G'
-    )
-  return size
-
-
 def _add_scores(parser: argparse.ArgumentParser) -> None:
-  _add_number(parser, '--damping', 0.0, 'added to every eigenvalue')
+  common_flags.add_number(parser, '--damping', 0.0, 'added to every eigenvalue')
   parser.add_argument(
     '--negative_eigenvalues',
     choices=get_args(influence_scores.NegativeEigenvalues),
@@ -233,7 +172,7 @@ COMMANDS: dict[str, tuple[Any, str, str]] = {
     'mnist_cnn --workdir W --data_dir D --flip_labels 0.1',
   ),
   'fit-basis': (
-    _add_fit_basis,
+    fit_basis_flags.add_fit_basis,
     'fits the leading eigenpairs of the Hessian',
     f'{_TASK_EXAMPLE} --out W/basis --projection_dim 50',
   ),

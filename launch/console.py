@@ -43,6 +43,11 @@ class Console:
     if not self._json_only:
       self._out.print(text, markup=False)
 
+  def tell(self, text: str) -> None:
+    """Tells what is being done, beside the result."""
+    if not self._json_only:
+      logger.info(text)
+
   def warn(self, text: str) -> None:
     """Tells what the result alone might hide."""
     logger.warning(text)

@@ -2,11 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
+import dataclasses
 import difflib
 from typing import Any, NoReturn
 
 from influence_core import gradient_projection, influence_scores
 from launch import command_flags
+from pipeline import fit_basis_config
 from pipeline import task as task_lib
 
 
@@ -88,7 +90,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     values['task'] = task_lib.TaskReference(
       values['task'], _task_arguments(command, values.pop('task_arg'))
     )
-  if 'basis_dtype' in values:
+  if 'krylov_dtype' in values:
+    _gather_fit_basis(values)
+  if 'basis_placement' in values:
     values['projection_options'] = gradient_projection.ProjectionOptions(
       batch_size=values.pop('batch_size'),
       basis_dtype=values.pop('basis_dtype'),
@@ -108,6 +112,23 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
       }
     )
   return flags, values
+
+
+def _gather_fit_basis(values: dict[str, Any]) -> None:
+  """Flags of fit-basis as the objects that its job takes."""
+  values['task'] = values['task'].selecting(values.pop('parameter_paths'))
+  values['resources'] = fit_basis_config.Resources(
+    microbatch_size=values.pop('microbatch_size'),
+    memory_budget_bytes=values.pop('memory_budget'),
+    placement=values.pop('krylov_placement'),
+    work_dir=values.pop('work_dir'),
+  )
+  names = [
+    field.name for field in dataclasses.fields(fit_basis_config.FitBasisConfig)
+  ]
+  values['config'] = fit_basis_config.FitBasisConfig(
+    **{name: values.pop(name) for name in names}
+  )
 
 
 def _split_at_separator(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,84 +1,50 @@
-"""The basis job: corpus sample -> Hessian -> Arnoldi -> stored basis."""
+"""The basis job: corpus sample -> curvature -> Arnoldi -> stored basis."""
 
+from collections.abc import Callable
 import dataclasses
+import os
 import time
 from typing import Any
 
-import jax
 import numpy as np
 
 from influence_core import (
   arnoldi,
+  basis_trust,
   errors,
-  hessian_vector_product,
-  parameter_selection,
+  krylov_vectors,
+  multi_device,
+  ritz,
   types,
 )
 from influence_core import basis as basis_lib
-from pipeline import loaded_task, storage, stored_basis
-
-
-@dataclasses.dataclass(frozen=True)
-class FitBasisConfig:
-  """How a basis is fitted.
-
-  Attributes:
-    projection_dim: eigenpairs wanted.
-    num_iterations: Arnoldi steps, at least projection_dim; two to four times
-      as many make the last pairs converge.
-    sample_size: examples the Hessian is averaged over, drawn at random.
-    microbatch_size: examples differentiated at a time on each device.
-    keep_negative: also keep pairs with negative eigenvalues.
-    seed: of the sample and the initial vector.
-  """
-
-  projection_dim: int = 50
-  num_iterations: int = 100
-  sample_size: int = 4096
-  microbatch_size: int = 128
-  keep_negative: bool = False
-  seed: int = 0
-
-  def __post_init__(self):
-    for name in (
-      'projection_dim',
-      'num_iterations',
-      'sample_size',
-      'microbatch_size',
-    ):
-      if getattr(self, name) < 1:
-        raise errors.InputError(
-          f'{name} is {getattr(self, name)}, expected at least 1'
-        )
-    if self.num_iterations < self.projection_dim:
-      raise errors.InputError(
-        f'num_iterations is {self.num_iterations}, expected at least '
-        f'projection_dim ({self.projection_dim}); about twice as many is usual'
-      )
+from pipeline import (
+  curvature_sample,
+  krylov_files,
+  krylov_job,
+  loaded_task,
+  storage,
+  stored_basis,
+)
+from pipeline.fit_basis_config import FitBasisConfig, Resources
 
 
 def find_fitted(
-  path: str, config: FitBasisConfig, loaded: loaded_task.LoadedTask
+  path: str,
+  config: FitBasisConfig,
+  loaded: loaded_task.LoadedTask,
 ) -> stored_basis.BasisRecord | None:
   """The basis already at `path`, if it is what this job would make.
 
   Raises:
     errors.InputError: Something else is at `path`, or it cannot be written.
   """
-  if not storage.exists(path):
-    storage.check_writable(path)
-    return None
   if not storage.exists(storage.join(path, 'basis.json')):
-    if storage.exists(storage.join(path, 'eigenvectors')):
-      raise errors.InputError(
-        f'{path} holds eigenvectors without basis.json: a fit was interrupted '
-        'while storing; delete the directory'
-      )
     storage.check_writable(path)
     return None
   record = stored_basis.load_record(path)
   stored_basis.check_belongs(record, loaded.fingerprints)
-  for name, value in _full_config(config, loaded).items():
+  for name, value in full_config(config, loaded).items():
     if record.config.get(name) != value:
       raise errors.InputError(
         f'the basis at {path} has {name} {record.config.get(name)}, not '
@@ -91,73 +57,173 @@ def fit_basis(
   loaded: loaded_task.LoadedTask,
   path: str,
   config: FitBasisConfig,
+  resources: Resources,
   *,
+  announce: Callable[[str], None] = lambda text: None,
   progress: types.ProgressCallback = types.no_progress,
 ) -> stored_basis.BasisRecord:
-  """Fits a basis on one fixed random sample and stores it at `path`."""
+  """Fits a basis on one fixed random sample and stores it at `path`.
+
+  Interrupted, it continues at the last Krylov vector. With several processes
+  all must call it.
+
+  Args:
+    loaded: the task.
+    path: where the basis is stored.
+    config: what to fit.
+    resources: where to keep vectors, and memory.
+    announce: called with what was decided, before it is done.
+    progress: called after each Arnoldi step.
+  """
   started = time.monotonic()
-  sample = draw_sample(loaded, config.sample_size, config.seed)
-  operator = hessian_vector_product.make_hessian_vector_product(
-    loaded.task.per_example_loss,
-    loaded.params,
-    sample=sample.features,
-    parameter_paths=loaded.task.parameter_paths,
-    l2_weight=loaded.task.l2_weight,
-    microbatch_size=config.microbatch_size,
+  samples = curvature_sample.CurvatureSamples(
+    loaded, config.sample_size, config.seed
   )
-  size = parameter_selection.num_parameters(loaded.selected)
-  factorization = arnoldi.arnoldi_iteration(
-    operator,
-    jax.random.normal(jax.random.key(config.seed), (size,)),
-    num_iterations=config.num_iterations,
-    progress=progress,
-  )
-  basis = basis_lib.distill_basis(
-    factorization,
-    loaded.selected,
-    projection_dim=config.projection_dim,
-    sample_size=len(sample.ids),
+  job = _Job(loaded, path, config, resources, announce, progress)
+  sample = samples.first()
+  run, pairs = job.run('first', sample)
+  report = basis_lib.make_report(
+    run.state,
+    pairs,
+    run.vectors,
+    sample_size=curvature_sample.num_used(sample),
     seconds=time.monotonic() - started,
-    keep_negative=config.keep_negative,
+    tolerance=config.tolerance,
   )
-  return stored_basis.save(
+  if config.num_trace_probes:
+    trace = _trace(run.operator, run.vectors, pairs, config)
+    report = dataclasses.replace(report, trace=trace)
+  run = dataclasses.replace(run, operator=None)  # Its memory is needed.
+  if config.check_sample:
+    other = samples.second()
+    both = curvature_sample.joined(sample, other)
+    report = dataclasses.replace(
+      report,
+      second_sample=job.agreement(run, pairs, 'second_sample', other),
+      doubled_sample=job.agreement(run, pairs, 'doubled_sample', both),
+    )
+  record = stored_basis.save(
     path,
-    basis,
-    config=_full_config(config, loaded),
+    pairs.eigenvalues,
+    basis_lib.eigenvectors(run.vectors, pairs, loaded.selected),
+    report,
+    dtype=krylov_vectors.DTYPES[config.basis_dtype],
+    config=full_config(config, loaded),
     task_fingerprints=loaded.fingerprints,
   )
+  job.remove_files()
+  return record
 
 
-def draw_sample(
-  loaded: loaded_task.LoadedTask, sample_size: int, seed: int
-) -> loaded_task.ExampleBatch:
-  """Examples at random positions of the whole corpus, without replacement.
+class _Job:
+  """The iterations of a job, each with its own durable copy."""
 
-  Raises:
-    errors.InputError: Some of them cannot be used.
-  """
-  corpus = loaded.task.corpus
-  size = min(sample_size, corpus.num_examples)
-  positions = np.random.default_rng(seed).choice(
-    corpus.num_examples, size, replace=False
-  )
-  batch = loaded.preprocess_batch(
-    corpus.read_positions(np.sort(positions).tolist())
-  )
-  if not batch.ids:
-    example_id, reason = next(iter(batch.rejected.items()))
-    raise errors.InputError(
-      f'none of {size} sampled examples can be used; the first is {example_id} '
-      f'({reason})'
+  def __init__(self, loaded, path, config, resources, announce, progress):
+    self._loaded = loaded
+    self._config = config
+    self._resources = resources
+    self._announce = announce
+    self._progress = progress
+    self._work_dir = resources.work_dir or storage.join(path, 'krylov')
+    self._files: list[krylov_files.KrylovFiles] = []
+
+  def run(
+    self, name: str, sample: types.Features
+  ) -> tuple[krylov_job.KrylovRun, ritz.RitzPairs]:
+    """An iteration on a sample, and the pairs of it that are kept."""
+    run = krylov_job.run_iteration(
+      self._loaded,
+      sample,
+      self._iteration(),
+      self._resources,
+      directory=storage.join(self._work_dir, name),
+      announce=lambda text: self._announce(f'{name}: {text}'),
+      on_step=lambda state: self._progress(
+        state.num_products, self._config.max_products
+      ),
     )
-  return batch
+    self._files.append(run.files)
+    return run, basis_lib.kept_pairs(
+      run.state,
+      self._config.projection_dim,
+      keep_negative=self._config.keep_negative,
+    )
+
+  def agreement(
+    self, run, pairs, name: str, sample: types.Features
+  ) -> basis_trust.SubspaceAgreement:
+    """Of an iteration with that on another sample."""
+    other_run, other_pairs = self.run(name, sample)
+    return basis_trust.subspace_agreement(
+      run.vectors, pairs, other_run.vectors, other_pairs
+    )
+
+  def remove_files(self) -> None:
+    for files in self._files:
+      files.remove()
+      storage.remove_empty_directory(os.path.dirname(files.directory))
+    storage.remove_empty_directory(self._work_dir)
+
+  def _iteration(self) -> krylov_job.Iteration:
+    config = self._config
+    converged = ritz.has_converged(
+      config.projection_dim,
+      config.tolerance,
+      keep_negative=config.keep_negative,
+    )
+
+    def is_done(state: arnoldi.ArnoldiState) -> bool:
+      if state.num_products >= config.max_products:
+        return True
+      return config.num_iterations is None and converged(state)
+
+    policy = None
+    if config.max_steps < config.max_products:
+      policy = ritz.restart_policy(
+        config.projection_dim,
+        config.max_steps,
+        keep_negative=config.keep_negative,
+      )
+    return krylov_job.Iteration(
+      curvature=config.curvature,
+      dtype=krylov_vectors.DTYPES[config.krylov_dtype],
+      seed=config.seed,
+      max_vectors=config.max_steps + 1,
+      is_done=is_done,
+      restart_policy=policy,
+      identity={
+        **full_config(config, self._loaded),
+        'task': self._loaded.fingerprints,
+      },
+    )
 
 
-def _full_config(
+def _trace(
+  operator, vectors, pairs: ritz.RitzPairs, config: FitBasisConfig
+) -> basis_trust.TraceEstimate:
+  def inner_product(one, other):
+    own = np.vdot(np.asarray(one), np.asarray(other))
+    return float(multi_device.sum_over_processes(np.array(float(own))))
+
+  return basis_trust.estimate_trace(
+    operator,
+    vectors,
+    pairs,
+    (
+      operator.random_vector([config.seed, 1, number], signs=True)
+      for number in range(config.num_trace_probes)
+    ),
+    inner_product=inner_product,
+  )
+
+
+def full_config(
   config: FitBasisConfig, loaded: loaded_task.LoadedTask
 ) -> dict[str, Any]:
+  """All that a basis depends on besides the model."""
   return {
     **dataclasses.asdict(config),
+    'parameter_paths': loaded.selection,
     'l2_weight': loaded.task.l2_weight,
     'corpus': dataclasses.asdict(loaded.task.corpus),
   }

@@ -40,10 +40,17 @@ class ExampleBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedTask:
-  """A task with its parameters."""
+  """A task with its parameters.
+
+  Attributes:
+    task: the task.
+    params: pytree of arrays.
+    selection: parameter paths given instead of the task's own, if any.
+  """
 
   task: task_lib.Task
   params: types.Params
+  selection: tuple[str, ...] | None = None
 
   @classmethod
   def load(cls, reference: task_lib.TaskReference) -> 'LoadedTask':
@@ -54,7 +61,7 @@ class LoadedTask:
     """
     task = reference.load()
     task.corpus.check()
-    loaded = cls(task, task.load_parameters())
+    loaded = cls(task, task.load_parameters(), reference.parameter_paths)
     loaded.check_loss()
     return loaded
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import contextlib
 import json
 import os
+import pathlib
+import shutil
 from typing import Any
 import uuid
 
@@ -17,6 +19,9 @@ from fsspec.implementations import local
 import google_crc32c
 
 from influence_core import errors
+
+# Bytes of a memory view that are copied at a time, as the library wants bytes.
+_CHECKSUM_BYTES = 1 << 24
 
 
 class DamagedFileError(errors.InputError):
@@ -72,7 +77,7 @@ def read_bytes(path: str) -> bytes:
     raise DamagedFileError(f'{path} is missing') from error
 
 
-def create_exclusive(path: str, data: bytes) -> bool:
+def create_exclusive(path: str, data: bytes | memoryview) -> bool:
   """Writes a new file durably; False when the name is taken.
 
   Locally: a synced temporary file and `link`, which never replaces. In object
@@ -86,7 +91,7 @@ def create_exclusive(path: str, data: bytes) -> bool:
     if isinstance(filesystem, local.LocalFileSystem):
       _create_local(name, data)
     else:
-      filesystem.pipe_file(name, data, mode='create')
+      filesystem.pipe_file(name, bytes(data), mode='create')
   except FileExistsError:
     return False
   except OSError as error:
@@ -97,7 +102,7 @@ def create_exclusive(path: str, data: bytes) -> bool:
   return True
 
 
-def _create_local(path: str, data: bytes) -> None:
+def _create_local(path: str, data: bytes | memoryview) -> None:
   directory = os.path.dirname(path)
   os.makedirs(directory, exist_ok=True)
   temporary = f'{path}.tmp-{uuid.uuid4().hex}'
@@ -115,6 +120,42 @@ def _create_local(path: str, data: bytes) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def remove(path: str) -> None:
+  """Deletes a file; nothing happens when it is not there."""
+  filesystem, name = _filesystem(path)
+  with contextlib.suppress(FileNotFoundError):
+    filesystem.rm_file(name)
+
+
+def remove_directory(path: str) -> None:
+  """Deletes a directory with all inside; nothing happens without one."""
+  filesystem, name = _filesystem(path)
+  with contextlib.suppress(FileNotFoundError):
+    filesystem.rm(name, recursive=True)
+
+
+def remove_empty_directory(path: str) -> None:
+  """Deletes a local directory with nothing in it."""
+  if is_local(path):
+    with contextlib.suppress(OSError):
+      os.rmdir(path)
+
+
+def is_local(path: str) -> bool:
+  """Whether a path is on this machine's file system."""
+  return isinstance(_filesystem(path)[0], local.LocalFileSystem)
+
+
+def free_bytes(directory: str) -> int | None:
+  """Free space where a local directory is or will be; None elsewhere."""
+  if not is_local(directory):
+    return None
+  place = pathlib.Path(directory)
+  while not place.exists():
+    place = place.parent
+  return shutil.disk_usage(place).free
 
 
 def check_writable(directory: str) -> None:
@@ -141,9 +182,13 @@ def _reason(error: BaseException) -> str:
   return getattr(error, 'strerror', None) or str(error)
 
 
-def checksum(data: bytes) -> str:
+def checksum(data: bytes | memoryview) -> str:
   """crc32c of `data` as 8 hexadecimal digits, as GCS computes it."""
-  return f'{google_crc32c.value(data):08x}'
+  value = 0
+  for start in range(0, len(data), _CHECKSUM_BYTES):
+    chunk = bytes(data[start : start + _CHECKSUM_BYTES])
+    value = google_crc32c.extend(value, chunk)
+  return f'{value:08x}'
 
 
 def read_checked(path: str, *, num_bytes: int, crc32c: str) -> bytes:

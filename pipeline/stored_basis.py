@@ -1,22 +1,43 @@
 """A basis on storage: eigenvectors in Orbax, everything else in one JSON file.
 
-    BASIS/eigenvectors/   Orbax checkpoint, [projection_dim, *shape] by path
-    BASIS/basis.json      eigenvalues, report, provenance; written last
+    BASIS/eigenvectors-5f0c1b2a/part-00000/   Orbax checkpoint of some of the
+                              parameters, [projection_dim, *shape] by path
+    BASIS/basis.json          eigenvalues, report, provenance; written last
 
-`basis.json` is the commit: a directory without it holds no basis.
+`basis.json` is the commit: a directory without it holds no basis. Eigenvectors
+are cut into parts of whole parameters, so that a basis larger than memory can
+be written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 from typing import Any
+import uuid
 
+import jax
 import numpy as np
 
 from influence_core import basis as basis_lib
 from influence_core import errors
 from pipeline import checkpoints, fingerprints, storage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# Bytes of eigenvectors in a part; a parameter is never cut.
+_PART_BYTES = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPart:
+  """Eigenvectors of some parameters.
+
+  Attributes:
+    name: of the checkpoint, inside the directory of the basis.
+    fingerprint: of names and values.
+  """
+
+  name: str
+  fingerprint: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +50,7 @@ class BasisRecord:
     report: its quality.
     config: resolved configuration of the job that made it.
     task_fingerprints: of the model it belongs to.
+    parts: where the eigenvectors are.
     fingerprint: of eigenvalues and eigenvectors.
   """
 
@@ -37,6 +59,7 @@ class BasisRecord:
   report: basis_lib.BasisReport
   config: Mapping[str, Any]
   task_fingerprints: Mapping[str, str]
+  parts: tuple[StoredPart, ...]
   fingerprint: str
 
   @property
@@ -46,35 +69,83 @@ class BasisRecord:
 
 def save(
   path: str,
-  basis: basis_lib.Basis,
+  eigenvalues: np.ndarray,
+  eigenvectors: Iterable[tuple[str, np.ndarray]],
+  report: basis_lib.BasisReport,
   *,
+  dtype: np.dtype,
   config: Mapping[str, Any],
   task_fingerprints: Mapping[str, str],
 ) -> BasisRecord:
   """Stores a basis where there is none yet.
 
+  With several processes all must call it, and the first one writes.
+
+  Args:
+    path: directory of the basis.
+    eigenvalues: [projection_dim] float64.
+    eigenvectors: (path, [projection_dim, *shape]) of each parameter, taken one
+      after the other.
+    report: on their quality.
+    dtype: to store eigenvectors in, float32 or bfloat16.
+    config: what made it.
+    task_fingerprints: of the model it belongs to.
+
   Raises:
-    errors.InputError: There is something at `path` already.
+    errors.InputError: There is a basis at `path` already.
   """
   path = storage.absolute(path)
-  checkpoints.save_arrays(
-    storage.join(path, 'eigenvectors'), dict(basis.eigenvectors)
-  )
+  directory = f'eigenvectors-{uuid.uuid4().hex[:8]}'
+  parts: list[StoredPart] = []
+  for part in _parts(eigenvectors, dtype):
+    name = f'{directory}/part-{len(parts):05d}'
+    if jax.process_index() == 0:
+      checkpoints.save_arrays(storage.join(path, name), part)
+    parts.append(StoredPart(name, fingerprints.of_arrays(part)))
+  values = eigenvalues.tolist()
   record = BasisRecord(
     path=path,
-    eigenvalues=tuple(basis.eigenvalues.tolist()),
-    report=basis.report,
+    eigenvalues=tuple(values),
+    report=report,
     config=dict(config),
     task_fingerprints=dict(task_fingerprints),
-    fingerprint=_fingerprint(basis),
+    parts=tuple(parts),
+    fingerprint=fingerprints.of_json(
+      [values, [part.fingerprint for part in parts]]
+    ),
   )
+  if jax.process_index() == 0:
+    _publish(record, directory)
+  return record
+
+
+def _publish(record: BasisRecord, directory: str) -> None:
   content = dataclasses.asdict(record)
   del content['path']
-  storage.create_exclusive(
-    _record_path(path),
-    storage.encode_json({'schema_version': SCHEMA_VERSION, **content}),
-  )
-  return record
+  document = storage.encode_json({'schema_version': SCHEMA_VERSION, **content})
+  if not storage.create_exclusive(_record_path(record.path), document):
+    raise errors.InputError(
+      f'a basis was stored at {record.path} in the meantime; choose another '
+      'directory or use that one'
+    )
+  for name in storage.list_names(record.path):
+    if name.startswith('eigenvectors-') and name != directory:
+      storage.remove_directory(storage.join(record.path, name))
+
+
+def _parts(
+  eigenvectors: Iterable[tuple[str, np.ndarray]], dtype: np.dtype
+) -> Iterator[dict[str, np.ndarray]]:
+  part: dict[str, np.ndarray] = {}
+  num_bytes = 0
+  for path, vectors in eigenvectors:
+    size = vectors.size * dtype.itemsize
+    if part and num_bytes + size > _PART_BYTES:
+      yield part
+      part, num_bytes = {}, 0
+    part[path] = vectors.astype(dtype, copy=False)
+    num_bytes += size
+  yield part
 
 
 def load_record(path: str) -> BasisRecord:
@@ -95,14 +166,11 @@ def load_record(path: str) -> BasisRecord:
       f'the basis at {path} has schema version {version}, expected '
       f'{SCHEMA_VERSION}; fit it again'
     )
-  report: dict[str, Any] = {
-    key: tuple(value) if isinstance(value, list) else value
-    for key, value in content.pop('report').items()
-  }
   return BasisRecord(
     path=path,
     eigenvalues=tuple(content.pop('eigenvalues')),
-    report=basis_lib.BasisReport(**report),
+    report=basis_lib.BasisReport.from_json(content.pop('report')),
+    parts=tuple(StoredPart(**part) for part in content.pop('parts')),
     **content,
   )
 
@@ -113,19 +181,20 @@ def load(record: BasisRecord) -> basis_lib.Basis:
   Raises:
     storage.DamagedFileError: They are not the ones that were stored.
   """
-  eigenvectors = checkpoints.load_arrays(
-    storage.join(record.path, 'eigenvectors')
-  )
-  basis = basis_lib.Basis(
+  eigenvectors = {}
+  for part in record.parts:
+    path = storage.join(record.path, part.name)
+    vectors = checkpoints.load_arrays(path)
+    found = fingerprints.of_arrays(vectors)
+    if found != part.fingerprint:
+      raise storage.DamagedFileError(
+        f'the eigenvectors at {path} have fingerprint {found}, expected '
+        f'{part.fingerprint}: they were altered; fit the basis again'
+      )
+    eigenvectors.update(vectors)
+  return basis_lib.Basis(
     np.asarray(record.eigenvalues), eigenvectors, record.report
   )
-  found = _fingerprint(basis)
-  if found != record.fingerprint:
-    raise storage.DamagedFileError(
-      f'the eigenvectors at {record.path} have fingerprint {found}, expected '
-      f'{record.fingerprint}: they were altered; fit the basis again'
-    )
-  return basis
 
 
 def check_belongs(
@@ -146,9 +215,3 @@ def check_belongs(
 
 def _record_path(path: str) -> str:
   return storage.join(path, 'basis.json')
-
-
-def _fingerprint(basis: basis_lib.Basis) -> str:
-  return fingerprints.of_arrays(
-    {'eigenvalues': basis.eigenvalues, 'vectors': dict(basis.eigenvectors)}
-  )

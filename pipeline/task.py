@@ -14,7 +14,7 @@ import sys
 import types as python_types
 from typing import Any
 
-from influence_core import errors, types
+from influence_core import curvature_products, errors, types
 from pipeline import corpus as corpus_lib
 
 
@@ -38,8 +38,10 @@ class Task:
       'mean' over tokens; 'none' where it has no parts. Part of what an index
       is checked against.
     parameter_paths: regular expressions of the parameters that influence is
-      taken through.
+      taken through; see `parameter_selection.select_parameters`.
     l2_weight: c, where training added c/2 * |theta|^2 to the mean loss.
+    split_loss: the same loss as model outputs and a loss of outputs, for a
+      basis of the Gauss-Newton matrix; None where that is not wanted.
     version: change it to mark a change of model code or preprocessing that
       parameters and a few preprocessed examples do not show.
   """
@@ -55,6 +57,7 @@ class Task:
   loss_reduction: str = 'none'
   parameter_paths: Sequence[str] = ('.*',)
   l2_weight: float = 0.0
+  split_loss: curvature_products.SplitLoss | None = None
   version: str = '1'
 
 
@@ -66,16 +69,24 @@ class TaskReference:
     import_path: 'package.module:function'.
     arguments: keyword arguments of the function, as strings; they are
       converted to the annotated types (str, int, float, bool).
+    parameter_paths: instead of those of the task; None for the task's own.
   """
 
   import_path: str
   arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  parameter_paths: tuple[str, ...] | None = None
 
   def to_json(self) -> dict[str, Any]:
     return {
       'import_path': self.import_path,
       'arguments': dict(self.arguments),
     }
+
+  def selecting(self, paths: Sequence[str] | None) -> 'TaskReference':
+    """The same task with other parameters selected; None for its own."""
+    return dataclasses.replace(
+      self, parameter_paths=None if paths is None else tuple(paths)
+    )
 
   def load(self) -> Task:
     """Imports the module and makes the task.
@@ -92,7 +103,9 @@ class TaskReference:
         f'{self.import_path} returned {type(task).__name__}, expected a '
         'pipeline.task.Task'
       )
-    return task
+    if self.parameter_paths is None:
+      return task
+    return dataclasses.replace(task, parameter_paths=self.parameter_paths)
 
 
 def _find_function(import_path: str) -> Callable[..., Task]:

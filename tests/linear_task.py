@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 
+from influence_core import curvature_products
 from pipeline import checkpoints
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
@@ -20,10 +21,18 @@ NUM_FEATURES = 5
 L2_WEIGHT = 0.1
 
 
-def per_example_loss(params, features):
+def outputs(params, features):
+  """Predictions, [batch]."""
+  return features['x'] @ params['weights'] + params['bias']
+
+
+def output_loss(predicted, features):
   """Half the squared error, [batch]."""
-  predicted = features['x'] @ params['weights'] + params['bias']
   return 0.5 * jnp.square(predicted - features['y'])
+
+
+def per_example_loss(params, features):
+  return output_loss(outputs(params, features), features)
 
 
 def make_task(workdir: str, fault: str = '', l2_weight: float = L2_WEIGHT):
@@ -53,6 +62,7 @@ def make_task(workdir: str, fault: str = '', l2_weight: float = L2_WEIGHT):
     loss_reduction='mean' if fault == 'other_reduction' else 'none',
     parameter_paths=('weights',) if fault == 'other_paths' else ('.*',),
     l2_weight=l2_weight,
+    split_loss=curvature_products.SplitLoss(outputs, output_loss),
   )
 
 

@@ -16,8 +16,8 @@ from launch.commands import (
   topk,
   train_example,
 )
+from pipeline import fit_basis_config, retrieve, storage
 from pipeline import manifest as manifest_lib
-from pipeline import retrieve, storage
 from pipeline import task as task_lib
 
 _FLIPPED_FRACTION = 0.1
@@ -45,12 +45,8 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     console,
     task=task,
     out=basis,
-    projection_dim=50,
-    num_iterations=100,
-    sample_size=1500,
-    microbatch_size=128,
-    keep_negative=False,
-    seed=0,
+    config=fit_basis_config.FitBasisConfig(sample_size=1500),
+    resources=fit_basis_config.Resources(),
   )
   project.run(
     console,

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from influence_core import errors
+from influence_core import basis as basis_lib
+from influence_core import basis_trust, errors
 from launch import console as console_lib
 from pipeline import retrieve, stored_basis
 
@@ -26,6 +27,7 @@ def describe_basis(
 ) -> dict[str, Any]:
   """Prints eigenvalues with residuals and returns the whole record."""
   report = record.report
+  config = record.config
   pairs = list(zip(record.eigenvalues, report.residuals, strict=True))
   shown = _spread(len(pairs))
   console.table(
@@ -33,14 +35,50 @@ def describe_basis(
     ['pair', 'eigenvalue', 'residual'],
     [[str(i + 1), f'{pairs[i][0]:.6g}', f'{pairs[i][1]:.1e}'] for i in shown],
   )
-  console.print(
-    f'{record.projection_dim} pairs from {report.num_iterations} iterations on '
-    f'{report.sample_size} examples in {report.seconds:.1f} s; worst residual '
-    f'{max(report.residuals):.1e}, {report.num_unreliable} above 10 %; '
-    f'orthogonality error {report.orthogonality_error:.1e}; negative mass '
-    f'{report.negative_mass:.2%}'
+  facts = {
+    'curvature': f'{config["curvature"]} of {report.sample_size:,} examples',
+    'iterations': f'{report.num_iterations} in {report.seconds:.1f} s',
+    'worst residual': (
+      f'{max(report.residuals):.1e}; {report.num_unreliable} of '
+      f'{record.projection_dim} pairs above {report.tolerance:.2g}'
+    ),
+    'orthogonality error': f'{report.orthogonality_error:.1e}',
+    'negative mass': f'{report.negative_mass:.2%} of the spectrum seen',
+    'trace': _trace(report),
+    'second sample': _agreement(report.second_sample),
+    'twice the sample': _agreement(report.doubled_sample),
+  }
+  console.table('report', ['quantity', 'value'], list(map(list, facts.items())))
+  for objection in report.objections:
+    console.print(f'NO-GO: {objection}')
+  if not report.objections:
+    checked = '' if report.second_sample else '; not compared across samples'
+    console.print(f'GO: every pair is an eigenpair of its sample{checked}')
+  return {
+    **dataclasses.asdict(record),
+    'go': not report.objections,
+    'objections': report.objections,
+  }
+
+
+def _trace(report: basis_lib.BasisReport) -> str:
+  trace = report.trace
+  if trace is None:
+    return 'not estimated (--num_trace_probes)'
+  return (
+    f'{trace.trace:.4g} ± {trace.standard_error:.1g}; the basis captures '
+    f'{trace.captured:.1%}'
   )
-  return dataclasses.asdict(record)
+
+
+def _agreement(agreement: basis_trust.SubspaceAgreement | None) -> str:
+  if agreement is None:
+    return 'not compared (--check_sample)'
+  cosines = agreement.cosines
+  return (
+    f'{agreement.overlap:.1%} of the subspace is found again; principal '
+    f'cosines {cosines[0]:.3f} to {cosines[-1]:.3f}'
+  )
 
 
 def describe_index(

@@ -35,13 +35,15 @@ def run(
   ):
     if value < 1:
       raise errors.InputError(f'{name} is {value}, expected at least 1')
+  record = None if basis is None else stored_basis.load_record(basis)
+  if record is not None:
+    task = task.selecting(record.config['parameter_paths'])
   loaded = loaded_task.LoadedTask.load(task)
-  if basis is None:
+  if record is None:
     eigenvectors: types.SelectedParameters = _random_vectors(
       loaded.selected, projection_dim
     )
   else:
-    record = stored_basis.load_record(basis)
     stored_basis.check_belongs(record, loaded.fingerprints)
     eigenvectors = stored_basis.load(record).eigenvectors
   with console.stage('compile'):

@@ -1,11 +1,22 @@
-"""`influence fit-basis`: the leading eigenpairs of the Hessian, stored."""
+"""`influence fit-basis`: the leading eigenpairs of the curvature, stored."""
 
 from typing import Any
 
+import jax
+
+from influence_core import errors, multi_device, parameter_selection
 from launch import console as console_lib
 from launch.commands import describe
-from pipeline import fit_basis, loaded_task, storage
+from pipeline import (
+  fit_basis,
+  fit_basis_config,
+  loaded_task,
+  storage,
+  stored_basis,
+)
 from pipeline import task as task_lib
+
+_MAX_ROWS = 40
 
 
 def run(
@@ -13,28 +24,93 @@ def run(
   *,
   task: task_lib.TaskReference,
   out: str,
-  **config_values: Any,
+  config: fit_basis_config.FitBasisConfig,
+  resources: fit_basis_config.Resources,
+  multi_process: bool = False,
 ) -> dict[str, Any]:
   """Fits a basis, or says that it is fitted already."""
-  config = fit_basis.FitBasisConfig(**config_values)
+  if multi_process:
+    _join_processes()
+  if jax.process_index() > 0:
+    console = console.quiet()  # The first process tells what all have done.
   loaded = loaded_task.LoadedTask.load(task)
+  selected = _show_selection(console, loaded)
   path = storage.absolute(out)
-  record = fit_basis.find_fitted(path, config, loaded)
-  fitted = record is None
-  if record is None:
+  record = None
+  if jax.process_index() == 0:
+    record = fit_basis.find_fitted(path, config, loaded)
+  fitted = not multi_device.any_process(record is not None)
+  if fitted:
     with console.stage('fit-basis', 'iterations') as progress:
-      record = fit_basis.fit_basis(loaded, path, config, progress=progress)
+      record = fit_basis.fit_basis(
+        loaded,
+        path,
+        config,
+        resources,
+        announce=console.tell,
+        progress=progress,
+      )
   else:
     console.print(f'{path} is fitted already with these options.')
+  if record is None:
+    return {'fitted': False}
+  _warn(console, record, config)
+  return {
+    'fitted': fitted,
+    'selected': selected,
+    **describe.describe_basis(console, record),
+  }
+
+
+def _join_processes() -> None:
+  try:
+    jax.distributed.initialize()
+  except (RuntimeError, ValueError) as error:
+    raise errors.InputError(
+      f'cannot join the other processes ({error}); outside of TPU pods, Slurm '
+      'and Kubernetes set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and '
+      'JAX_PROCESS_ID'
+    ) from error
+
+
+def _show_selection(
+  console: console_lib.Console, loaded: loaded_task.LoadedTask
+) -> dict[str, int]:
+  """Prints which parameters are selected, the largest if there are many."""
+  selected = loaded.selected
+  paths = list(selected)
+  if len(paths) > _MAX_ROWS:
+    largest = sorted(paths, key=lambda path: -selected[path].size)
+    paths = sorted(largest[:_MAX_ROWS])
+  size = parameter_selection.num_parameters(selected)
+  total = parameter_selection.num_parameters(
+    parameter_selection.all_parameters(loaded.params)
+  )
+  console.table(
+    f'selected parameters of {loaded.task.name}',
+    ['path', 'shape', 'size'],
+    [
+      [path, str(list(selected[path].shape)), f'{selected[path].size:,}']
+      for path in paths
+    ],
+  )
+  if len(paths) < len(selected):
+    console.print(f'... and {len(selected) - len(paths)} smaller ones')
+  console.print(
+    f'{size:,} of {total:,} parameters in {len(selected)} arrays; a vector '
+    f'takes {4 * size:,} bytes in float32, {2 * size:,} in bfloat16'
+  )
+  return {path: int(leaf.size) for path, leaf in selected.items()}
+
+
+def _warn(
+  console: console_lib.Console,
+  record: stored_basis.BasisRecord,
+  config: fit_basis_config.FitBasisConfig,
+) -> None:
   if record.projection_dim < config.projection_dim:
     console.warn(
       f'the basis has {record.projection_dim} pairs, not '
       f'{config.projection_dim}: no more eigenvalues of the sample are '
       f'{"usable" if config.keep_negative else "positive"}'
     )
-  if record.report.num_unreliable:
-    console.warn(
-      f'{record.report.num_unreliable} of {record.projection_dim} pairs have a '
-      'residual above 10 %; raise --num_iterations or lower --projection_dim'
-    )
-  return {'fitted': fitted, **describe.describe_basis(console, record)}

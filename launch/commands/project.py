@@ -46,6 +46,7 @@ def run(
   options = runner_options.make_options(beam_arguments, num_workers)
   record = stored_basis.load_record(basis)
   index = storage.absolute(index)
+  task = task.selecting(record.config['parameter_paths'])
   loaded = loaded_task.LoadedTask.load(task)
   stored_basis.check_belongs(record, loaded.fingerprints)
   plan = plan_lib.make_plan(

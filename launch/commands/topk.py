@@ -31,8 +31,10 @@ def run(
     gradient_projection.check_batch_size(projection_options.batch_size)
   opened = retrieve.Index(index)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
-  loaded = loaded_task.LoadedTask.load(task)
   record = stored_basis.load_record(basis or opened.manifest.provenance.basis)
+  loaded = loaded_task.LoadedTask.load(
+    task.selecting(record.config['parameter_paths'])
+  )
   manifest_lib.check_provenance(
     opened.path,
     opened.manifest.provenance,

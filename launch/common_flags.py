@@ -1,0 +1,46 @@
+"""Flags and their types that several commands share."""
+
+import argparse
+
+
+def add_number(
+  parser: argparse.ArgumentParser, name: str, default: int | float, text: str
+) -> None:
+  parser.add_argument(
+    name,
+    type=type(default),
+    default=default,
+    help=f'{text} (default: {default})',
+  )
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--task',
+    required=True,
+    metavar='MODULE:FUNCTION',
+    help='import path of the function that makes the task',
+  )
+  parser.add_argument(
+    '--task_arg',
+    action='append',
+    default=[],
+    metavar='NAME=VALUE',
+    help='argument of that function; may be repeated',
+  )
+
+
+def num_bytes(text: str) -> int:
+  """A number of bytes from '500M', '12G' or plain digits."""
+  units = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+  number = text.upper().removesuffix('B').removesuffix('I')
+  unit = units.get(number[-1:], 1)
+  try:
+    size = int(float(number[:-1] if unit > 1 else number) * unit)
+  except (ValueError, OverflowError):
+    size = 0
+  if size <= 0:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is no size; expected a number with K, M, G or T, such as 12G'
+    )
+  return size

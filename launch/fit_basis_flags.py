@@ -1,0 +1,117 @@
+"""The flags of `influence fit-basis`."""
+
+import argparse
+from typing import get_args
+
+from influence_core import curvature_products, krylov_vectors
+from launch import common_flags
+from pipeline import fit_basis_config
+
+
+def add_fit_basis(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  parser.add_argument('--out', required=True, help='where the basis is stored')
+  common_flags.add_number(parser, '--projection_dim', 50, 'eigenpairs to keep')
+  parser.add_argument(
+    '--num_iterations',
+    type=_count_or_auto,
+    default=100,
+    metavar='N|auto',
+    help=(
+      'Arnoldi steps, about twice projection_dim, or auto: until all pairs '
+      'have a residual up to --tolerance (default: 100)'
+    ),
+  )
+  common_flags.add_number(
+    parser, '--tolerance', 0.1, 'residual of a pair to rely on'
+  )
+  common_flags.add_number(
+    parser, '--sample_size', 4096, 'random examples the curvature is taken over'
+  )
+  parser.add_argument(
+    '--curvature',
+    choices=get_args(curvature_products.Curvature),
+    default='hessian',
+    help='which matrix; gauss_newton needs split_loss (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--keep_negative',
+    action='store_true',
+    help='keep pairs with negative eigenvalues too',
+  )
+  parser.add_argument(
+    '--parameter_paths',
+    action='append',
+    metavar='REGEX',
+    help=(
+      "parameters to use instead of the task's, by their paths; '!REGEX' "
+      'leaves out; may be repeated; later commands follow the basis'
+    ),
+  )
+  common_flags.add_number(
+    parser, '--num_trace_probes', 8, 'products spent on the trace; 0 for none'
+  )
+  parser.add_argument(
+    '--check_sample',
+    action='store_true',
+    help='compare with a basis of other examples; takes four times as long',
+  )
+  parser.add_argument('--seed', type=int, default=0)
+  _add_krylov(parser)
+
+
+def _add_krylov(parser: argparse.ArgumentParser) -> None:
+  """Where Krylov vectors go, and on how many machines."""
+  for name, what in (
+    ('--krylov_dtype', 'Krylov vectors; bfloat16 halves memory and disk'),
+    ('--basis_dtype', 'stored eigenvectors'),
+  ):
+    parser.add_argument(
+      name,
+      choices=tuple(krylov_vectors.DTYPES),
+      default='float32',
+      help=f'of {what} (default: %(default)s)',
+    )
+  parser.add_argument(
+    '--max_vectors',
+    type=int,
+    help='Krylov vectors kept at a time, by thick restarts (default: all)',
+  )
+  parser.add_argument(
+    '--krylov_placement',
+    choices=get_args(fit_basis_config.KrylovPlacement),
+    default='auto',
+    help='where they are kept (default: the first that they fit)',
+  )
+  parser.add_argument(
+    '--work_dir',
+    help='where they are made durable (default: krylov in --out)',
+  )
+  parser.add_argument(
+    '--microbatch_size',
+    type=int,
+    help='examples at a time on each device (default: as many as fit)',
+  )
+  parser.add_argument(
+    '--memory_budget',
+    type=common_flags.num_bytes,
+    metavar='SIZE',
+    help='memory to use on each device, e.g. 12G (default: most of it)',
+  )
+  parser.add_argument(
+    '--multi_process',
+    action='store_true',
+    help='work together with the other processes of a pod, one on each host',
+  )
+
+
+def _count_or_auto(text: str) -> int | None:
+  """A number, or None for 'auto'."""
+  if text == 'auto':
+    return None
+  try:
+    return int(text)
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+      f"{text!r} is no number; expected one, or 'auto'"
+    ) from None

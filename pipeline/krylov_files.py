@@ -1,0 +1,224 @@
+"""An Arnoldi iteration on storage: every vector durable before the next begins.
+
+    DIRECTORY/config.json          what the iteration is; it must not change
+    DIRECTORY/vector-00007.bin     this process's columns of a Krylov vector
+    DIRECTORY/state-000007.json    all else after product 7, names its vectors
+
+A state is written when its vectors are durable, so whatever is killed, the last
+state is whole. Each process has a directory of its own. The two latest states
+are kept, since processes may be killed a step apart.
+"""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import os
+from typing import Any
+
+import numpy as np
+
+from influence_core import arnoldi, errors, krylov_vectors
+from pipeline import storage
+
+# Bytes read from a file at a time.
+_BLOCK_BYTES = 1 << 20
+_NUM_KEPT_STATES = 2
+
+
+class KrylovFiles:
+  """The vectors of an iteration as files: `krylov_vectors.Rows`.
+
+  `append` and `row` work on any storage, `block` on local files only.
+
+  Attributes:
+    directory: of this process.
+    num_columns: entries of a vector that this process has.
+    dtype: float32 or bfloat16.
+    block_columns: columns to read at a time.
+  """
+
+  def __init__(self, directory: str, num_columns: int, dtype: np.dtype):
+    self.directory = storage.absolute(directory)
+    self.num_columns = num_columns
+    self.dtype = dtype
+    self.block_columns = _BLOCK_BYTES // dtype.itemsize
+    self._rows: list[dict[str, Any]] = []
+    self._next = 0
+    self._files: dict[str, int] = {}
+    self._buffers = np.zeros((0, self.block_columns), dtype)
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def append(self, row: np.ndarray) -> None:
+    name = f'vector-{self._next:05d}.bin'
+    data = np.ascontiguousarray(row).view(np.uint8).data
+    path = storage.join(self.directory, name)
+    if not storage.create_exclusive(path, data):
+      # Left by an attempt that was killed before it wrote the state.
+      storage.remove(path)
+      storage.create_exclusive(path, data)
+    self._next += 1
+    self._rows.append(
+      {
+        'name': name,
+        'num_bytes': data.nbytes,
+        'crc32c': storage.checksum(data),
+      }
+    )
+
+  def row(self, number: int) -> np.ndarray:
+    row = self._rows[number]
+    data = storage.read_checked(
+      storage.join(self.directory, row['name']),
+      num_bytes=row['num_bytes'],
+      crc32c=row['crc32c'],
+    )
+    return np.frombuffer(data, self.dtype)
+
+  def block(self, start: int, stop: int) -> np.ndarray:
+    if len(self._buffers) < len(self):
+      self._buffers = np.empty((len(self), self.block_columns), self.dtype)
+    block = self._buffers[: len(self), : stop - start]
+    for target, row in zip(block, self._rows, strict=True):
+      offset = start * self.dtype.itemsize
+      view = target.view(np.uint8).data
+      if os.preadv(self._file(row['name']), [view], offset) != view.nbytes:
+        raise storage.DamagedFileError(
+          f'{self.directory}/{row["name"]} is truncated; delete the directory '
+          'to begin again'
+        )
+    return block.astype(np.float32, copy=False)
+
+  def replace(self, blocks: Iterator[np.ndarray], num_rows: int) -> None:
+    """Writes new rows beside the old ones, which stay until `save_state`."""
+    scratch = [
+      os.path.join(self.directory, f'restart-{number:05d}.tmp')
+      for number in range(num_rows)
+    ]
+    with contextlib.ExitStack() as stack:
+      files = [stack.enter_context(open(path, 'wb')) for path in scratch]
+      for block in blocks:
+        for file, part in zip(files, block, strict=True):
+          file.write(part.astype(self.dtype).view(np.uint8).data)
+    last = self._rows[-1]
+    self._rows = []
+    for path in scratch:
+      self.append(np.fromfile(path, self.dtype))
+      os.unlink(path)
+    self._rows.append(last)
+
+  def mirror(
+    self, vectors: krylov_vectors.KrylovVectors, state: arnoldi.ArnoldiState
+  ) -> None:
+    """Brings the files up to vectors that are kept elsewhere."""
+    if state.num_vectors < len(self):  # After a restart nothing is the same.
+      self._rows = []
+    for number in range(len(self), state.num_vectors):
+      row = np.asarray(vectors.vector(number)).reshape(-1)
+      self.append(row.astype(self.dtype))
+
+  def save_state(self, state: arnoldi.ArnoldiState) -> None:
+    """Makes the state durable, then removes what no kept state needs."""
+    content = {
+      'rows': self._rows,
+      'next': self._next,
+      'hessenberg': state.hessenberg.tolist(),
+      'rounding': state.rounding.tolist(),
+      'num_products': state.num_products,
+      'scale': state.scale,
+      'broke_down': state.broke_down,
+    }
+    path = self._state_path(state.num_products)
+    if storage.create_exclusive(path, storage.encode_json(content)):
+      self._remove_unneeded()
+
+  def newest(self) -> int:
+    """Products done at the last state; -1 if there is none."""
+    return max(self._states(), default=-1)
+
+  def load_state(self, num_products: int) -> arnoldi.ArnoldiState:
+    """Goes back to a state that is there, and to its vectors.
+
+    Raises:
+      storage.DamagedFileError: Something of it is damaged.
+    """
+    content = storage.read_json(self._state_path(num_products))
+    self._rows = content['rows']
+    self._next = content['next']
+    for number in self._states():
+      if number > num_products:
+        storage.remove(self._state_path(number))
+    hessenberg = np.array(content['hessenberg'], np.float64)
+    columns = len(content['rounding'])
+    return arnoldi.ArnoldiState(
+      hessenberg.reshape(columns + 1, columns),
+      np.array(content['rounding'], np.float64),
+      content['num_products'],
+      content['scale'],
+      content['broke_down'],
+    )
+
+  def verify(self) -> None:
+    """Reads every vector.
+
+    Raises:
+      storage.DamagedFileError: One is missing, truncated or altered.
+    """
+    for number in range(len(self)):
+      self.row(number)
+
+  def claim(self, config: Mapping[str, Any]) -> None:
+    """Says what iteration this is, or checks that it is the same.
+
+    Raises:
+      errors.InputError: Another iteration is kept here.
+    """
+    path = storage.join(self.directory, 'config.json')
+    if storage.create_exclusive(path, storage.encode_json(dict(config))):
+      return
+    found = storage.read_json(path)
+    for name, value in config.items():
+      if found.get(name) != value:
+        raise errors.InputError(
+          f'{self.directory} holds an unfinished iteration with {name} '
+          f'{found.get(name)}, not {value}; finish it with the same options, '
+          'or delete the directory'
+        )
+
+  def remove(self) -> None:
+    """Deletes the iteration."""
+    for descriptor in self._files.values():
+      os.close(descriptor)
+    self._files = {}
+    storage.remove_directory(self.directory)
+
+  def _file(self, name: str) -> int:
+    if name not in self._files:
+      path = os.path.join(self.directory, name)
+      self._files[name] = os.open(path, os.O_RDONLY)
+    return self._files[name]
+
+  def _state_path(self, num_products: int) -> str:
+    return storage.join(self.directory, f'state-{num_products:06d}.json')
+
+  def _states(self) -> list[int]:
+    return [
+      int(name.removeprefix('state-').removesuffix('.json'))
+      for name in storage.list_names(self.directory)
+      if name.startswith('state-') and name.endswith('.json')
+    ]
+
+  def _remove_unneeded(self) -> None:
+    states = sorted(self._states())
+    kept, old = states[-_NUM_KEPT_STATES:], states[:-_NUM_KEPT_STATES]
+    for number in old:
+      storage.remove(self._state_path(number))
+    needed = {row['name'] for row in self._rows}
+    for number in kept:
+      rows = storage.read_json(self._state_path(number))['rows']
+      needed |= {row['name'] for row in rows}
+    for name in storage.list_names(self.directory):
+      if name.startswith('vector-') and name not in needed:
+        if name in self._files:
+          os.close(self._files.pop(name))
+        storage.remove(storage.join(self.directory, name))

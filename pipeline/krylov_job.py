@@ -1,0 +1,228 @@
+"""Arnoldi iterations that survive being killed: where vectors go, and resuming.
+
+Vectors live on the devices, in host memory or in files, whichever is the first
+that they fit; a durable copy is written after every step in any case, and
+continued from.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from influence_core import (
+  arnoldi,
+  curvature_products,
+  device_memory,
+  device_vectors,
+  errors,
+  krylov_vectors,
+  multi_device,
+  types,
+)
+from pipeline import krylov_files, loaded_task, storage
+from pipeline.fit_basis_config import Resources
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+  """What iteration to run.
+
+  Attributes:
+    curvature: which operator.
+    dtype: of the stored vectors.
+    seed: of the initial vector.
+    max_vectors: Krylov vectors there are at a time.
+    is_done: when it ends.
+    restart_policy: bounds the vectors; None keeps all.
+    identity: all that the vectors depend on; checked before it is continued.
+  """
+
+  curvature: curvature_products.Curvature
+  dtype: np.dtype
+  seed: int
+  max_vectors: int
+  is_done: Callable[[arnoldi.ArnoldiState], bool]
+  restart_policy: arnoldi.RestartPolicy | None
+  identity: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class KrylovRun:
+  """A finished iteration.
+
+  Attributes:
+    operator: what was iterated; None when its memory was given back.
+    vectors: the Krylov vectors.
+    state: the last one.
+    files: the durable copy.
+  """
+
+  operator: curvature_products.CurvatureOperator | None
+  vectors: krylov_vectors.KrylovVectors
+  state: arnoldi.ArnoldiState
+  files: krylov_files.KrylovFiles
+
+
+def run_iteration(
+  loaded: loaded_task.LoadedTask,
+  sample: types.Features,
+  iteration: Iteration,
+  resources: Resources,
+  *,
+  directory: str,
+  announce: Callable[[str], None],
+  on_step: Callable[[arnoldi.ArnoldiState], None],
+) -> KrylovRun:
+  """Runs an iteration, or what is left of it.
+
+  Args:
+    loaded: the task.
+    sample: this process's examples that the operator is averaged over.
+    iteration: what to run.
+    resources: what it may use.
+    directory: where it is made durable, in a directory for each process.
+    announce: called with what was decided, before it is done.
+    on_step: called after each step.
+
+  Raises:
+    errors.InputError: Memory or disk do not suffice, or another iteration is
+      kept in `directory`.
+  """
+  operator = curvature_products.CurvatureOperator(
+    loaded.task.per_example_loss,
+    loaded.params,
+    sample=sample,
+    parameter_paths=loaded.task.parameter_paths,
+    split_loss=loaded.task.split_loss,
+    options=curvature_products.CurvatureOptions(
+      curvature=iteration.curvature,
+      l2_weight=loaded.task.l2_weight,
+      microbatch_size=resources.microbatch_size,
+      memory_budget_bytes=resources.memory_budget_bytes,
+    ),
+  )
+  columns = operator.slice_size * jax.local_device_count()
+  num_bytes = iteration.max_vectors * columns * iteration.dtype.itemsize
+  placement = _placement(operator, num_bytes, resources, directory)
+  files = krylov_files.KrylovFiles(
+    storage.join(directory, f'process-{jax.process_index():03d}'),
+    columns,
+    iteration.dtype,
+  )
+  _check_disk(files, iteration, num_bytes)
+  announce(
+    f'{iteration.curvature} products, {operator.mode}, by '
+    f'{operator.microbatch_size} examples; up to {iteration.max_vectors} '
+    f'Krylov vectors of {operator.num_parameters:,} {iteration.dtype.name}, '
+    f'{num_bytes / 1e9:.2f} GB, on {placement}; as much disk at {directory}'
+  )
+  files.claim(
+    {
+      **iteration.identity,
+      'columns': columns,
+      'num_processes': jax.process_count(),
+    }
+  )
+  if placement == 'disk':
+    vectors: krylov_vectors.KrylovVectors = krylov_vectors.HostVectors(files)
+  else:
+    vectors = _make_vectors(placement, iteration, operator, columns)
+  state = _resume(files, vectors, placement, announce)
+  if state is None:
+    initial = operator.random_vector([iteration.seed])
+    state = arnoldi.start(vectors, initial)
+    del initial
+    _keep(files, vectors, placement, state)
+
+  def keep_and_tell(state):
+    _keep(files, vectors, placement, state)
+    on_step(state)
+
+  state = arnoldi.iterate(
+    operator,
+    vectors,
+    state,
+    num_parameters=operator.num_parameters,
+    is_done=iteration.is_done,
+    restart_policy=iteration.restart_policy,
+    on_step=keep_and_tell,
+  )
+  return KrylovRun(operator, vectors, state, files)
+
+
+def _keep(files, vectors, placement: str, state: arnoldi.ArnoldiState) -> None:
+  if placement != 'disk':
+    files.mirror(vectors, state)
+  files.save_state(state)
+
+
+def _resume(
+  files, vectors, placement: str, announce
+) -> arnoldi.ArnoldiState | None:
+  """The last state that all processes have, with its vectors in place."""
+  newest = multi_device.smallest_over_processes(files.newest())
+  if newest < 0:
+    return None
+  state = files.load_state(newest)
+  announce(f'continuing after {newest} products kept at {files.directory}')
+  if placement == 'disk':
+    files.verify()
+    return state
+  for number in range(len(files)):
+    row = files.row(number).astype(np.float32)
+    slices = row.reshape(jax.local_device_count(), -1)
+    vectors.append(multi_device.place(slices), 1.0)
+  return state
+
+
+def _make_vectors(placement, iteration, operator, columns):
+  if placement == 'device':
+    return device_vectors.DeviceVectors(
+      iteration.max_vectors, operator.slice_size, iteration.dtype
+    )
+  return krylov_vectors.HostVectors(
+    krylov_vectors.MemoryRows(iteration.max_vectors, columns, iteration.dtype)
+  )
+
+
+def _placement(
+  operator,
+  num_bytes: int,
+  resources: Resources,
+  directory: str,
+) -> str:
+  """The first place that `num_bytes` of this process's vectors fit."""
+  devices = jax.local_device_count()
+  budget = resources.memory_budget_bytes or device_memory.default_budget_bytes()
+  left = budget - operator.resident_bytes - operator.temporary_bytes
+  is_cpu = jax.default_backend() == 'cpu'
+  fits_devices = num_bytes <= left * devices
+  host = left * devices if is_cpu else device_memory.host_budget_bytes()
+  if resources.placement != 'auto':
+    chosen = resources.placement
+  elif fits_devices and not is_cpu:
+    chosen = 'device'
+  else:
+    chosen = 'host' if num_bytes <= host else 'disk'
+  if chosen == 'disk' and not storage.is_local(directory):
+    raise errors.InputError(
+      f'{num_bytes:,} bytes of Krylov vectors do not fit in memory and '
+      f'{directory} is on no local disk; pass --work_dir on one'
+    )
+  return chosen
+
+
+def _check_disk(files, iteration: Iteration, num_bytes: int) -> None:
+  free = storage.free_bytes(files.directory)
+  there = sum(size or 0 for size in storage.sizes(files.directory).values())
+  # A restart writes new vectors beside the old ones.
+  needed = num_bytes * (2 if iteration.restart_policy else 1) - there
+  if free is not None and needed > free:
+    raise errors.InputError(
+      f'{needed:,} bytes of disk are needed at {files.directory} and '
+      f'{free:,} are free; choose another --work_dir, fewer iterations, '
+      '--max_vectors or --krylov_dtype bfloat16'
+    )
