@@ -140,7 +140,7 @@ class CurvatureOperator:
 
   def __call__(self, slices: jax.Array) -> jax.Array:
     """[local devices, slice_size] float32 to the same."""
-    vector, product = self._gather(slices)
+    vector, product = multi_device.as_local(self._gather(slices))
     for batch in self._microbatches:
       product = self._add_microbatch(product, self._leaves, vector, batch)
     del vector
@@ -180,7 +180,7 @@ class CurvatureOperator:
   def _compile(self, product, params, sample, options):
     """The program for one microbatch, as large as useful and fitting."""
     devices = jax.local_device_count()
-    add_microbatch = multi_device.parallel_map(
+    add_microbatch = multi_device.local_map(
       _accumulation(product, params, self.mode), donate_argnums=(0,)
     )
     vector = {

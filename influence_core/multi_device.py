@@ -35,19 +35,65 @@ def replicate(tree: Any) -> Any:
 
 def place(tree: Any) -> Any:
   """Puts leaves [devices, ...] on the devices, one slice on each, to stay."""
+  return jax.device_put(tree, _local_sharding())
+
+
+def as_local(tree: Any) -> Any:
+  """Results of a function on the devices of all processes, for a local one.
+
+  The same buffers, [local devices, ...], nothing is copied.
+  """
+  if jax.process_count() == 1:
+    return tree
+
+  def view(array):
+    shards = [shard.data for shard in array.addressable_shards]
+    shape = (len(shards), *array.shape[1:])
+    return jax.make_array_from_single_device_arrays(
+      shape, _local_sharding(), shards
+    )
+
+  return jax.tree.map(view, tree)
+
+
+def _local_sharding() -> jax.NamedSharding:
   mesh = jax.sharding.Mesh(jax.local_devices(), (DEVICE_AXIS,))
-  sharding = jax.NamedSharding(mesh, jax.sharding.PartitionSpec(DEVICE_AXIS))
-  return jax.device_put(tree, sharding)
+  return jax.NamedSharding(mesh, jax.sharding.PartitionSpec(DEVICE_AXIS))
 
 
-def parallel_map(
-  function: Callable, *, in_axes: Any = 0, donate_argnums: tuple = ()
-) -> Any:
-  """`function` run on every local device, with `DEVICE_AXIS` for reductions."""
+def parallel_map(function: Callable, *, donate_argnums: tuple = ()) -> Any:
+  """`function` run on every device, with `DEVICE_AXIS` for reductions.
+
+  With several processes, on the devices of all of them; each gives and gets
+  what belongs to its local devices.
+  """
   return jax.pmap(
-    function,
-    axis_name=DEVICE_AXIS,
-    in_axes=in_axes,
+    function, axis_name=DEVICE_AXIS, donate_argnums=donate_argnums
+  )
+
+
+def local_map(function: Callable, *, donate_argnums: tuple = ()) -> Any:
+  """`function` run on every local device, without any exchange.
+
+  What `pmap` does, but it can also be compiled in advance by one process of
+  several.
+  """
+
+  def on_slices(*slices):
+    results = function(*jax.tree.map(lambda leaf: leaf[0], slices))
+    return jax.tree.map(lambda leaf: leaf[None], results)
+
+  sharding = _local_sharding()
+  mapped = jax.shard_map(
+    on_slices,
+    mesh=sharding.mesh,
+    in_specs=sharding.spec,
+    out_specs=sharding.spec,
+  )
+  return jax.jit(
+    mapped,
+    in_shardings=sharding,
+    out_shardings=sharding,
     donate_argnums=donate_argnums,
   )
 

@@ -23,7 +23,9 @@ def save_arrays(path: str, tree: Any) -> None:
     raise errors.InputError(
       f'{path} already exists; choose another directory or delete it'
     )
-  with ocp.StandardCheckpointer() as checkpointer:
+  with ocp.StandardCheckpointer(
+    multiprocessing_options=_by_this_process()
+  ) as checkpointer:
     checkpointer.save(storage.absolute(path), tree)
 
 
@@ -47,7 +49,9 @@ def load_arrays(path: str, like: Any | None = None) -> Any:
     raise errors.InputError(
       f'no checkpoint at {path}; train the model first or correct the path'
     )
-  with ocp.PyTreeCheckpointer() as checkpointer:
+  with ocp.Checkpointer(
+    ocp.PyTreeCheckpointHandler(), multiprocessing_options=_by_this_process()
+  ) as checkpointer:
     try:
       stored = checkpointer.metadata(path).item_metadata
       if stored is None:
@@ -63,6 +67,16 @@ def load_arrays(path: str, like: Any | None = None) -> Any:
     return checkpointer.restore(
       path, args=ocp.args.PyTreeRestore(item=like, restore_args=arguments)
     )
+
+
+def _by_this_process() -> ocp.options.MultiprocessingOptions:
+  """Without waiting for other processes, which may have nothing to store."""
+  number = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=number,
+    active_processes={number},
+    barrier_sync_key_prefix=f'process-{number}',
+  )
 
 
 def _numpy_restore_arguments(tree: Any) -> Any:

@@ -1,5 +1,6 @@
 """`influence fit-basis`: the leading eigenpairs of the curvature, stored."""
 
+import os
 from typing import Any
 
 import jax
@@ -64,13 +65,22 @@ def run(
 
 def _join_processes() -> None:
   try:
-    jax.distributed.initialize()
+    jax.distributed.initialize(
+      num_processes=_number('JAX_NUM_PROCESSES'),
+      process_id=_number('JAX_PROCESS_ID'),
+    )
   except (RuntimeError, ValueError) as error:
     raise errors.InputError(
       f'cannot join the other processes ({error}); outside of TPU pods, Slurm '
       'and Kubernetes set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and '
       'JAX_PROCESS_ID'
     ) from error
+
+
+def _number(variable: str) -> int | None:
+  """An environment variable; JAX finds out by itself on known clusters."""
+  text = os.environ.get(variable)
+  return None if text is None else int(text)
 
 
 def _show_selection(

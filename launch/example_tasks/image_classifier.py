@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from influence_core import errors, types
+from influence_core import curvature_products, errors, types
 from pipeline import checkpoints, storage
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
@@ -105,8 +105,13 @@ def per_example_loss(
   model: nn.Module, params: types.Params, features: types.Features
 ) -> jax.Array:
   """Cross-entropy, [batch]."""
+  return output_loss(model.apply(params, features['image']), features)
+
+
+def output_loss(logits: jax.Array, features: types.Features) -> jax.Array:
+  """Cross-entropy of [batch, classes] logits, [batch]."""
   return optax.softmax_cross_entropy_with_integer_labels(
-    model.apply(params, features['image']), features['label']
+    logits, features['label']
   )
 
 
@@ -134,6 +139,10 @@ def make_task(workdir: str) -> task_lib.Task:
     corpus=config.corpus('train'),
     preprocess=lambda raw: preprocess(raw, config, flips),
     row_columns=row_columns,
+    split_loss=curvature_products.SplitLoss(
+      lambda params, features: model.apply(params, features['image']),
+      output_loss,
+    ),
   )
 
 
