@@ -108,7 +108,7 @@ def per_example_loss(
   return output_loss(model.apply(params, features['image']), features)
 
 
-def output_loss(logits: jax.Array, features: types.Features) -> jax.Array:
+def output_loss(logits: Any, features: types.Features) -> jax.Array:
   """Cross-entropy of [batch, classes] logits, [batch]."""
   return optax.softmax_cross_entropy_with_integer_labels(
     logits, features['label']

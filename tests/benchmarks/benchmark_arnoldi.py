@@ -1,0 +1,272 @@
+"""How fast a basis is fitted, against the paper's method in the same run.
+
+    python -m tests.benchmarks.benchmark_arnoldi --json_out result.json
+
+For each model the same number of Arnoldi steps on the same sample, from the
+same first vector, each way in a process of its own:
+
+  paper    as published: a Python loop over a list of pytrees on the host, one
+           Gram-Schmidt pass, eigenvectors by a loop over pairs and vectors
+  ours     curvature_products, arnoldi and krylov_vectors of this project
+
+Both use products of the same form (forward over reverse); ours keeps freed host
+memory, as `influence` does. Printed are seconds
+of the whole job, of orthogonalisation alone, max |QQ^T - I|, and the worst
+residual |Hv - lambda v| / |lambda| of the leading pairs, measured with further
+products, not as each method states it.
+"""
+
+import argparse
+from collections.abc import Callable
+import json
+import time
+from typing import Any
+
+import jax
+from jax import flatten_util
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import (
+  arnoldi,
+  curvature_products,
+  host_allocator,
+  krylov_vectors,
+  parameter_selection,
+  ritz,
+)
+from influence_core import basis as basis_lib
+from tests.benchmarks import benchmark_projection, projection_models
+
+MODELS: dict[str, Callable[..., projection_models.ProjectionCase]] = {
+  'convolutional': projection_models.convolutional,
+  'language_model': projection_models.language_model,
+}
+_MICROBATCH = 128
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--models', nargs='+', default=list(MODELS))
+  parser.add_argument('--num_steps', type=int, default=200)
+  parser.add_argument('--num_examples', type=int, default=512)
+  parser.add_argument('--projection_dim', type=int, default=50)
+  parser.add_argument('--json_out', help='also write the figures here')
+  flags = parser.parse_args()
+  results = []
+  for name in flags.models:
+    result = {
+      way.__name__: benchmark_projection.in_own_process(way, name, flags)
+      for way in (paper, ours)
+    }
+    for key in ('seconds', 'orthogonalisation_seconds'):
+      result[f'{key}_ratio'] = result['paper'][key] / result['ours'][key]
+    results.append({'model': name, **result})
+    _print_result(results[-1])
+  if flags.json_out:
+    with open(flags.json_out, 'w', encoding='utf-8') as file:
+      json.dump(results, file, indent=1)
+
+
+def ours(name: str, flags) -> dict[str, Any]:
+  """The job as this project does it."""
+  host_allocator.keep_freed_memory()
+  case = MODELS[name](num_examples=flags.num_examples)
+  operator = _operator(case)
+  size = operator.num_parameters
+  vectors = krylov_vectors.HostVectors(
+    krylov_vectors.MemoryRows(
+      flags.num_steps + 1, size, krylov_vectors.DTYPES['float32']
+    )
+  )
+  timed = _Timed(vectors.orthogonalise)
+  vectors.orthogonalise = timed  # type: ignore[method-assign]
+  initial = operator.random_vector([0])
+  jax.block_until_ready(operator(initial))  # Compiled before, as in the other.
+  started = time.perf_counter()
+  state = arnoldi.iterate(
+    operator,
+    vectors,
+    arnoldi.start(vectors, initial),
+    num_parameters=size,
+    is_done=lambda state: state.num_products == flags.num_steps,
+  )
+  pairs = ritz.leading_pairs(
+    ritz.ritz_pairs(state), flags.projection_dim, keep_negative=True
+  )
+  found = dict(basis_lib.eigenvectors(vectors, pairs, _selected(case)))
+  seconds = time.perf_counter() - started
+  flat = np.concatenate(
+    [found[path].reshape(len(pairs), -1) for path in sorted(found)], axis=1
+  )
+  krylov = vectors.combine(np.eye(flags.num_steps + 1), 0, size)
+  return {
+    'seconds': seconds,
+    'orthogonalisation_seconds': timed.seconds,
+    **_quality(operator, krylov, flat, pairs.eigenvalues),
+  }
+
+
+def paper(name: str, flags) -> dict[str, Any]:
+  """The job as published (arXiv 2112.03052, section 3 and its code)."""
+  case = MODELS[name](num_examples=flags.num_examples)
+  operator = _operator(case)
+  selected = jax.tree.map(jnp.asarray, _selected(case))
+  product = _plain_product(case, selected)
+  initial = np.asarray(operator.random_vector([0])).reshape(-1)
+  _, unravel = flatten_util.ravel_pytree(selected)
+  vector = jax.device_get(unravel(jnp.asarray(initial)))
+  jax.block_until_ready(product(vector))
+  started = time.perf_counter()
+  vectors, hessenberg, orthogonalisation = _published_iteration(
+    product, _scaled(vector, 1 / _norm(vector)), flags.num_steps
+  )
+  values, coefficients = np.linalg.eigh((hessenberg + hessenberg.T) / 2)
+  order = np.argsort(-np.abs(values))[: flags.projection_dim]
+  eigenvectors = []
+  for pair in order:
+    total = jax.tree.map(jnp.zeros_like, selected)
+    for coefficient, krylov in zip(
+      coefficients[:, pair], vectors[:-1], strict=True
+    ):
+      total = jax.tree.map(
+        lambda t, v, c=float(coefficient): t + c * v, total, krylov
+      )
+    eigenvectors.append(jax.device_get(total))
+  seconds = time.perf_counter() - started
+  flat = np.stack([_flat(tree) for tree in eigenvectors])
+  return {
+    'seconds': seconds,
+    'orthogonalisation_seconds': orthogonalisation,
+    **_quality(
+      operator, np.stack([_flat(v) for v in vectors]), flat, values[order]
+    ),
+  }
+
+
+def _published_iteration(product, vector, num_steps: int):
+  """(vectors, square Hessenberg matrix, seconds of Gram-Schmidt)."""
+  vectors = [vector]
+  hessenberg = np.zeros((num_steps, num_steps))
+  orthogonalisation = 0.0
+  for step in range(num_steps):
+    residual = product(vectors[-1])
+    jax.block_until_ready(residual)
+    started = time.perf_counter()
+    for number, other in enumerate(vectors):
+      overlap = _inner(residual, other)
+      hessenberg[number, step] = overlap
+      residual = jax.tree.map(
+        lambda r, o, c=overlap: r - c * o, residual, other
+      )
+    norm = _norm(residual)
+    orthogonalisation += time.perf_counter() - started
+    if step + 1 < num_steps:
+      hessenberg[step + 1, step] = norm
+    vectors.append(jax.device_get(_scaled(residual, 1 / norm)))
+  return vectors, hessenberg, orthogonalisation
+
+
+def _plain_product(case, selected):
+  """v -> Hv over all examples, one jitted function of a batch."""
+  batches = [
+    jax.tree.map(
+      lambda leaf, start=start: jnp.asarray(leaf[start : start + _MICROBATCH]),
+      case.features,
+    )
+    for start in range(0, len(jax.tree.leaves(case.features)[0]), _MICROBATCH)
+  ]
+
+  @jax.jit
+  def of_batch(vector, batch):
+    def loss(selected):
+      params = parameter_selection.replace_parameters(case.params, selected)
+      return jnp.mean(case.per_example_loss(params, batch))
+
+    return jax.jvp(jax.grad(loss), (selected,), (vector,))[1]
+
+  def product(vector):
+    parts = [of_batch(vector, batch) for batch in batches]
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(parts), *parts)
+
+  return product
+
+
+def _inner(one, other) -> float:
+  products = jax.tree.map(jnp.vdot, one, other)
+  return float(sum(jax.tree.leaves(products)))
+
+
+def _norm(tree) -> float:
+  return _inner(tree, tree) ** 0.5
+
+
+def _scaled(tree, factor: float):
+  return jax.tree.map(lambda leaf: factor * leaf, tree)
+
+
+def _flat(tree) -> np.ndarray:
+  return np.concatenate([np.ravel(tree[path]) for path in sorted(tree)])
+
+
+def _selected(case):
+  return parameter_selection.select_parameters(case.params)
+
+
+def _operator(case) -> curvature_products.CurvatureOperator:
+  return curvature_products.CurvatureOperator(
+    case.per_example_loss, case.params, sample=case.features
+  )
+
+
+def _quality(operator, krylov, eigenvectors, eigenvalues) -> dict[str, float]:
+  """Orthogonality of the Krylov vectors, and true residuals of some pairs."""
+  gram = krylov.astype(np.float64) @ krylov.T.astype(np.float64)
+  residuals = []
+  for number in np.linspace(0, len(eigenvalues) - 1, 10).astype(int):
+    vector, value = eigenvectors[number], eigenvalues[number]
+    slices = operator.slices(lambda start, stop, v=vector: v[start:stop])
+    product = np.asarray(operator(slices)).reshape(-1)[: len(vector)]
+    residuals.append(np.linalg.norm(product - value * vector) / abs(value))
+  return {
+    'orthogonality_error': float(np.abs(gram - np.eye(len(gram))).max()),
+    'worst_residual': float(max(residuals)),
+    'median_residual': float(np.median(residuals)),
+  }
+
+
+class _Timed:
+  """A function that adds up the seconds it takes."""
+
+  def __init__(self, function):
+    self._function = function
+    self.seconds = 0.0
+
+  def __call__(self, vector):
+    jax.block_until_ready(vector)
+    started = time.perf_counter()
+    result = self._function(vector)
+    self.seconds += time.perf_counter() - started
+    return result
+
+
+def _print_result(result: dict[str, Any]) -> None:
+  print(
+    f'{result["model"]}: whole job {result["seconds_ratio"]:.1f}x, '
+    f'orthogonalisation {result["orthogonalisation_seconds_ratio"]:.1f}x'
+  )
+  for way in ('paper', 'ours'):
+    values = result[way]
+    print(
+      f'  {way:<6}{values["seconds"]:8.1f} s, orthogonalisation '
+      f'{values["orthogonalisation_seconds"]:.1f} s, |QQ^T-I| '
+      f'{values["orthogonality_error"]:.1e}, residual worst '
+      f'{values["worst_residual"]:.1e} median {values["median_residual"]:.1e}',
+      flush=True,
+    )
+
+
+if __name__ == '__main__':
+  main()
