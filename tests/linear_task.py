@@ -62,7 +62,9 @@ def make_task(workdir: str, fault: str = '', l2_weight: float = L2_WEIGHT):
     loss_reduction='mean' if fault == 'other_reduction' else 'none',
     parameter_paths=('weights',) if fault == 'other_paths' else ('.*',),
     l2_weight=l2_weight,
-    split_loss=curvature_products.SplitLoss(outputs, output_loss),
+    split_loss=None
+    if fault == 'no_split_loss'
+    else curvature_products.SplitLoss(outputs, output_loss),
   )
 
 

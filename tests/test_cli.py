@@ -272,6 +272,42 @@ def test_flipped_bit_is_found_and_named(
   assert path.name in influence(command, *flags, '--index', copy).error_line
 
 
+def test_later_commands_follow_the_selection_of_the_basis(
+  influence, task_flags, tmp_path
+):
+  basis, index = tmp_path / 'b', tmp_path / 'i'
+  made = influence(
+    'fit-basis', *task_flags, '--out', basis, '--parameter_paths', '!bias',
+    '--projection_dim', 5, '--num_iterations', 'auto', '--num_trace_probes', 2,
+  )  # fmt: skip
+  assert '5 of 6 parameters in 1 arrays' in made.stdout
+  assert 'GO: every pair is an eigenpair' in made.stdout
+  place = ['--basis', basis]
+  influence('project', *task_flags, *place, '--index', index)
+  query = ['--index', index, '--query_split', 'test']
+  assert 'proponent' in influence('topk', *task_flags, *query).stdout
+  told = influence('doctor', *task_flags, *place).stdout
+  assert 'weights' in told
+  assert 'bias ' not in told
+
+
+def test_gauss_newton_without_a_split_loss(influence, task_flags, tmp_path):
+  found = influence(
+    'fit-basis', *fault(task_flags, 'no_split_loss'), '--out', tmp_path / 'b',
+    '--curvature', 'gauss_newton',
+  )  # fmt: skip
+  assert 'give the task a split_loss' in found.error_line
+
+
+def test_unreliable_pairs_are_no_go(influence, task_flags, tmp_path):
+  told = influence(
+    'fit-basis', *task_flags, '--out', tmp_path / 'b', '--projection_dim', 2,
+    '--num_iterations', 2,
+  ).stdout  # fmt: skip
+  assert 'NO-GO: ' in told
+  assert 'use more iterations or fewer pairs' in told
+
+
 def test_damaged_basis_is_found(influence, task_flags, basis, tmp_path):
   copy = tmp_path / 'b'
   shutil.copytree(basis, copy)
