@@ -65,10 +65,10 @@ def _trace(report: basis_lib.BasisReport) -> str:
   trace = report.trace
   if trace is None:
     return 'not estimated (--num_trace_probes)'
-  return (
-    f'{trace.trace:.4g} ± {trace.standard_error:.1g}; the basis captures '
-    f'{trace.captured:.1%}'
-  )
+  estimate = f'{trace.trace:.4g} ± {trace.standard_error:.1g}'
+  if not 0 <= trace.captured <= 1:
+    return f'{estimate}; no part of it, negative eigenvalues cancel others'
+  return f'{estimate}; the basis captures {trace.captured:.1%}'
 
 
 def _agreement(agreement: basis_trust.SubspaceAgreement | None) -> str:
