@@ -99,7 +99,7 @@ def test_basis_of_two_processes_is_that_of_one(workdir, tmp_path, placement):
 
 @pytest.mark.slow
 def test_killed_processes_continue_together(workdir, tmp_path):
-  options = ['--num_iterations', 900, '--max_vectors', 6]
+  options = ['--num_iterations', 300, '--max_vectors', 6]
   path = tmp_path / 'killed'
   processes = start(flags_for(workdir, path, *options))
   directory = path / 'krylov/first'
