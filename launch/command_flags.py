@@ -117,12 +117,7 @@ def _add_projection(parser: argparse.ArgumentParser) -> None:
     type=int,
     help='examples of a device call (default: as many as are useful and fit)',
   )
-  parser.add_argument(
-    '--memory_budget',
-    type=common_flags.num_bytes,
-    metavar='SIZE',
-    help='memory to use on each device, e.g. 12G (default: most of it)',
-  )
+  common_flags.add_memory_budget(parser)
   parser.add_argument(
     '--basis_dtype',
     choices=get_args(gradient_projection.BasisDtype),

@@ -30,7 +30,16 @@ def add_task(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def num_bytes(text: str) -> int:
+def add_memory_budget(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--memory_budget',
+    type=_num_bytes,
+    metavar='SIZE',
+    help='memory to use on each device, e.g. 12G (default: most of it)',
+  )
+
+
+def _num_bytes(text: str) -> int:
   """A number of bytes from '500M', '12G' or plain digits."""
   units = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
   number = text.upper().removesuffix('B').removesuffix('I')

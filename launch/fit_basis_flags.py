@@ -92,12 +92,7 @@ def _add_krylov(parser: argparse.ArgumentParser) -> None:
     type=int,
     help='examples at a time on each device (default: as many as fit)',
   )
-  parser.add_argument(
-    '--memory_budget',
-    type=common_flags.num_bytes,
-    metavar='SIZE',
-    help='memory to use on each device, e.g. 12G (default: most of it)',
-  )
+  common_flags.add_memory_budget(parser)
   parser.add_argument(
     '--multi_process',
     action='store_true',

@@ -61,9 +61,27 @@ def check_equal(
   Raises:
     StaleFingerprintError: Names the first field that differs.
   """
+  if difference := first_difference(found, expected):
+    field, other, value = difference
+    raise StaleFingerprintError(
+      f'{what} was made with other {field.replace("_", " ")} '
+      f'({other}, expected {value}); {next_step}'
+    )
+
+
+def first_difference(
+  found: Mapping[str, Any], expected: Mapping[str, Any]
+) -> tuple[str, Any, Any] | None:
+  """The first of `expected`'s fields that `found` does not have the same.
+
+  Values are compared as JSON, in which a tuple comes back as a list.
+
+  Returns:
+    (field, found value, expected value), or None.
+  """
   for field, value in expected.items():
-    if found.get(field) != value:
-      raise StaleFingerprintError(
-        f'{what} was made with other {field.replace("_", " ")} '
-        f'({found.get(field)}, expected {value}); {next_step}'
-      )
+    if json.dumps(found.get(field), sort_keys=True) != json.dumps(
+      value, sort_keys=True
+    ):
+      return field, found.get(field), value
+  return None

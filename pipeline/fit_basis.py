@@ -20,6 +20,7 @@ from influence_core import (
 from influence_core import basis as basis_lib
 from pipeline import (
   curvature_sample,
+  fingerprints,
   krylov_files,
   krylov_job,
   loaded_task,
@@ -44,12 +45,14 @@ def find_fitted(
     return None
   record = stored_basis.load_record(path)
   stored_basis.check_belongs(record, loaded.fingerprints)
-  for name, value in full_config(config, loaded).items():
-    if record.config.get(name) != value:
-      raise errors.InputError(
-        f'the basis at {path} has {name} {record.config.get(name)}, not '
-        f'{value}; choose another --out'
-      )
+  if difference := fingerprints.first_difference(
+    record.config, full_config(config, loaded)
+  ):
+    name, other, value = difference
+    raise errors.InputError(
+      f'the basis at {path} has {name} {other}, not {value}; choose another '
+      '--out'
+    )
   return record
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from influence_core import arnoldi, errors, krylov_vectors
-from pipeline import storage
+from pipeline import fingerprints, storage
 
 # Bytes read from a file at a time.
 _BLOCK_BYTES = 1 << 20
@@ -176,14 +176,14 @@ class KrylovFiles:
     path = storage.join(self.directory, 'config.json')
     if storage.create_exclusive(path, storage.encode_json(dict(config))):
       return
-    found = storage.read_json(path)
-    for name, value in config.items():
-      if found.get(name) != value:
-        raise errors.InputError(
-          f'{self.directory} holds an unfinished iteration with {name} '
-          f'{found.get(name)}, not {value}; finish it with the same options, '
-          'or delete the directory'
-        )
+    if difference := fingerprints.first_difference(
+      storage.read_json(path), config
+    ):
+      name, found, value = difference
+      raise errors.InputError(
+        f'{self.directory} holds an unfinished iteration with {name} {found}, '
+        f'not {value}; finish it with the same options, or delete the directory'
+      )
 
   def remove(self) -> None:
     """Deletes the iteration."""

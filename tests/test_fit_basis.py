@@ -195,7 +195,10 @@ def test_selection_is_part_of_the_basis(workdir, tmp_path):
     'tests.linear_task:make_task', {'workdir': str(workdir)}
   ).selecting(['!bias'])
   loaded = loaded_task.LoadedTask.load(reference)
+  with pytest.raises(KilledError):
+    fit(loaded, tmp_path, progress=kill_after(2))
   record, _ = fit(loaded, tmp_path)
+  assert fit_basis.find_fitted(str(tmp_path), config(), loaded) is not None
   assert list(stored_basis.load(record).eigenvectors) == ['weights']
   assert record.config['parameter_paths'] == ('!bias',)
 
