@@ -90,7 +90,7 @@ def start(
   Raises:
     errors.InputError: It is zero or not finite.
   """
-  _, _, norm = vectors.orthogonalise(initial_vector)
+  _, _, norm = vectors.orthogonalise(initial_vector, np.zeros(0))
   if not (np.isfinite(norm) and norm > 0):
     raise errors.InputError(
       f'the initial vector has norm {norm}, expected a positive finite one'
@@ -114,7 +114,8 @@ def iterate(
 
   Each new vector is orthogonalised twice against all before it (classical
   Gram-Schmidt, CGS2): in float32 a single pass lets the basis collapse and
-  invents eigenvalues.
+  invents eigenvalues. The first time, the coefficients are those that the
+  symmetry of H gives, but for the last, so that it reads few vectors.
 
   Args:
     operator: symmetric linear map of slices, see `krylov_vectors`.
@@ -138,7 +139,10 @@ def iterate(
     if restart_policy and state.num_steps == restart_policy.max_steps:
       state = _restart(vectors, state, restart_policy.choose(state.hessenberg))
     product = operator(vectors.vector(state.num_steps))
-    residual, overlaps, length = vectors.orthogonalise(product)
+    # <q_i, H q_m> = <H q_i, q_m>, which is row m of what is known.
+    residual, overlaps, length = vectors.orthogonalise(
+      product, state.hessenberg[-1]
+    )
     del product
     norm = float(np.sqrt(np.sum(overlaps**2) + length**2))
     if not np.isfinite(norm):

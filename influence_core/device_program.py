@@ -70,6 +70,14 @@ def compiled(lowered: Any, micro_batch: int) -> Program:
   return Program(micro_batch, executable, stats.temp_size_in_bytes)
 
 
+def num_bytes(shapes: Any) -> int:
+  """Size of all arrays of a tree of shapes."""
+  return sum(
+    math.prod(leaf.shape) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(shapes)
+  )
+
+
 def with_lead(tree: Any, *lead: int) -> Any:
   """Shapes of a tree with its first axis exchanged for `lead`."""
   return jax.tree.map(

@@ -11,7 +11,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import multi_device
+from influence_core import gram_schmidt, multi_device
 
 # Coefficients are orthogonal to rounding only where products are not shortened.
 _PRECISION = lax.Precision.HIGHEST
@@ -68,11 +68,22 @@ class DeviceVectors:
     return _on_host(_overlaps(self._blocks, vector))[: self._count]
 
   def orthogonalise(
-    self, vector: jax.Array
+    self, vector: jax.Array, expected: np.ndarray
   ) -> tuple[jax.Array, np.ndarray, float]:
-    residual, first, second, length = _orthogonalise(self._blocks, vector)
-    coefficients = _on_host(first) + _on_host(second)
-    return residual, coefficients[: self._count], float(_on_host(length))
+    known = expected
+    if len(self):
+      last = _overlap_with_one(self._blocks, vector, _everywhere(len(self) - 1))
+      known = np.append(expected, _on_host(last))
+    return gram_schmidt.orthogonalise(self._take_out, vector, known)
+
+  def _take_out(
+    self, vector: jax.Array, known: np.ndarray
+  ) -> gram_schmidt.Pass:
+    filled = _everywhere(self._filled(known[None])[0])
+    residual, missed, *squared = _take_out(self._blocks, vector, filled)
+    before, after = (float(_on_host(value)) for value in squared)
+    missed = _on_host(missed)[: self._count]
+    return gram_schmidt.Pass(residual, missed, before, after)
 
   def combine(
     self, coefficients: np.ndarray, start: int, stop: int
@@ -160,27 +171,35 @@ def _overlaps_on_device(blocks, vector):
   return _sum_over_devices(lax.scan(add_block, zero, pairs)[0])
 
 
-def _orthogonalise_on_device(blocks, vector):
-  first = _overlaps_on_device(blocks, vector)
+def _overlap_with_one_on_device(blocks, vector, number):
+  rows = lax.dynamic_index_in_dim(blocks, number, 1, keepdims=False)
+  parts = rows.astype(jnp.float32) * _in_blocks(vector, blocks)
+  return _sum_over_devices(jnp.sum(jnp.sum(parts, axis=1)))
 
-  def first_pass(total, pair):
+
+def _take_out_on_device(blocks, vector, known):
+  """A pass of `gram_schmidt`: residual, missed, before, after."""
+
+  def known_part(totals, pair):
     block, part = pair
     block = block.astype(jnp.float32)
-    part = part - _matmul(first, block)
-    return total + _inner_products(block, part), part
+    part = part - _matmul(known, block)
+    missed, before = totals
+    missed += _inner_products(block, part)
+    return (missed, before + jnp.sum(part * part)), part
 
-  pairs = (blocks, _in_blocks(vector, blocks))
-  second, parts = lax.scan(first_pass, jnp.zeros(blocks.shape[1]), pairs)
-  second = _sum_over_devices(second)
-
-  def second_pass(total, pair):
+  def missed_part(after, pair):
     block, part = pair
-    part = part - _matmul(second, block.astype(jnp.float32))
-    return total + jnp.sum(part * part), part
+    part = part - _matmul(missed, block.astype(jnp.float32))
+    return after + jnp.sum(part * part), part
 
-  squared, parts = lax.scan(second_pass, jnp.zeros(()), (blocks, parts))
+  zeros = (jnp.zeros(blocks.shape[1]), jnp.zeros(()))
+  pairs = (blocks, _in_blocks(vector, blocks))
+  totals, parts = lax.scan(known_part, zeros, pairs)
+  missed, before = _sum_over_devices(totals)
+  after, parts = lax.scan(missed_part, jnp.zeros(()), (blocks, parts))
   residual = parts.reshape(-1)[: len(vector)]
-  return residual, first, second, jnp.sqrt(_sum_over_devices(squared))
+  return residual, missed, before, _sum_over_devices(after)
 
 
 def _combine_block_on_device(blocks, coefficients, number):
@@ -221,7 +240,8 @@ def _vector_function(slice_size: int):
 
 _append = multi_device.parallel_map(_append_on_device, donate_argnums=(0,))
 _overlaps = multi_device.parallel_map(_overlaps_on_device)
-_orthogonalise = multi_device.parallel_map(_orthogonalise_on_device)
+_overlap_with_one = multi_device.parallel_map(_overlap_with_one_on_device)
+_take_out = multi_device.parallel_map(_take_out_on_device)
 _combine_block = multi_device.parallel_map(_combine_block_on_device)
 _restart = multi_device.parallel_map(_restart_on_device, donate_argnums=(0,))
 _gram = multi_device.parallel_map(_gram_on_device)

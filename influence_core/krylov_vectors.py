@@ -18,10 +18,10 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from influence_core import host_products, multi_device, types
+from influence_core import gram_schmidt, host_products, multi_device, types
 
 # Columns of a block: with 50 vectors its float32 values fit in a CPU's cache,
-# so that the second overlap costs no second reading.
+# so that overlaps cost no second reading.
 _MEMORY_BLOCK_COLUMNS = 1 << 14
 
 DTYPES = {
@@ -62,8 +62,18 @@ class KrylovVectors(Protocol):
     """[num_vectors] float64 inner products with all stored vectors."""
     ...
 
-  def orthogonalise(self, vector: jax.Array) -> tuple[Any, np.ndarray, float]:
-    """Takes out the stored vectors by classical Gram-Schmidt, twice.
+  def orthogonalise(
+    self, vector: jax.Array, expected: np.ndarray
+  ) -> tuple[Any, np.ndarray, float]:
+    """Takes out the stored vectors by classical Gram-Schmidt, at least twice.
+
+    The first time with coefficients that are known beforehand, so that all
+    vectors are read twice in all; if they turn out to be wrong, once more.
+
+    Args:
+      vector: slices.
+      expected: [num_vectors - 1] float64 inner products with all stored vectors
+        but the last, as far as they are known; empty while none is stored.
 
     Returns:
       The residual, to be given to `append`; the [num_vectors] float64
@@ -205,29 +215,50 @@ class HostVectors:
     return multi_device.sum_over_processes(total)
 
   def orthogonalise(
-    self, vector: types.Array
+    self, vector: types.Array, expected: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray, float]:
-    product = _flat(vector)
-    first = self._overlaps(product)
-    second = np.zeros(len(self.rows))
-    residual = np.empty_like(product)
-    for columns in self._column_slices():
+    flat = _flat(vector)
+    known = expected
+    if len(self):
+      known = np.append(expected, self._overlap_with_last(flat))
+    residual = np.empty_like(flat)
+
+    def take_out(vector, known):
+      return self._take_out(vector, known, residual)
+
+    return gram_schmidt.orthogonalise(take_out, flat, known)
+
+  def _overlap_with_last(self, flat: np.ndarray) -> float:
+    row = self.rows.row(len(self) - 1)
+    total = sum(
+      float(row[columns].astype(np.float32, copy=False) @ flat[columns])
+      for columns in self._column_slices()
+    )
+    return float(multi_device.sum_over_processes(np.array(total)))
+
+  def _take_out(
+    self, vector: np.ndarray, known: np.ndarray, residual: np.ndarray
+  ) -> gram_schmidt.Pass:
+    used = np.flatnonzero(known)
+    taken = known[used].astype(np.float32)
+    missed, before = np.zeros(len(self)), 0.0
+    all_columns = list(self._column_slices())
+    for columns in all_columns:
       block = self.rows.block(columns.start, columns.stop)
-      taken = host_products.matmul(first.astype(np.float32), block)
-      part = product[columns] - taken
+      part = vector[columns] - host_products.matmul(taken, block[used])
       residual[columns] = part
-      second += host_products.matmul(block, part)
-    second = multi_device.sum_over_processes(second)
-    squared_length = 0.0
-    for columns in self._column_slices():
+      missed += host_products.matmul(block, part)
+      before += float(part @ part)
+    missed = multi_device.sum_over_processes(missed)
+    taken, after = missed.astype(np.float32), 0.0
+    # Backwards, since what was read last may still be in a cache.
+    for columns in reversed(all_columns):
       block = self.rows.block(columns.start, columns.stop)
       part = residual[columns]
-      part -= host_products.matmul(second.astype(np.float32), block)
-      squared_length += float(part @ part)
-    squared_length = float(
-      multi_device.sum_over_processes(np.array(squared_length))
-    )
-    return residual, first + second, float(np.sqrt(squared_length))
+      part -= host_products.matmul(taken, block)
+      after += float(part @ part)
+    before, after = multi_device.sum_over_processes(np.array([before, after]))
+    return gram_schmidt.Pass(residual, missed, float(before), float(after))
 
   def combine(
     self, coefficients: np.ndarray, start: int, stop: int

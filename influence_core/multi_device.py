@@ -6,7 +6,7 @@ dimension. A batch is always padded to one fixed size, so that a run compiles
 each function once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,8 +57,7 @@ def as_local(tree: Any) -> Any:
 
 
 def _local_sharding() -> jax.NamedSharding:
-  mesh = jax.sharding.Mesh(jax.local_devices(), (DEVICE_AXIS,))
-  return jax.NamedSharding(mesh, jax.sharding.PartitionSpec(DEVICE_AXIS))
+  return cut(0, jax.local_devices())
 
 
 def parallel_map(function: Callable, *, donate_argnums: tuple = ()) -> Any:
@@ -89,6 +88,7 @@ def local_map(function: Callable, *, donate_argnums: tuple = ()) -> Any:
     mesh=sharding.mesh,
     in_specs=sharding.spec,
     out_specs=sharding.spec,
+    check_vma=False,  # Which asks constants to be marked as differing too.
   )
   return jax.jit(
     mapped,
@@ -96,6 +96,49 @@ def local_map(function: Callable, *, donate_argnums: tuple = ()) -> Any:
     out_shardings=sharding,
     donate_argnums=donate_argnums,
   )
+
+
+def cut(
+  axis: int | None, devices: Sequence[jax.Device] | None = None
+) -> jax.NamedSharding:
+  """Cuts an array evenly along an axis.
+
+  Args:
+    axis: the axis; None for a copy on every device.
+    devices: to cut it over; None for those of all processes.
+  """
+  mesh = jax.sharding.Mesh(devices or jax.devices(), (DEVICE_AXIS,))
+  names = () if axis is None else (*[None] * axis, DEVICE_AXIS)
+  return jax.NamedSharding(mesh, jax.sharding.PartitionSpec(*names))
+
+
+def from_host(array: types.Array, sharding: jax.NamedSharding) -> jax.Array:
+  """An array that every process has, of which devices get their parts."""
+  array = np.asarray(array)
+  return jax.make_array_from_callback(
+    array.shape, sharding, lambda index: array[index]
+  )
+
+
+def as_global(local: jax.Array) -> jax.Array:
+  """Local slices [local devices, ...] as those of all, [devices, ...].
+
+  The same buffers, nothing is copied: the inverse of `as_local`.
+  """
+  shards = [shard.data for shard in local.addressable_shards]
+  return jax.make_array_from_single_device_arrays(
+    (jax.device_count(), *local.shape[1:]), cut(0), shards
+  )
+
+
+def global_examples(batch: 'DeviceBatch') -> 'DeviceBatch':
+  """Batches of all processes as one, [examples, ...], cut over all devices."""
+
+  def joined(leaf):
+    flat = leaf.reshape(-1, *leaf.shape[2:])
+    return jax.make_array_from_process_local_data(cut(0), flat)
+
+  return jax.tree.map(joined, batch)
 
 
 def sum_over_processes(array: np.ndarray) -> np.ndarray:
@@ -118,6 +161,11 @@ def smallest_over_processes(number: int) -> int:
   if jax.process_count() == 1:
     return number
   return int(np.min(multihost_utils.process_allgather(np.array(number))))
+
+
+def largest_over_processes(number: int) -> int:
+  """The largest of the numbers that the processes have."""
+  return -smallest_over_processes(-number)
 
 
 def first_device() -> int:

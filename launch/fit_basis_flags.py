@@ -3,7 +3,11 @@
 import argparse
 from typing import get_args
 
-from influence_core import curvature_products, krylov_vectors
+from influence_core import (
+  curvature_operator,
+  curvature_products,
+  krylov_vectors,
+)
 from launch import common_flags
 from pipeline import fit_basis_config
 
@@ -93,6 +97,15 @@ def _add_krylov(parser: argparse.ArgumentParser) -> None:
     help='examples at a time on each device (default: as many as fit)',
   )
   common_flags.add_memory_budget(parser)
+  parser.add_argument(
+    '--parameter_placement',
+    choices=get_args(curvature_operator.ParameterPlacement),
+    default='replicated',
+    help=(
+      'parameters on every device, or a part of each on every device, for '
+      'models that do not fit one (default: %(default)s)'
+    ),
+  )
   parser.add_argument(
     '--multi_process',
     action='store_true',

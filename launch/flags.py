@@ -121,6 +121,7 @@ def _gather_fit_basis(values: dict[str, Any]) -> None:
     microbatch_size=values.pop('microbatch_size'),
     memory_budget_bytes=values.pop('memory_budget'),
     placement=values.pop('krylov_placement'),
+    parameter_placement=values.pop('parameter_placement'),
     work_dir=values.pop('work_dir'),
   )
   names = [

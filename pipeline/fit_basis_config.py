@@ -3,7 +3,12 @@
 import dataclasses
 from typing import Literal
 
-from influence_core import basis_trust, curvature_products, errors
+from influence_core import (
+  basis_trust,
+  curvature_operator,
+  curvature_products,
+  errors,
+)
 
 KrylovPlacement = Literal['auto', 'device', 'host', 'disk']
 VectorDtype = Literal['float32', 'bfloat16']
@@ -25,7 +30,7 @@ class FitBasisConfig:
     max_vectors: Krylov vectors kept at a time, by thick restarts; None for all,
       or with num_iterations None for a few times projection_dim.
     sample_size: examples the curvature is averaged over, drawn at random.
-    curvature: see `curvature_products.CurvatureOptions`.
+    curvature: see `curvature_operator.CurvatureOptions`.
     keep_negative: also keep pairs with negative eigenvalues.
     krylov_dtype: that Krylov vectors are kept in.
     basis_dtype: that eigenvectors are stored in.
@@ -99,6 +104,8 @@ class Resources:
       the largest useful one that fits.
     memory_budget_bytes: memory to use on each device; None for most of it.
     placement: where Krylov vectors are kept.
+    parameter_placement: 'replicated' on every device, or 'sharded' over all of
+      them, for models that do not fit one.
     work_dir: where they are made durable; None for a directory in that of the
       basis. On a local disk for placement 'disk'.
   """
@@ -106,6 +113,7 @@ class Resources:
   microbatch_size: int | None = None
   memory_budget_bytes: int | None = None
   placement: KrylovPlacement = 'auto'
+  parameter_placement: curvature_operator.ParameterPlacement = 'replicated'
   work_dir: str | None = None
 
   def __post_init__(self):

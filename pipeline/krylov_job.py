@@ -14,12 +14,14 @@ import numpy as np
 
 from influence_core import (
   arnoldi,
+  curvature_operator,
   curvature_products,
   device_memory,
   device_vectors,
   errors,
   krylov_vectors,
   multi_device,
+  parameter_selection,
   types,
 )
 from pipeline import krylov_files, loaded_task, storage
@@ -60,7 +62,7 @@ class KrylovRun:
     files: the durable copy.
   """
 
-  operator: curvature_products.CurvatureOperator | None
+  operator: curvature_operator.CurvatureOperator | None
   vectors: krylov_vectors.KrylovVectors
   state: arnoldi.ArnoldiState
   files: krylov_files.KrylovFiles
@@ -91,17 +93,19 @@ def run_iteration(
     errors.InputError: Memory or disk do not suffice, or another iteration is
       kept in `directory`.
   """
-  operator = curvature_products.CurvatureOperator(
+  operator = curvature_operator.CurvatureOperator(
     loaded.task.per_example_loss,
     loaded.params,
     sample=sample,
     parameter_paths=loaded.task.parameter_paths,
     split_loss=loaded.task.split_loss,
-    options=curvature_products.CurvatureOptions(
+    options=curvature_operator.CurvatureOptions(
       curvature=iteration.curvature,
       l2_weight=loaded.task.l2_weight,
       microbatch_size=resources.microbatch_size,
       memory_budget_bytes=resources.memory_budget_bytes,
+      reserved_bytes=_reserved_bytes(loaded, iteration, resources),
+      parameter_placement=resources.parameter_placement,
     ),
   )
   columns = operator.slice_size * jax.local_device_count()
@@ -115,7 +119,9 @@ def run_iteration(
   _check_disk(files, iteration, num_bytes)
   announce(
     f'{iteration.curvature} products, {operator.mode}, by '
-    f'{operator.microbatch_size} examples; up to {iteration.max_vectors} '
+    f'{operator.microbatch_size} examples, intermediate values kept for '
+    f'{operator.num_kept} of {operator.num_microbatches} calls; parameters '
+    f'{resources.parameter_placement}; up to {iteration.max_vectors} '
     f'Krylov vectors of {operator.num_parameters:,} {iteration.dtype.name}, '
     f'{num_bytes / 1e9:.2f} GB, on {placement}; as much disk at {directory}'
   )
@@ -188,6 +194,20 @@ def _make_vectors(placement, iteration, operator, columns):
   )
 
 
+def _reserved_bytes(
+  loaded: loaded_task.LoadedTask, iteration: Iteration, resources: Resources
+) -> int:
+  """Memory of each device that vectors will take if they fit."""
+  is_cpu = jax.default_backend() == 'cpu'
+  if resources.placement == 'disk' or (
+    resources.placement == 'host' and not is_cpu
+  ):
+    return 0
+  size = parameter_selection.num_parameters(loaded.selected)
+  slice_size = -(-size // jax.device_count())
+  return iteration.max_vectors * slice_size * iteration.dtype.itemsize
+
+
 def _placement(
   operator,
   num_bytes: int,
@@ -196,8 +216,7 @@ def _placement(
 ) -> str:
   """The first place that `num_bytes` of this process's vectors fit."""
   devices = jax.local_device_count()
-  budget = resources.memory_budget_bytes or device_memory.default_budget_bytes()
-  left = budget - operator.resident_bytes - operator.temporary_bytes
+  left = operator.unused_bytes
   is_cpu = jax.default_backend() == 'cpu'
   fits_devices = num_bytes <= left * devices
   host = left * devices if is_cpu else device_memory.host_budget_bytes()

@@ -13,7 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import errors, parameter_selection, types
+from influence_core import (
+  errors,
+  parameter_layout,
+  parameter_selection,
+  types,
+)
 from pipeline import corpus as corpus_lib
 from pipeline import fingerprints
 from pipeline import task as task_lib
@@ -136,8 +141,9 @@ class LoadedTask:
         not finite.
     """
     name, features = self.task.name, self._checked_batch.features
+    params = parameter_layout.fitting(self.params)
     try:
-      losses = self.task.per_example_loss(self.params, features)
+      losses = self.task.per_example_loss(params, features)
     except Exception as error:  # The user's model may raise anything.
       raise errors.InputError(
         f'task {name}: per_example_loss failed on a few examples '

@@ -160,6 +160,51 @@ def test_vectors_with_heavy_head_stay_orthogonal(store):
   assert krylov_vectors.orthogonality_error(vectors) < 5e-6
 
 
+def test_vectors_are_read_twice_a_step():
+  vectors = make_vectors('memory', 13, 200)  # Blocks of 64: four of them.
+  matrix = symmetric_matrix(np.linspace(0, 5, 200))
+  reads = []
+  read = vectors.rows.block
+  vectors.rows.block = lambda *columns: reads.append(columns) or read(*columns)
+  arnoldi.iterate(
+    lambda v: (jnp.asarray(matrix, jnp.float32) @ v[0])[None],
+    vectors,
+    arnoldi.start(vectors, as_slices(np.ones(200))),
+    num_parameters=200,
+    is_done=is_done(12),
+  )
+  assert len(reads) == 4 * 2 * (12 + 1)  # And the norm of the first vector.
+
+
+@pytest.mark.parametrize('store', STORES)
+@pytest.mark.parametrize('kind', ['none', 'right', 'wrong'])
+def test_orthogonal_whatever_coefficients_are_expected(store, kind):
+  generator = np.random.default_rng(0)
+  vectors = make_vectors(store, 21, 300)
+  vectors.append(as_slices(np.eye(300)[0]), 1.0)
+  for row in np.linalg.qr(generator.normal(size=(300, 20)))[0].T:
+    residual, _, length = vectors.orthogonalise(
+      as_slices(row), np.zeros(len(vectors) - 1)
+    )
+    vectors.append(residual, length)
+  stored = dense(vectors)
+  # Nearly all of it is in their space: a single pass would leave 1e-4.
+  within = stored.T @ generator.normal(size=21)
+  outside = generator.normal(size=300)
+  outside -= stored.T @ (stored @ outside)
+  vector = within + 1e-3 * outside / np.linalg.norm(outside)
+  exact = stored.astype(np.float64) @ vector
+  expected = {'none': 0, 'right': 1, 'wrong': -10}[kind] * exact[:-1]
+  residual, coefficients, length = vectors.orthogonalise(
+    as_slices(vector), expected
+  )
+  # float32 rounding of a vector of length 4, ten times more where it is wrong.
+  np.testing.assert_allclose(coefficients, exact, atol=2e-5)
+  np.testing.assert_allclose(length, 1e-3, rtol=2e-2)
+  unit = np.asarray(residual).reshape(-1) / length
+  assert abs(stored @ unit).max() < 1e-6
+
+
 @pytest.mark.parametrize('store', STORES)
 def test_thick_restart_converges_with_bounded_vectors(store):
   spectrum = np.concatenate([0.9 ** np.arange(40) * 10, np.zeros(160)])

@@ -1,4 +1,8 @@
 import functools
+import json
+import os
+import subprocess
+import sys
 
 import jax
 from jax import flatten_util
@@ -9,12 +13,14 @@ import pytest
 from influence_core import (
   arnoldi,
   basis_trust,
+  curvature_operator,
   curvature_products,
   errors,
   krylov_vectors,
   parameter_selection,
 )
 from influence_core import basis as basis_lib
+from tests.conftest import ROOT
 
 GENERATOR = np.random.default_rng(0)
 SAMPLE = {
@@ -91,13 +97,13 @@ def explicit(curvature='hessian', paths=('.*',), l2_weight=0.0):
 
 
 def make_operator(loss=per_example_loss, paths=('.*',), split=SPLIT, **options):
-  return curvature_products.CurvatureOperator(
+  return curvature_operator.CurvatureOperator(
     loss,
     PARAMS,
     sample=SAMPLE,
     parameter_paths=paths,
     split_loss=split,
-    options=curvature_products.CurvatureOptions(**options),
+    options=curvature_operator.CurvatureOptions(**options),
   )
 
 
@@ -167,7 +173,70 @@ def test_microbatch_follows_from_the_memory_budget():
   assert limited.microbatch_size < 23
   np.testing.assert_allclose(as_matrix(whole), as_matrix(limited), atol=1e-5)
   with pytest.raises(errors.InputError, match='one example needs'):
+    make_operator(memory_budget_bytes=whole.resident_bytes + 4 * SIZE)
+  with pytest.raises(errors.InputError, match='parameters and vectors take'):
     make_operator(memory_budget_bytes=whole.resident_bytes + 1)
+
+
+@pytest.mark.parametrize('activation', [jnp.tanh, custom_tanh])
+@pytest.mark.parametrize(
+  'curvature', ['hessian', 'gauss_newton', 'empirical_fisher']
+)
+def test_kept_intermediate_values_change_nothing(curvature, activation):
+  make = functools.partial(
+    make_operator,
+    functools.partial(per_example_loss, activation=activation),
+    split=curvature_products.SplitLoss(
+      functools.partial(outputs, activation=activation), output_loss
+    ),
+    curvature=curvature,
+    microbatch_size=5,
+    l2_weight=0.1,
+  )
+  everything = make()
+  assert everything.num_kept == everything.num_microbatches == 5
+  nothing = make(reserved_bytes=everything.unused_bytes + everything.kept_bytes)
+  assert nothing.num_kept == nothing.kept_bytes == 0
+  used = everything.resident_bytes + everything.temporary_bytes
+  some = make(memory_budget_bytes=used + everything.kept_bytes // 2)
+  assert some.num_kept == 2
+  assert 0 <= some.unused_bytes < everything.kept_bytes / 5
+  found = as_matrix(everything)
+  expected = explicit(curvature, l2_weight=0.1)
+  atol = 1e-5 * abs(expected).max()
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
+  for operator in (nothing, some):
+    # The same operations, fused in another way.
+    np.testing.assert_allclose(as_matrix(operator), found, atol=atol)
+
+
+def test_reserved_memory_that_cannot_be_had_is_not_waited_for():
+  operator = make_operator(reserved_bytes=1 << 60)
+  assert operator.num_kept == operator.num_microbatches
+
+
+@pytest.mark.parametrize('num_devices', [2, 3])
+def test_sharded_parameters_on_several_devices(num_devices):
+  done = subprocess.run(
+    [sys.executable, '-m', 'tests.curvature_on_devices'],
+    cwd=ROOT,
+    env={
+      **os.environ,
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}',
+    },
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  measured = json.loads(done.stdout)
+  for values in measured.values():
+    assert values['num_devices'] == num_devices
+    assert values['error'] < 1e-5  # float32 sums in another order.
+  # Parameters, vector and product: three times 18 entries of 4 bytes.
+  assert measured['replicated']['resident_bytes'] == 3 * 72
+  assert measured['sharded']['resident_bytes'] == 3 * 72 // num_devices
 
 
 def test_random_vectors_do_not_depend_on_slices():

@@ -11,7 +11,7 @@ from sklearn import datasets
 
 from influence_core import (
   arnoldi,
-  curvature_products,
+  curvature_operator,
   gradient_projection,
   influence_scores,
   krylov_vectors,
@@ -80,11 +80,11 @@ def fixture_trained():
 @pytest.fixture(name='fitted', scope='module')
 def fixture_fitted(trained):
   params, train, _, hessian = trained
-  operator = curvature_products.CurvatureOperator(
+  operator = curvature_operator.CurvatureOperator(
     per_example_loss,
     params,
     sample=train,
-    options=curvature_products.CurvatureOptions(l2_weight=L2_WEIGHT),
+    options=curvature_operator.CurvatureOptions(l2_weight=L2_WEIGHT),
   )
   vectors = krylov_vectors.HostVectors(
     krylov_vectors.MemoryRows(

@@ -76,9 +76,22 @@ def load(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('placement', ['host', 'device', 'disk'])
-def test_basis_of_two_processes_is_that_of_one(workdir, tmp_path, placement):
-  options = ['--num_iterations', 5, '--krylov_placement', placement]
+@pytest.mark.parametrize(
+  ('placement', 'parameters'),
+  [
+    ('host', 'replicated'),
+    ('device', 'replicated'),
+    ('disk', 'replicated'),
+    ('device', 'sharded'),
+  ],
+)
+def test_basis_of_two_processes_is_that_of_one(
+  workdir, tmp_path, placement, parameters
+):
+  options = [
+    '--num_iterations', 5, '--krylov_placement', placement,
+    '--parameter_placement', parameters, '--num_trace_probes', 2,
+  ]  # fmt: skip
   outputs = finish(start(flags_for(workdir, tmp_path / 'two', *options)))
   assert 'pair' in outputs[0][0]
   assert 'pair' not in outputs[1][0]  # The first process speaks for all.

@@ -5,15 +5,18 @@
 For each model the same number of Arnoldi steps on the same sample, from the
 same first vector, each way in a process of its own:
 
-  paper    as published: a Python loop over a list of pytrees on the host, one
-           Gram-Schmidt pass, eigenvectors by a loop over pairs and vectors
-  ours     curvature_products, arnoldi and krylov_vectors of this project
+  paper    as published (the jax-influence code, sizes of its MNIST notebook): a
+           product of one batch by pmap, vectors as pytrees on the host, a
+           Python loop over them for one Gram-Schmidt pass, eigenvectors by a
+           loop over pairs and vectors. Its accumulation of microbatches by
+           fori_loop is left out, since XLA on CPU runs convolutions in a loop
+           about ten times slower; --paper_microbatch_size adds them up outside.
+  ours     curvature_operator, arnoldi and krylov_vectors of this project, with
+           freed host memory kept, as `influence` does
 
-Both use products of the same form (forward over reverse); ours keeps freed host
-memory, as `influence` does. Printed are seconds
-of the whole job, of orthogonalisation alone, max |QQ^T - I|, and the worst
-residual |Hv - lambda v| / |lambda| of the leading pairs, measured with further
-products, not as each method states it.
+Printed are seconds of the whole job and of orthogonalisation alone,
+max |QQ^T - I|, and the worst residual |Hv - lambda v| / |lambda| of the leading
+pairs, measured with further products, not as each method states it.
 """
 
 import argparse
@@ -22,6 +25,7 @@ import json
 import time
 from typing import Any
 
+from flax import jax_utils
 import jax
 from jax import flatten_util
 import jax.numpy as jnp
@@ -29,9 +33,10 @@ import numpy as np
 
 from influence_core import (
   arnoldi,
-  curvature_products,
+  curvature_operator,
   host_allocator,
   krylov_vectors,
+  multi_device,
   parameter_selection,
   ritz,
 )
@@ -42,7 +47,6 @@ MODELS: dict[str, Callable[..., projection_models.ProjectionCase]] = {
   'convolutional': projection_models.convolutional,
   'language_model': projection_models.language_model,
 }
-_MICROBATCH = 128
 
 
 def main() -> None:
@@ -52,7 +56,8 @@ def main() -> None:
   parser.add_argument('--models', nargs='+', default=list(MODELS))
   parser.add_argument('--num_steps', type=int, default=200)
   parser.add_argument('--num_examples', type=int, default=512)
-  parser.add_argument('--projection_dim', type=int, default=50)
+  parser.add_argument('--projection_dim', type=int, default=100)
+  parser.add_argument('--paper_microbatch_size', type=int)
   parser.add_argument('--json_out', help='also write the figures here')
   flags = parser.parse_args()
   results = []
@@ -114,27 +119,23 @@ def paper(name: str, flags) -> dict[str, Any]:
   case = MODELS[name](num_examples=flags.num_examples)
   operator = _operator(case)
   selected = jax.tree.map(jnp.asarray, _selected(case))
-  product = _plain_product(case, selected)
+  product = _published_product(case, selected, flags.paper_microbatch_size)
   initial = np.asarray(operator.random_vector([0])).reshape(-1)
   _, unravel = flatten_util.ravel_pytree(selected)
-  vector = jax.device_get(unravel(jnp.asarray(initial)))
-  jax.block_until_ready(product(vector))
+  vector = _on_host(unravel(jnp.asarray(initial)))
+  product(vector)
   started = time.perf_counter()
   vectors, hessenberg, orthogonalisation = _published_iteration(
-    product, _scaled(vector, 1 / _norm(vector)), flags.num_steps
+    product, _scaled(vector, 1 / _inner(vector, vector) ** 0.5), flags.num_steps
   )
   values, coefficients = np.linalg.eigh((hessenberg + hessenberg.T) / 2)
   order = np.argsort(-np.abs(values))[: flags.projection_dim]
   eigenvectors = []
   for pair in order:
-    total = jax.tree.map(jnp.zeros_like, selected)
-    for coefficient, krylov in zip(
-      coefficients[:, pair], vectors[:-1], strict=True
-    ):
-      total = jax.tree.map(
-        lambda t, v, c=float(coefficient): t + c * v, total, krylov
-      )
-    eigenvectors.append(jax.device_get(total))
+    total = jax.tree.map(np.zeros_like, vectors[0])
+    for number, krylov in enumerate(vectors[:-1]):
+      total = _add_multiple(total, coefficients[number, pair], krylov)
+    eigenvectors.append(total)
   seconds = time.perf_counter() - started
   flat = np.stack([_flat(tree) for tree in eigenvectors])
   return {
@@ -149,62 +150,67 @@ def paper(name: str, flags) -> dict[str, Any]:
 def _published_iteration(product, vector, num_steps: int):
   """(vectors, square Hessenberg matrix, seconds of Gram-Schmidt)."""
   vectors = [vector]
-  hessenberg = np.zeros((num_steps, num_steps))
+  hessenberg = jnp.zeros((num_steps + 1, num_steps))
   orthogonalisation = 0.0
   for step in range(num_steps):
     residual = product(vectors[-1])
-    jax.block_until_ready(residual)
     started = time.perf_counter()
     for number, other in enumerate(vectors):
       overlap = _inner(residual, other)
-      hessenberg[number, step] = overlap
-      residual = jax.tree.map(
-        lambda r, o, c=overlap: r - c * o, residual, other
-      )
-    norm = _norm(residual)
+      hessenberg = hessenberg.at[number, step].set(overlap)
+      residual = _add_multiple(residual, -overlap, other)
+    norm = np.sqrt(_inner(residual, residual))
     orthogonalisation += time.perf_counter() - started
-    if step + 1 < num_steps:
-      hessenberg[step + 1, step] = norm
-    vectors.append(jax.device_get(_scaled(residual, 1 / norm)))
-  return vectors, hessenberg, orthogonalisation
+    hessenberg = hessenberg.at[step + 1, step].set(norm)
+    vectors.append(_on_host(_scaled(residual, 1 / norm)))
+  return vectors, np.array(hessenberg[:-1]), orthogonalisation
 
 
-def _plain_product(case, selected):
-  """v -> Hv over all examples, one jitted function of a batch."""
-  batches = [
-    jax.tree.map(
-      lambda leaf, start=start: jnp.asarray(leaf[start : start + _MICROBATCH]),
-      case.features,
-    )
-    for start in range(0, len(jax.tree.leaves(case.features)[0]), _MICROBATCH)
-  ]
+def _published_product(case, selected, microbatch_size: int | None):
+  """v -> Hv from host to host, with copies of all on each device."""
 
-  @jax.jit
-  def of_batch(vector, batch):
+  def of_batch(selected, vector, batch):
     def loss(selected):
       params = parameter_selection.replace_parameters(case.params, selected)
       return jnp.mean(case.per_example_loss(params, batch))
 
-    return jax.jvp(jax.grad(loss), (selected,), (vector,))[1]
+    product = jax.jvp(jax.grad(loss), (selected,), (vector,))[1]
+    return jax.lax.pmean(product, 'batch')
+
+  total = multi_device.num_examples(case.features)
+  size = microbatch_size or total
+  if total % size:
+    raise ValueError(f'{total} examples cannot be cut into batches of {size}')
+  batches = [
+    batch.features for batch in multi_device.padded_batches(case.features, size)
+  ]
+  mapped = jax.pmap(of_batch, 'batch')
+  copies = jax_utils.replicate(selected)
 
   def product(vector):
-    parts = [of_batch(vector, batch) for batch in batches]
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(parts), *parts)
+    spread = jax_utils.replicate(vector)
+    parts = [mapped(copies, spread, batch) for batch in batches]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / len(parts), *parts)
+    return _on_host(jax_utils.unreplicate(mean))
 
   return product
 
 
-def _inner(one, other) -> float:
-  products = jax.tree.map(jnp.vdot, one, other)
-  return float(sum(jax.tree.leaves(products)))
+def _on_host(tree):
+  return jax.tree.map(np.array, tree)
 
 
-def _norm(tree) -> float:
-  return _inner(tree, tree) ** 0.5
+def _inner(one, other):
+  products = jax.tree.map(lambda a, b: jnp.sum(a * b), one, other)
+  return jax.tree.reduce(jnp.add, products)
 
 
-def _scaled(tree, factor: float):
-  return jax.tree.map(lambda leaf: factor * leaf, tree)
+def _add_multiple(tree, factor, other):
+  return jax.tree.map(lambda a, b: a + b * factor, tree, other)
+
+
+def _scaled(tree, factor):
+  return jax.tree.map(lambda leaf: leaf * factor, tree)
 
 
 def _flat(tree) -> np.ndarray:
@@ -215,8 +221,8 @@ def _selected(case):
   return parameter_selection.select_parameters(case.params)
 
 
-def _operator(case) -> curvature_products.CurvatureOperator:
-  return curvature_products.CurvatureOperator(
+def _operator(case) -> curvature_operator.CurvatureOperator:
+  return curvature_operator.CurvatureOperator(
     case.per_example_loss, case.params, sample=case.features
   )
 
@@ -244,10 +250,10 @@ class _Timed:
     self._function = function
     self.seconds = 0.0
 
-  def __call__(self, vector):
+  def __call__(self, vector, *others):
     jax.block_until_ready(vector)
     started = time.perf_counter()
-    result = self._function(vector)
+    result = self._function(vector, *others)
     self.seconds += time.perf_counter() - started
     return result
 
