@@ -229,13 +229,15 @@ class CurvatureOperator:
 
     if microbatch_size is not None:
       return compile_program(microbatch_size)
+    # Processes may compute together, so that all must choose the same.
+    largest = multi_device.largest_over_processes(
+      multi_device.num_examples(sample)
+    )
     return device_program.largest_program(
       compile_program,
       workspace_bytes,
       preferred=_PREFERRED_MICROBATCH,
-      num_examples=-(
-        -multi_device.num_examples(sample) // jax.local_device_count()
-      ),
+      num_examples=-(-largest // jax.local_device_count()),
     )
 
   def _keep(self, product, sample, selected, reserved_bytes: int) -> list[Any]:

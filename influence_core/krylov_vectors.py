@@ -21,8 +21,8 @@ import numpy as np
 from influence_core import gram_schmidt, host_products, multi_device, types
 
 # Columns of a block: with 50 vectors its float32 values fit in a CPU's cache,
-# so that overlaps cost no second reading.
-_MEMORY_BLOCK_COLUMNS = 1 << 14
+# so that conversion and overlaps cost no second reading.
+BLOCK_COLUMNS = 1 << 14
 
 DTYPES = {
   'float32': np.dtype(np.float32),
@@ -127,7 +127,10 @@ class Rows(Protocol):
     ...
 
   def block(self, start: int, stop: int) -> np.ndarray:
-    """[num_rows, stop - start] float32; valid until the next call."""
+    """[num_rows, stop - start] float32; valid until the next call.
+
+    The columns lie between two multiples of `block_columns`.
+    """
     ...
 
   def replace(self, blocks: Iterator[np.ndarray], num_rows: int) -> None:
@@ -145,7 +148,7 @@ class MemoryRows:
   """Rows of one array in host memory."""
 
   def __init__(self, capacity: int, num_columns: int, dtype: np.dtype):
-    self.block_columns = _MEMORY_BLOCK_COLUMNS
+    self.block_columns = BLOCK_COLUMNS
     self.num_columns = num_columns
     self.dtype = dtype
     # The operating system gives memory only as rows are written.
@@ -292,8 +295,11 @@ class HostVectors:
     self, start: int = 0, stop: int | None = None
   ) -> Iterator[slice]:
     stop = self.rows.num_columns if stop is None else stop
-    for first in range(start, stop, self.rows.block_columns):
-      yield slice(first, min(first + self.rows.block_columns, stop))
+    width = self.rows.block_columns
+    while start < stop:
+      end = min(start - start % width + width, stop)
+      yield slice(start, end)
+      start = end
 
 
 def orthogonality_error(vectors: KrylovVectors) -> float:

@@ -19,8 +19,8 @@ import numpy as np
 from influence_core import arnoldi, errors, krylov_vectors
 from pipeline import fingerprints, storage
 
-# Bytes read from a file at a time.
-_BLOCK_BYTES = 1 << 20
+# Bytes read from each file at a time, for many blocks.
+_CHUNK_BYTES = 1 << 20
 _NUM_KEPT_STATES = 2
 
 
@@ -33,18 +33,20 @@ class KrylovFiles:
     directory: of this process.
     num_columns: entries of a vector that this process has.
     dtype: float32 or bfloat16.
-    block_columns: columns to read at a time.
+    block_columns: columns of a block.
   """
 
   def __init__(self, directory: str, num_columns: int, dtype: np.dtype):
     self.directory = storage.absolute(directory)
     self.num_columns = num_columns
     self.dtype = dtype
-    self.block_columns = _BLOCK_BYTES // dtype.itemsize
+    self.block_columns = krylov_vectors.BLOCK_COLUMNS
+    self._chunk_columns = _CHUNK_BYTES // dtype.itemsize
     self._rows: list[dict[str, Any]] = []
     self._next = 0
     self._files: dict[str, int] = {}
-    self._buffers = np.zeros((0, self.block_columns), dtype)
+    self._chunk = 0
+    self._chunk_rows = np.zeros((0, self._chunk_columns), dtype)
 
   def __len__(self) -> int:
     return len(self._rows)
@@ -76,18 +78,33 @@ class KrylovFiles:
     return np.frombuffer(data, self.dtype)
 
   def block(self, start: int, stop: int) -> np.ndarray:
-    if len(self._buffers) < len(self):
-      self._buffers = np.empty((len(self), self.block_columns), self.dtype)
-    block = self._buffers[: len(self), : stop - start]
-    for target, row in zip(block, self._rows, strict=True):
-      offset = start * self.dtype.itemsize
-      view = target.view(np.uint8).data
-      if os.preadv(self._file(row['name']), [view], offset) != view.nbytes:
+    chunk, first = divmod(start, self._chunk_columns)
+    if chunk != self._chunk or len(self._chunk_rows) != len(self):
+      self._read_chunk(chunk)
+    block = self._chunk_rows[:, first : first + stop - start]
+    return block.astype(np.float32, copy=False)
+
+  def _start_again(self, rows: list[dict[str, Any]]) -> None:
+    """With other rows, of which no chunk has been read."""
+    self._rows = rows
+    self._chunk_rows = self._chunk_rows[:0]
+
+  def _read_chunk(self, chunk: int) -> None:
+    """Columns of all rows, of which blocks are made."""
+    if len(self._chunk_rows) != len(self):
+      self._chunk_rows = np.empty((len(self), self._chunk_columns), self.dtype)
+    upcoming = max(0, 2 * chunk - self._chunk)  # The same way on.
+    self._chunk = chunk
+    left = self.num_columns * self.dtype.itemsize - chunk * _CHUNK_BYTES
+    for target, row in zip(self._chunk_rows, self._rows, strict=True):
+      descriptor = self._file(row['name'])
+      _read_ahead(descriptor, upcoming * _CHUNK_BYTES)
+      view = target.view(np.uint8).data[:left]
+      if os.preadv(descriptor, [view], chunk * _CHUNK_BYTES) != view.nbytes:
         raise storage.DamagedFileError(
           f'{self.directory}/{row["name"]} is truncated; delete the directory '
           'to begin again'
         )
-    return block.astype(np.float32, copy=False)
 
   def replace(self, blocks: Iterator[np.ndarray], num_rows: int) -> None:
     """Writes new rows beside the old ones, which stay until `save_state`."""
@@ -101,7 +118,7 @@ class KrylovFiles:
         for file, part in zip(files, block, strict=True):
           file.write(part.astype(self.dtype).view(np.uint8).data)
     last = self._rows[-1]
-    self._rows = []
+    self._start_again([])
     for path in scratch:
       self.append(np.fromfile(path, self.dtype))
       os.unlink(path)
@@ -112,7 +129,7 @@ class KrylovFiles:
   ) -> None:
     """Brings the files up to vectors that are kept elsewhere."""
     if state.num_vectors < len(self):  # After a restart nothing is the same.
-      self._rows = []
+      self._start_again([])
     for number in range(len(self), state.num_vectors):
       row = np.asarray(vectors.vector(number)).reshape(-1)
       self.append(row.astype(self.dtype))
@@ -143,7 +160,7 @@ class KrylovFiles:
       storage.DamagedFileError: Something of it is damaged.
     """
     content = storage.read_json(self._state_path(num_products))
-    self._rows = content['rows']
+    self._start_again(content['rows'])
     self._next = content['next']
     for number in self._states():
       if number > num_products:
@@ -222,3 +239,9 @@ class KrylovFiles:
         if name in self._files:
           os.close(self._files.pop(name))
         storage.remove(storage.join(self.directory, name))
+
+
+def _read_ahead(descriptor: int, offset: int) -> None:
+  """Lets the system read a chunk while another one is computed with."""
+  if hasattr(os, 'posix_fadvise'):  # Not on every system.
+    os.posix_fadvise(descriptor, offset, _CHUNK_BYTES, os.POSIX_FADV_WILLNEED)

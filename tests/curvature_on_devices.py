@@ -9,15 +9,42 @@ import json
 import jax
 import numpy as np
 
+from influence_core import device_memory, parameter_layout
 from tests import test_curvature_products
 
 
 def main() -> dict[str, dict[str, float]]:
-  """Error relative to the largest entry, and bytes, for each placement."""
+  """Errors relative to the largest entry, and bytes, of each placement."""
   expected = test_curvature_products.explicit(l2_weight=0.3)
   return {
-    placement: _measure(placement, expected)
-    for placement in ('replicated', 'sharded')
+    'loss': _measure_loss(),
+    **{
+      placement: _measure(placement, expected)
+      for placement in ('replicated', 'sharded')
+    },
+  }
+
+
+def _measure_loss() -> dict[str, float]:
+  """Of parameters that are too many for one device."""
+  params = test_curvature_products.PARAMS
+  budget = device_memory.default_budget_bytes
+  device_memory.default_budget_bytes = lambda: 71
+  spread = parameter_layout.fitting(params)
+  device_memory.default_budget_bytes = lambda: 72
+  assert parameter_layout.fitting(params) is params
+  device_memory.default_budget_bytes = budget
+  sample = test_curvature_products.SAMPLE
+  expected, found = (
+    test_curvature_products.per_example_loss(p, sample)
+    for p in (params, spread)
+  )
+  return {
+    'error': float(abs(found - expected).max() / abs(expected).max()),
+    'resident_bytes': sum(
+      leaf.addressable_shards[0].data.nbytes for leaf in spread.values()
+    ),
+    'num_devices': jax.local_device_count(),
   }
 
 
