@@ -47,6 +47,8 @@ MODELS: dict[str, Callable[..., projection_models.ProjectionCase]] = {
   'convolutional': projection_models.convolutional,
   'language_model': projection_models.language_model,
 }
+# Columns converted to float64 at a time.
+_BLOCK_COLUMNS = 1 << 16
 
 
 def main() -> None:
@@ -229,7 +231,10 @@ def _operator(case) -> curvature_operator.CurvatureOperator:
 
 def _quality(operator, krylov, eigenvectors, eigenvalues) -> dict[str, float]:
   """Orthogonality of the Krylov vectors, and true residuals of some pairs."""
-  gram = krylov.astype(np.float64) @ krylov.T.astype(np.float64)
+  gram = np.zeros((len(krylov), len(krylov)))
+  for start in range(0, krylov.shape[1], _BLOCK_COLUMNS):
+    block = krylov[:, start : start + _BLOCK_COLUMNS].astype(np.float64)
+    gram += block @ block.T
   residuals = []
   for number in np.linspace(0, len(eigenvalues) - 1, 10).astype(int):
     vector, value = eigenvectors[number], eigenvalues[number]
