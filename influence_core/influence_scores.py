@@ -139,12 +139,52 @@ def influence(
     [num_queries, num_examples] float32; positive = proponent.
   """
   scores = weighted_queries @ projections.T
+  scales = row_scales(
+    self_influence(projections, weights), squared_gradient_norms, normalization
+  )
+  return scores if scales is None else scores * scales
+
+
+def row_scales(
+  self_influences: np.ndarray,
+  squared_gradient_norms: np.ndarray,
+  normalization: Normalization,
+) -> np.ndarray | None:
+  """What the scores of each example are multiplied by.
+
+  Args:
+    self_influences: [num_examples] float32, not normalised.
+    squared_gradient_norms: [num_examples] float32; used for 'gradient_norm'
+      only.
+    normalization: the same as in `weight_queries`.
+
+  Returns:
+    [num_examples] float32, or None for 1.
+  """
+  if normalization == 'none':
+    return None
   if normalization == 'gradient_norm':
-    scores *= _reciprocal(np.sqrt(squared_gradient_norms))
-  elif normalization == 'cosine':
-    own = self_influence(projections, weights)
-    scores *= _reciprocal(np.sqrt(own))
-  return scores.astype(np.float32, copy=False)
+    return _reciprocal(np.sqrt(squared_gradient_norms))
+  return _reciprocal(np.sqrt(self_influences))
+
+
+def query_norms(
+  weighted_queries: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+  """Norms that bound scores: |score| <= norm * sqrt(I(x, x)) * scale.
+
+  By the Cauchy-Schwarz inequality in the inner product that `weights` make.
+
+  Args:
+    weighted_queries: [num_queries, projection_dim], from `weight_queries`.
+    weights: [projection_dim], from `inverse_eigenvalues`.
+
+  Returns:
+    [num_queries] float32.
+  """
+  used = weights > 0
+  squared = np.square(weighted_queries[:, used].astype(np.float64))
+  return np.sqrt(squared @ (1 / weights[used])).astype(np.float32)
 
 
 def self_influence(projections: np.ndarray, weights: np.ndarray) -> np.ndarray:

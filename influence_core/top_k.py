@@ -203,4 +203,5 @@ def _outside(
   """Row and column numbers of scores >= above or <= below of their row."""
   found = scores >= above[:, None]
   found |= scores <= below[:, None]
-  return np.nonzero(found)
+  rows, columns = np.nonzero(found)
+  return rows, columns

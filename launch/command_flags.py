@@ -74,6 +74,21 @@ def _add_topk(parser: argparse.ArgumentParser) -> None:
   )
   _add_projection(parser)
   _add_scores(parser)
+  parser.add_argument(
+    '--where',
+    metavar='SQL',
+    help='search only these examples, e.g. "label = 3 and length < 40"',
+  )
+  parser.add_argument(
+    '--group_by',
+    metavar='COLUMN',
+    help='find --k examples for each value of a column',
+  )
+  parser.add_argument(
+    '--exclude_self',
+    action='store_true',
+    help='do not find a query that is a training example itself',
+  )
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +115,39 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
   group = parser.add_mutually_exclusive_group(required=True)
   group.add_argument('--basis', help='a basis from fit-basis')
   group.add_argument('--index', help='an index from project')
+
+
+def _add_diff(parser: argparse.ArgumentParser) -> None:
+  _add_index(parser)
+  parser.add_argument(
+    '--old', type=int, help='a generation (default: the one before --new)'
+  )
+  parser.add_argument(
+    '--new', type=int, help='a generation (default: the newest)'
+  )
+  _add_score_options(parser)
+
+
+def _add_rollback(parser: argparse.ArgumentParser) -> None:
+  _add_index(parser)
+  parser.add_argument(
+    '--generation', type=int, required=True, help='the one to go back to'
+  )
+
+
+def _add_gc(parser: argparse.ArgumentParser) -> None:
+  _add_index(parser)
+  common_flags.add_number(parser, '--keep', 1, 'newest generations to keep')
+  common_flags.add_number(
+    parser,
+    '--grace_hours',
+    72.0,
+    'keep also what was written or superseded so recently; longer than any '
+    'query or project takes',
+  )
+  parser.add_argument(
+    '--dry_run', action='store_true', help='only say what would be deleted'
+  )
 
 
 def _add_index(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +184,12 @@ def _add_projection(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_scores(parser: argparse.ArgumentParser) -> None:
+  _add_score_options(parser)
+  parser.add_argument('--out', help='also write the result here, as Parquet')
+
+
+def _add_score_options(parser: argparse.ArgumentParser) -> None:
+  """The fields of `ScoreOptions`."""
   common_flags.add_number(parser, '--damping', 0.0, 'added to every eigenvalue')
   parser.add_argument(
     '--negative_eigenvalues',
@@ -152,7 +206,6 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
     default='none',
     help='divide scores by norms (default: %(default)s)',
   )
-  parser.add_argument('--out', help='also write the result here, as Parquet')
 
 
 COMMANDS: dict[str, tuple[Any, str, str]] = {
@@ -190,6 +243,26 @@ COMMANDS: dict[str, tuple[Any, str, str]] = {
     _add_doctor,
     'checks a task and states memory, batch size and expected rate',
     f'{_TASK_EXAMPLE} --projection_dim 50',
+  ),
+  'generations': (
+    _add_index,
+    'lists the published states of an index',
+    '--index W/index',
+  ),
+  'diff': (
+    _add_diff,
+    'shows what changed between two generations of an index',
+    '--index W/index --old 1 --new 2',
+  ),
+  'rollback': (
+    _add_rollback,
+    'publishes an older generation again, as the newest',
+    '--index W/index --generation 1',
+  ),
+  'gc': (
+    _add_gc,
+    'deletes generations and files that no reader needs',
+    '--index W/index --dry_run',
   ),
   'verify': (
     _add_index,

@@ -1,84 +1,109 @@
-"""Results of queries as rows: for the terminal, JSON and Parquet alike."""
+"""Results of queries as tables: for the terminal, JSON and Parquet alike."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from launch import console as console_lib
-from pipeline import loaded_task, retrieve, storage
+from pipeline import index_reader, retrieve, storage
 
 
-def influence_rows(
-  index: retrieve.Index,
-  queries: loaded_task.ExampleBatch,
-  leaders: Mapping[str, retrieve.TopExamples],
-) -> list[dict[str, Any]]:
+def influence_table(
+  index: index_reader.Index,
+  query_ids: Sequence[str],
+  found: Mapping[object, retrieve.Found],
+) -> pa.Table:
   """One row per query, kind and rank.
 
   Args:
     index: that was searched.
-    queries: the queries, in the order of the leaders.
-    leaders: by kind: 'proponent' and 'opponent'.
+    query_ids: of the queries, in the order of what was found.
+    found: from `retrieve.search`.
 
   Returns:
-    Rows with query_id, kind, rank (from 1), id, score and the columns of the
-    example; query by query, best first.
+    Columns query_id, kind ('proponent' or 'opponent'), rank (from 1), score,
+    and those of the examples; query by query, best first in each group.
   """
-  examples = index.rows_at(
-    position for top in leaders.values() for position in top.positions.flat
-  )
-  return [
-    {
-      'query_id': query_id,
-      'kind': kind,
-      'rank': rank + 1,
-      'score': float(score),
-      **examples[int(position)],
-    }
-    for number, query_id in enumerate(queries.ids)
-    for kind, top in leaders.items()
-    for rank, (score, position) in enumerate(
-      zip(top.scores[number], top.positions[number], strict=True)
+  parts = [
+    _ranked(query_ids, kind, top)
+    for result in found.values()
+    for kind, top in (
+      ('proponent', result.proponents),
+      ('opponent', result.opponents),
     )
   ]
+  table = pa.concat_tables(parts)
+  rows = _rows_at(index, table['position'].to_numpy())
+  # Stable: groups and kinds stay in order within a query.
+  order = np.argsort(table['query'].to_numpy(), kind='stable')
+  table = _beside(table.drop(['query', 'position']), rows)
+  return table.take(pa.array(order))
 
 
-def self_influence_rows(
-  index: retrieve.Index, leaders: retrieve.TopExamples
-) -> list[dict[str, Any]]:
+def self_influence_table(
+  index: index_reader.Index, top: retrieve.TopExamples
+) -> pa.Table:
   """One row per rank: rank, score and the columns of the example."""
-  examples = index.rows_at(leaders.positions[0])
-  return [
-    {'rank': rank + 1, 'score': float(score), **examples[int(position)]}
-    for rank, (score, position) in enumerate(
-      zip(leaders.scores[0], leaders.positions[0], strict=True)
-    )
-  ]
+  table = _ranked([''], '', top)
+  rows = _rows_at(index, table['position'].to_numpy())
+  return _beside(table.select(['rank', 'score']), rows)
 
 
-def write_parquet(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Writes rows as one Parquet file, replacing an older one."""
-  table = pa.Table.from_pylist(list(rows))
+def write_parquet(path: str, table: pa.Table) -> None:
+  """Writes a table as one Parquet file, replacing an older one."""
   with storage.open_for_writing(path) as file:
     pq.write_table(table, file, compression='zstd')
 
 
 def print_rows(
-  console: console_lib.Console,
-  title: str,
-  rows: Sequence[Mapping[str, Any]],
+  console: console_lib.Console, title: str, table: pa.Table
 ) -> None:
-  """Prints rows as a table, numbers with four significant digits."""
-  if not rows:
-    return
-  columns = list(rows[0])
-  console.table(
-    title,
-    columns,
-    [[_format(row[column]) for column in columns] for row in rows],
+  """Prints a table, numbers with four significant digits."""
+  if table.num_rows:
+    console.table(
+      title,
+      table.column_names,
+      [[_format(value) for value in row.values()] for row in table.to_pylist()],
+    )
+
+
+def _ranked(
+  query_ids: Sequence[str], kind: str, top: retrieve.TopExamples
+) -> pa.Table:
+  """Leaders as rows, with the number of the query and the position."""
+  queries, ranks = np.nonzero(top.positions != retrieve.NO_POSITION)
+  ids = pa.array(query_ids, pa.string())
+  return pa.table(
+    {
+      'query_id': ids.take(pa.array(queries)),
+      'kind': pa.array([kind], pa.string()).take(
+        pa.array(np.zeros(len(queries), np.int64))
+      ),
+      'rank': pa.array(ranks + 1),
+      'score': pa.array(top.scores[queries, ranks]),
+      'query': pa.array(queries),
+      'position': pa.array(top.positions[queries, ranks]),
+    }
   )
+
+
+def _rows_at(index: index_reader.Index, positions: np.ndarray) -> pa.Table:
+  """Rows of examples, each read once however often it was found."""
+  unique, inverse = np.unique(positions, return_inverse=True)
+  return index.rows(unique).take(pa.array(inverse))
+
+
+def _beside(table: pa.Table, rows: pa.Table) -> pa.Table:
+  """Columns of the rows after those of the table, under names of their own."""
+  for name in rows.column_names:
+    taken = name in table.column_names
+    table = table.append_column(
+      f'example_{name}' if taken else name, rows[name]
+    )
+  return table
 
 
 def _format(value: Any) -> str:

@@ -44,7 +44,8 @@ def find_fitted(
     storage.check_writable(path)
     return None
   record = stored_basis.load_record(path)
-  stored_basis.check_belongs(record, loaded.fingerprints)
+  probed = loaded.with_probe(stored_basis.load_probe(record))
+  stored_basis.check_belongs(record, probed.fingerprints)
   if difference := fingerprints.first_difference(
     record.config, full_config(config, loaded)
   ):
@@ -113,6 +114,7 @@ def fit_basis(
     dtype=krylov_vectors.DTYPES[config.basis_dtype],
     config=full_config(config, loaded),
     task_fingerprints=loaded.fingerprints,
+    probe=loaded.first_examples(),
   )
   job.remove_files()
   return record

@@ -15,10 +15,11 @@ for negative eigenvalues, normalisation and a smaller projection_dim stay
 choices of the query.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import io
 import json
+import re
 from typing import Any
 import uuid
 
@@ -32,6 +33,8 @@ SCHEMA_VERSION = 1
 VECTOR_DTYPE = np.dtype('<f4')
 
 _METADATA_KEY = b'influence_shard'
+# Files of shards, and what a killed writer leaves of them.
+_SHARD_FILE = re.compile(r'(?:rows|vectors)-(.+)-\w+\.(?:parquet|npy)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,25 +66,12 @@ class ExampleRange:
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredFile:
-  """A file with what is needed to know it again."""
-
-  name: str
-  num_bytes: int
-  crc32c: str
-
-  @classmethod
-  def of(cls, name: str, data: bytes) -> 'StoredFile':
-    return cls(name, len(data), storage.checksum(data))
-
-
-@dataclasses.dataclass(frozen=True)
 class Shard:
   """A committed shard, as the manifest lists it."""
 
   range: ExampleRange
-  rows: StoredFile
-  vectors: StoredFile
+  rows: storage.StoredFile
+  vectors: storage.StoredFile
   num_written: int
   num_rejected: int
 
@@ -92,8 +82,8 @@ class Shard:
   def from_json(cls, content: dict[str, Any]) -> 'Shard':
     return cls(
       range=ExampleRange(**content['range']),
-      rows=StoredFile(**content['rows']),
-      vectors=StoredFile(**content['vectors']),
+      rows=storage.StoredFile(**content['rows']),
+      vectors=storage.StoredFile(**content['vectors']),
       num_written=content['num_written'],
       num_rejected=content['num_rejected'],
     )
@@ -139,7 +129,7 @@ def write_shard(
   vectors = _encode_vectors(content.vectors)
   name = f'vectors-{example_range.stem}-{uuid.uuid4().hex[:12]}.npy'
   storage.create_exclusive(storage.join(directory, name), vectors)
-  rows = _encode_rows(content, StoredFile.of(name, vectors))
+  rows = _encode_rows(content, storage.StoredFile.of(name, vectors))
   repair = 0
   while True:
     path = storage.join(directory, _rows_name(example_range, repair))
@@ -166,6 +156,20 @@ def find_shard(index: str, example_range: ExampleRange) -> Shard | None:
       return shard
     repair += 1
   return None
+
+
+def missing_files(index: str, shards: Iterable[Shard]) -> list[str]:
+  """Files of shards that are absent or of another size.
+
+  From one listing, so that it can be asked at any time; `verify` reads them.
+  """
+  found = storage.sizes(shards_directory(index))
+  return [
+    file.name
+    for shard in shards
+    for file in (shard.rows, shard.vectors)
+    if found.get(file.name) != file.num_bytes
+  ]
 
 
 def read_shard(index: str, shard: Shard) -> ShardContent:
@@ -210,6 +214,12 @@ def read_rows(
   return rows if columns is None else rows.select(list(columns))
 
 
+def stem_of(name: str) -> str | None:
+  """The stem of the range that a file of an index belongs to, if any."""
+  match = _SHARD_FILE.match(name)
+  return match and match[1]
+
+
 def _rows_name(example_range: ExampleRange, repair: int) -> str:
   return f'rows-{example_range.stem}-{repair}.parquet'
 
@@ -222,7 +232,7 @@ def _encode_vectors(vectors: np.ndarray) -> bytes:
   return buffer.getvalue()
 
 
-def _encode_rows(content: ShardContent, vectors: StoredFile) -> bytes:
+def _encode_rows(content: ShardContent, vectors: storage.StoredFile) -> bytes:
   metadata = {
     'schema_version': SCHEMA_VERSION,
     'vectors': dataclasses.asdict(vectors),
@@ -248,7 +258,7 @@ def _parse_rows(path: str, data: bytes) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def _decode_rows(
-  index: str, rows: StoredFile
+  index: str, rows: storage.StoredFile
 ) -> tuple[pa.Table, dict[str, Any]]:
   path = storage.join(shards_directory(index), rows.name)
   data = storage.read_checked(
@@ -263,8 +273,8 @@ def _describe(example_range: ExampleRange, path: str, data: bytes) -> Shard:
   _check_accounts(example_range, table.num_rows, metadata['rejected'])
   return Shard(
     range=example_range,
-    rows=StoredFile.of(path.rsplit('/', 1)[-1], data),
-    vectors=StoredFile(**metadata['vectors']),
+    rows=storage.StoredFile.of(path.rsplit('/', 1)[-1], data),
+    vectors=storage.StoredFile(**metadata['vectors']),
     num_written=table.num_rows,
     num_rejected=len(metadata['rejected']),
   )

@@ -236,7 +236,7 @@ def _placement(
 
 def _check_disk(files, iteration: Iteration, num_bytes: int) -> None:
   free = storage.free_bytes(files.directory)
-  there = sum(size or 0 for size in storage.sizes(files.directory).values())
+  there = sum(storage.sizes(files.directory).values())
   # A restart writes new vectors beside the old ones.
   needed = num_bytes * (2 if iteration.restart_policy else 1) - there
   if free is not None and needed > free:

@@ -51,22 +51,34 @@ class LoadedTask:
     task: the task.
     params: pytree of arrays.
     selection: parameter paths given instead of the task's own, if any.
+    probe: raw examples that preprocessing is known by, those of a basis; None
+      for the first of the corpus.
   """
 
   task: task_lib.Task
   params: types.Params
   selection: tuple[str, ...] | None = None
+  probe: tuple[corpus_lib.RawExample, ...] | None = None
 
   @classmethod
-  def load(cls, reference: task_lib.TaskReference) -> 'LoadedTask':
+  def load(
+    cls,
+    reference: task_lib.TaskReference,
+    *,
+    probe: tuple[corpus_lib.RawExample, ...] | None = None,
+  ) -> 'LoadedTask':
     """Makes the task, reads its parameters and checks both on examples.
+
+    Args:
+      reference: how to make the task.
+      probe: see the attribute.
 
     Raises:
       errors.InputError: Something of the task is missing or wrong.
     """
     task = reference.load()
     task.corpus.check()
-    loaded = cls(task, task.load_parameters(), reference.parameter_paths)
+    loaded = cls(task, task.load_parameters(), reference.parameter_paths, probe)
     loaded.check_loss()
     return loaded
 
@@ -83,7 +95,7 @@ class LoadedTask:
       'parameters': fingerprints.of_arrays(self.params),
       'selected_paths': fingerprints.of_paths(self.selected),
       'loss_reduction': self.task.loss_reduction,
-      'preprocessing': fingerprints.of_arrays(self._checked_batch.features),
+      'preprocessing': fingerprints.of_arrays(self._probe_features()),
       'task_version': self.task.version,
     }
 
@@ -92,10 +104,39 @@ class LoadedTask:
     """Features of the first few examples, which the loss was tried on."""
     return self._checked_batch.features
 
+  def with_probe(
+    self, probe: tuple[corpus_lib.RawExample, ...]
+  ) -> 'LoadedTask':
+    """The same, with preprocessing known by other examples."""
+    return dataclasses.replace(self, probe=probe)
+
+  def first_examples(self) -> list[corpus_lib.RawExample]:
+    """The first few raw examples of the corpus, without undecodable ones."""
+    return [
+      raw
+      for _, raw in self._first_examples
+      if not isinstance(raw, corpus_lib.UndecodableExample)
+    ]
+
+  @functools.cached_property
+  def _first_examples(
+    self,
+  ) -> list[tuple[str, corpus_lib.RawExample | corpus_lib.UndecodableExample]]:
+    count = min(_NUM_CHECKED_EXAMPLES, self.task.corpus.num_examples)
+    return list(self.task.corpus.read_positions(range(count)))
+
   @functools.cached_property
   def _checked_batch(self) -> ExampleBatch:
-    count = min(_NUM_CHECKED_EXAMPLES, self.task.corpus.num_examples)
-    batch = self.preprocess_batch(self.task.corpus.read_positions(range(count)))
+    return self._preprocess_all(self._first_examples)
+
+  def _probe_features(self) -> types.Features:
+    if self.probe is None:
+      return self._checked_batch.features
+    examples = [(str(raw[corpus_lib.ID_KEY]), raw) for raw in self.probe]
+    return self._preprocess_all(examples).features
+
+  def _preprocess_all(self, examples) -> ExampleBatch:
+    batch = self.preprocess_batch(examples)
     if batch.rejected:
       example_id, reason = next(iter(batch.rejected.items()))
       raise errors.InputError(

@@ -55,7 +55,7 @@ class Manifest:
   generation: int
   provenance: Provenance
   shards: tuple[index_format.Shard, ...]
-  rejected: index_format.StoredFile | None = None
+  rejected: storage.StoredFile | None = None
 
   @property
   def num_examples(self) -> int:
@@ -85,12 +85,16 @@ class Manifest:
       content['generation'],
       Provenance.from_json(content['provenance']),
       tuple(index_format.Shard.from_json(x) for x in content['shards']),
-      rejected and index_format.StoredFile(**rejected),
+      rejected and storage.StoredFile(**rejected),
     )
 
 
+def file_name(generation: int) -> str:
+  return f'manifest-{generation:06d}.json'
+
+
 def path_of(index: str, generation: int) -> str:
-  return storage.join(index, f'manifest-{generation:06d}.json')
+  return storage.join(index, file_name(generation))
 
 
 def generations(index: str) -> list[int]:
@@ -99,11 +103,11 @@ def generations(index: str) -> list[int]:
   return sorted(int(match[1]) for match in matches if match)
 
 
-def load(index: str) -> Manifest:
-  """The newest generation.
+def load(index: str, generation: int | None = None) -> Manifest:
+  """A generation, by default the newest.
 
   Raises:
-    errors.InputError: Nothing is published at `index`.
+    errors.InputError: Nothing, or no such generation, is published at `index`.
     storage.DamagedFileError: The manifest is damaged or of another version.
   """
   published = generations(index)
@@ -112,7 +116,14 @@ def load(index: str) -> Manifest:
       f'no index at {index}: it has no manifest; run project first, or again '
       'if it was interrupted'
     )
-  path = path_of(index, published[-1])
+  if generation is None:
+    generation = published[-1]
+  if generation not in published:
+    raise errors.InputError(
+      f'the index at {index} has no generation {generation}; it has '
+      f'{", ".join(map(str, published))}'
+    )
+  path = path_of(index, generation)
   try:
     content = storage.read_json(path)
   except storage.DamagedFileError as error:
@@ -132,7 +143,7 @@ def publish(
   index: str,
   provenance: Provenance,
   shards: tuple[index_format.Shard, ...],
-  rejected: index_format.StoredFile | None = None,
+  rejected: storage.StoredFile | None = None,
 ) -> Manifest:
   """Publishes a generation, unless the newest one says the same already.
 

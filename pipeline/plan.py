@@ -1,14 +1,16 @@
 """The plan: which ranges of which source shards a projection covers.
 
-It is stored beside the index under the name of its content before any worker
-starts, and the last step of the pipeline publishes only what fulfils it.
+It is stored beside the index before any worker starts, and the last step of the
+pipeline publishes only what fulfils it. Ranges that the newest generation has
+are adopted from it, so that only what changed is projected.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import itertools
 import math
 from typing import Any
+import uuid
 
 from influence_core import errors
 from pipeline import corpus as corpus_lib
@@ -18,10 +20,18 @@ from pipeline import manifest as manifest_lib
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """All ranges of a corpus, in its order, and what they are projected with."""
+  """All ranges of a corpus, in its order, and what they are projected with.
+
+  Attributes:
+    provenance: what they are projected with.
+    ranges: all of them.
+    adopted_generation: whose shards are taken for ranges that it has; None for
+      none.
+  """
 
   provenance: manifest_lib.Provenance
   ranges: tuple[index_format.ExampleRange, ...]
+  adopted_generation: int | None = None
 
   @property
   def num_examples(self) -> int:
@@ -35,6 +45,7 @@ class Plan:
     return cls(
       manifest_lib.Provenance.from_json(content['provenance']),
       tuple(index_format.ExampleRange(**item) for item in content['ranges']),
+      content['adopted_generation'],
     )
 
 
@@ -93,12 +104,12 @@ def make_plan(
 
 
 def save(index: str, plan: Plan) -> str:
-  """Stores the plan under the name of its content; returns the path."""
-  content = plan.to_json()
-  path = storage.join(
-    index, 'plans', f'plan-{fingerprints.of_json(content)}.json'
-  )
-  storage.create_exclusive(path, storage.encode_json(content))
+  """Stores the plan of a run under a name of its own; returns the path.
+
+  Its age tells `generations.find_garbage` what a run may still be at work on.
+  """
+  path = storage.join(index, 'plans', f'plan-{uuid.uuid4().hex}.json')
+  storage.create_exclusive(path, storage.encode_json(plan.to_json()))
   return path
 
 
@@ -106,22 +117,82 @@ def load(path: str) -> Plan:
   return Plan.from_json(storage.read_json(path))
 
 
-def is_published(index: str, plan: Plan) -> bool:
-  """Whether the newest generation fulfils the plan and its files are there.
+@dataclasses.dataclass(frozen=True)
+class Changes:
+  """What separates the newest generation from what a plan wants.
+
+  Attributes:
+    generation: the newest one; None where nothing is published.
+    reused: shards of it that the plan has too, their files in place.
+    wanted: ranges of the plan that it has not.
+    num_dropped: ranges of it that the plan has not and that no wanted range
+      takes the place of.
+    num_damaged: ranges whose files are gone or cut short.
+    all_new_because: what every range of an index depends on and has changed,
+      as "basis is 1a2b, was 3c4d"; None if nothing such has.
+    is_empty: whether the newest generation is what the plan wants.
+  """
+
+  generation: int | None
+  reused: tuple[index_format.Shard, ...]
+  wanted: tuple[index_format.ExampleRange, ...]
+  num_dropped: int
+  num_damaged: int
+  all_new_because: str | None
+  is_empty: bool
+
+
+def changes(index: str, plan: Plan) -> Changes:
+  """Compares a plan with the newest generation.
 
   Files are checked by name and size in one listing, so that a scheduler can
   ask at any time; `verify` reads them.
   """
   if not manifest_lib.generations(index):
-    return False
+    return Changes(None, (), plan.ranges, 0, 0, None, False)
   manifest = manifest_lib.load(index)
-  if manifest.provenance != plan.provenance:
-    return False
-  if tuple(shard.range for shard in manifest.shards) != plan.ranges:
-    return False
-  found = storage.sizes(index_format.shards_directory(index))
-  return all(
-    found.get(file.name) == file.num_bytes
+  missing = set(index_format.missing_files(index, manifest.shards))
+  there = {
+    shard.range: shard
     for shard in manifest.shards
-    for file in (shard.rows, shard.vectors)
+    if not {shard.rows.name, shard.vectors.name} & missing
+  }
+  reused = tuple(there[item] for item in plan.ranges if item in there)
+  wanted = tuple(item for item in plan.ranges if item not in there)
+  places = {(x.source_shard, x.start, x.stop) for x in plan.ranges}
+  return Changes(
+    manifest.generation,
+    reused,
+    wanted,
+    num_dropped=sum(
+      (x.range.source_shard, x.range.start, x.range.stop) not in places
+      for x in manifest.shards
+    ),
+    num_damaged=len(manifest.shards) - len(there),
+    all_new_because=_common_change(manifest.provenance, plan.provenance),
+    is_empty=manifest.provenance == plan.provenance
+    and tuple(shard.range for shard in manifest.shards) == plan.ranges
+    and not wanted,
   )
+
+
+def adopted(
+  index: str, plan: Plan, committed: Iterable[index_format.Shard]
+) -> list[index_format.Shard]:
+  """Shards of an earlier generation for ranges that were not projected."""
+  if plan.adopted_generation is None:
+    return []
+  left = set(plan.ranges) - {shard.range for shard in committed}
+  manifest = manifest_lib.load(index, plan.adopted_generation)
+  return [shard for shard in manifest.shards if shard.range in left]
+
+
+def _common_change(
+  old: manifest_lib.Provenance, new: manifest_lib.Provenance
+) -> str | None:
+  """What has changed of the fingerprints, but for the corpus."""
+  for name, value in sorted(new.fingerprints.items()):
+    before = old.fingerprints.get(name)
+    if name != 'corpus' and before != value:
+      return f'{name} is {value}, was {before}'
+  return None

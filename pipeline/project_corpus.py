@@ -2,12 +2,14 @@
 
     Create(ranges) | Reshuffle | ParDo(project) | gather | ParDo(publish)
 
+The ranges are those that the newest generation has not.
+
 One chain with one leaf, without side inputs, tagged outputs or output at the
 end of a bundle, so that every Beam runner gives the same result. No example
 ever crosses an edge: ranges go out, descriptions of committed shards come back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 from typing import Any
 
@@ -50,16 +52,37 @@ class PublishManifest(beam.DoFn):
     self._max_rejected_fraction = max_rejected_fraction
 
   def process(self, element: list[dict[str, Any]]) -> Iterator[int]:
-    plan = plan_lib.load(self._plan_path)
-    shards = order_shards(plan, map(index_format.Shard.from_json, element))
-    rejected_examples.check_fraction(
-      self._index, shards, self._max_rejected_fraction
-    )
-    rejected = rejected_examples.save_list(self._index, shards)
-    manifest = manifest_lib.publish(
-      self._index, plan.provenance, shards, rejected
+    manifest = publish_plan(
+      self._index,
+      plan_lib.load(self._plan_path),
+      map(index_format.Shard.from_json, element),
+      self._max_rejected_fraction,
     )
     yield manifest.generation
+
+
+def publish_plan(
+  index: str,
+  plan: plan_lib.Plan,
+  committed: Iterable[index_format.Shard],
+  max_rejected_fraction: float,
+) -> manifest_lib.Manifest:
+  """Publishes shards that were just committed, and those that are adopted.
+
+  Raises:
+    errors.InputError: They are not what the plan wants, so that nothing may be
+      published.
+  """
+  new = list(committed)
+  shards = order_shards(plan, [*new, *plan_lib.adopted(index, plan, new)])
+  if missing := index_format.missing_files(index, shards):
+    raise errors.InputError(
+      f'{len(missing)} files of the new generation are gone, such as '
+      f'{missing[0]}; run project again'
+    )
+  rejected_examples.check_fraction(index, shards, max_rejected_fraction)
+  rejected = rejected_examples.save_list(index, shards)
+  return manifest_lib.publish(index, plan.provenance, shards, rejected)
 
 
 def order_shards(plan: plan_lib.Plan, shards) -> tuple[index_format.Shard, ...]:
@@ -90,16 +113,16 @@ def order_shards(plan: plan_lib.Plan, shards) -> tuple[index_format.Shard, ...]:
 
 def build_pipeline(
   root: beam.Pipeline,
-  plan: plan_lib.Plan,
+  ranges: Sequence[index_format.ExampleRange],
   *,
   plan_path: str,
   settings: projection_worker.ProjectionSettings,
   max_rejected_fraction: float,
 ) -> beam.PCollection:
-  """Attaches the projection of a plan to a Beam pipeline."""
+  """Attaches the projection of a plan's ranges to a Beam pipeline."""
   return (
     root
-    | 'Ranges' >> beam.Create([dataclasses.asdict(x) for x in plan.ranges])
+    | 'Ranges' >> beam.Create([dataclasses.asdict(x) for x in ranges])
     | 'Spread' >> beam.Reshuffle()
     | 'Project' >> beam.ParDo(ProjectRange(settings))
     | 'Gather'
@@ -112,18 +135,18 @@ def build_pipeline(
 
 
 def run_pipeline(
-  plan: plan_lib.Plan,
+  ranges: Sequence[index_format.ExampleRange],
   *,
   plan_path: str,
   settings: projection_worker.ProjectionSettings,
   max_rejected_fraction: float,
   options: pipeline_options.PipelineOptions,
 ) -> None:
-  """Runs the projection on the chosen Beam runner and waits for its end."""
+  """Projects ranges on the chosen Beam runner, publishes, and waits for it."""
   with beam.Pipeline(options=options) as root:
     build_pipeline(
       root,
-      plan,
+      ranges,
       plan_path=plan_path,
       settings=settings,
       max_rejected_fraction=max_rejected_fraction,

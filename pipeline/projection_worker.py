@@ -56,14 +56,16 @@ class ProjectionWorker:
     # A worker process has not come through the command line.
     host_allocator.keep_freed_memory()
     self._settings = settings
-    self._loaded = loaded_task.LoadedTask.load(settings.task)
+    record = stored_basis.load_record(settings.basis)
+    self._loaded = loaded_task.LoadedTask.load(
+      settings.task, probe=stored_basis.load_probe(record)
+    )
     fingerprints.check_equal(
       self._loaded.fingerprints,
       settings.task_fingerprints,
       what=f'the task loaded by a worker ({settings.task.import_path})',
       next_step='give all workers the same code and checkpoint',
     )
-    record = stored_basis.load_record(settings.basis)
     fingerprints.check_equal(
       {'basis': record.fingerprint},
       {'basis': settings.basis_fingerprint},

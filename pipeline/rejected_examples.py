@@ -35,7 +35,7 @@ def check_fraction(
 
 def save_list(
   index: str, shards: Sequence[index_format.Shard]
-) -> index_format.StoredFile | None:
+) -> storage.StoredFile | None:
   """Writes ids and reasons of what was left out, if anything was.
 
   The file is named by its content and written before the manifest that names
@@ -51,7 +51,7 @@ def save_list(
   buffer = pa.BufferOutputStream()
   pq.write_table(table, buffer)
   data = buffer.getvalue().to_pybytes()
-  file = index_format.StoredFile.of(
+  file = storage.StoredFile.of(
     f'rejected-{storage.checksum(data)}.parquet', data
   )
   storage.create_exclusive(storage.join(index, file.name), data)

@@ -1,24 +1,39 @@
 """Retrieval: one pass over the shards of a published generation.
 
-Finds the proponents and opponents of many queries, or the examples with the
+Finds the proponents and opponents of many queries, and the examples with the
 highest self-influence, exactly and in bounded memory. Examples are numbered by
 their position in the manifest; ties are broken by it, so that the answer does
 not depend on the number of shards.
 """
 
-from collections.abc import Iterable, Iterator
-import concurrent.futures
+from collections.abc import Iterator
 import dataclasses
 
 import numpy as np
 import pyarrow as pa
 
-from influence_core import errors, influence_scores, types
-from pipeline import index_format, storage
-from pipeline import manifest as manifest_lib
+from influence_core import errors, influence_scores, top_k, types
+from pipeline import index_reader, row_filter
 
 # Rows scored at a time: the scores of 256 queries then stay within the cache.
-_BLOCK_ROWS = 1 << 14
+_BLOCK_ROWS = 1 << 13
+NO_POSITION = top_k.NO_POSITION
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """Which examples can be found.
+
+  Attributes:
+    where: SQL condition on the columns of the rows; None for all.
+    group_by: column; the leaders of each of its values are found apart.
+    excluded_ids: [num_queries] an id that is not found for each query, as for
+      queries that are training examples themselves; None for no such.
+  """
+
+  where: str | None = None
+  group_by: str | None = None
+  excluded_ids: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,79 +42,39 @@ class TopExamples:
 
   Attributes:
     scores: [num_queries, k] float32.
-    positions: [num_queries, k] int64, of examples in the manifest.
+    positions: [num_queries, k] int64, of examples in the manifest;
+      `NO_POSITION` where fewer were found, always last.
   """
 
   scores: np.ndarray
   positions: np.ndarray
 
 
-class Index:
-  """A published generation, opened for reading."""
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What one pass over an index found.
 
-  def __init__(self, path: str):
-    """Opens the newest generation of the index at `path`.
+  Attributes:
+    proponents: by decreasing score.
+    opponents: by increasing score.
+    self_influence: as of a single query: the examples with the highest
+      influence on their own loss.
+  """
 
-    Raises:
-      errors.InputError: Nothing is published there.
-      storage.DamagedFileError: The manifest is damaged.
-    """
-    self.path = storage.absolute(path)
-    self.manifest = manifest_lib.load(self.path)
-
-  @property
-  def num_examples(self) -> int:
-    return self.manifest.num_examples
-
-  @property
-  def eigenvalues(self) -> np.ndarray:
-    return np.asarray(self.manifest.provenance.eigenvalues)
-
-  def read_shards(
-    self, progress: types.ProgressCallback = types.no_progress
-  ) -> Iterator[tuple[int, index_format.ShardContent]]:
-    """Checked shards with the position of their first row, in order.
-
-    The next shard is read while the caller works on this one.
-    """
-    shards = self.manifest.shards
-    with concurrent.futures.ThreadPoolExecutor(1) as reader:
-      contents = (
-        reader.submit(index_format.read_shard, self.path, shard)
-        for shard in shards
-      )
-      pending = next(contents)
-      first = 0
-      for shard in shards:
-        content = pending.result()
-        pending = next(contents, pending)
-        yield first, content
-        first += shard.num_written
-        progress(first, self.num_examples)
-
-  def rows_at(self, positions: Iterable[int]) -> dict[int, dict]:
-    """Rows (id, loss, columns) of examples by their position."""
-    wanted = np.unique(np.fromiter(positions, np.int64))
-    starts = np.cumsum([0, *(x.num_written for x in self.manifest.shards)])
-    owners = np.searchsorted(starts, wanted, side='right') - 1
-    rows: dict[int, dict] = {}
-    for owner in np.unique(owners).tolist():
-      shard = self.manifest.shards[owner]
-      mine = wanted[owners == owner]
-      table = index_format.read_rows(self.path, shard)
-      table = table.take(pa.array(mine - starts[owner]))
-      rows |= dict(zip(mine.tolist(), table.to_pylist(), strict=True))
-    return rows
+  proponents: TopExamples
+  opponents: TopExamples
+  self_influence: TopExamples
 
 
-def top_k(
-  index: Index,
+def search(
+  index: index_reader.Index,
   query_projections: np.ndarray,
   *,
   k: int,
   options: influence_scores.ScoreOptions,
+  selection: Selection = Selection(),
   progress: types.ProgressCallback = types.no_progress,
-) -> tuple[TopExamples, TopExamples]:
+) -> dict[object, Found]:
   """The k strongest proponents and opponents of each query.
 
   Args:
@@ -107,65 +82,82 @@ def top_k(
     query_projections: [num_queries, projection_dim], unscaled.
     k: examples wanted at each end; fewer come back from a smaller index.
     options: how to score.
+    selection: which examples can be found.
     progress: called with the number of examples scored.
 
   Returns:
-    Proponents, by decreasing score, and opponents, by increasing score.
+    What was found, by value of the column to group by; of key None without.
 
   Raises:
-    errors.InputError: k or the width of the projections does not fit.
+    errors.InputError: k, the width of the projections or the selection does
+      not fit.
   """
   _check_k(k)
-  if query_projections.shape[1] != len(index.eigenvalues):
+  check_selection(index, selection)
+  dim = len(index.eigenvalues)
+  if query_projections.ndim != 2 or query_projections.shape[1] != dim:
     raise errors.InputError(
-      f'queries have {query_projections.shape[1]} coordinates, expected '
-      f'{len(index.eigenvalues)}, the projection_dim of the index'
+      f'queries have shape {query_projections.shape}, expected {dim} '
+      'coordinates each, the projection_dim of the index'
     )
   weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
   queries = influence_scores.weight_queries(
     query_projections, index.eigenvalues, options
   )
-  proponents = _Leaders(len(queries), k)
-  opponents = _Leaders(len(queries), k)
-  for first, content in index.read_shards(progress):
-    norms = content.rows['squared_gradient_norm'].to_numpy()
-    for start in range(0, len(norms), _BLOCK_ROWS):
-      block = slice(start, start + _BLOCK_ROWS)
-      scores = influence_scores.influence(
-        content.vectors[block],
-        norms[block],
-        weighted_queries=queries,
-        weights=weights,
-        normalization=options.normalization,
-      )  # [num_queries, block]
-      proponents.add(scores, first + start)
-      opponents.add(-scores, first + start)
-  worst = opponents.result()
-  return proponents.result(), TopExamples(-worst.scores, worst.positions)
+  norms = influence_scores.query_norms(queries, weights)
+  excluded = selection.excluded_ids is not None
+  scans: dict[object, _Scan] = {}
+  if selection.group_by is None:
+    scans[None] = _Scan(queries, norms, k + excluded)
+  for block in _blocks(index, weights, options, selection, progress):
+    for value, part in _groups(block, selection.group_by):
+      if value not in scans:
+        scans[value] = _Scan(queries, norms, k + excluded)
+      scans[value].add(part)
+  found = {value: scan.found() for value, scan in scans.items()}
+  if selection.excluded_ids is not None:
+    exclude = _Exclusion(index, selection.excluded_ids, k)
+    found = {value: exclude(result) for value, result in found.items()}
+  return found
+
+
+def check_selection(index: index_reader.Index, selection: Selection) -> None:
+  """Checks a selection against the columns that there are.
+
+  Raises:
+    errors.InputError: The condition cannot be used or a column is missing.
+  """
+  if selection.where is not None:
+    row_filter.RowFilter(selection.where, index.schema)
+  if selection.group_by is not None:
+    index.check_column(selection.group_by)
 
 
 def self_influence(
-  index: Index,
+  index: index_reader.Index,
   *,
   options: influence_scores.ScoreOptions,
+  columns: tuple[str, ...] = (),
   progress: types.ProgressCallback = types.no_progress,
 ) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
   """Self-influence of every example, shard by shard.
 
   Yields:
-    `(position of the first, [num_rows] float32, rows)` of each shard.
+    `(position of the first, [num_rows] float32, rows)` of each shard; rows has
+    the columns asked for and those that were needed.
   """
   weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
-  for first, content in index.read_shards(progress):
-    scores = influence_scores.self_influence(content.vectors, weights)
+  columns = (*columns, *_scale_columns(options))
+  for shard in index.read_shards(columns=columns, progress=progress):
+    scores = influence_scores.self_influence(shard.vectors, weights)
     if options.normalization == 'gradient_norm':
-      norms = content.rows['squared_gradient_norm'].to_numpy()
+      norms = shard.rows['squared_gradient_norm'].to_numpy()
       scores = scores / np.maximum(norms, np.finfo(np.float32).tiny)
-    yield first, scores, content.rows
+    yield shard.first, scores, shard.rows
 
 
 def top_self_influence(
-  index: Index,
+  index: index_reader.Index,
   *,
   k: int,
   options: influence_scores.ScoreOptions,
@@ -173,45 +165,168 @@ def top_self_influence(
 ) -> TopExamples:
   """The k examples with the highest self-influence, as one 'query'."""
   _check_k(k)
-  leaders = _Leaders(1, k)
+  leaders = top_k.Leaders.none(1, k)
   for first, scores, _ in self_influence(
     index, options=options, progress=progress
   ):
-    leaders.add(scores[None], first)
-  return leaders.result()
+    leaders = _with(leaders, scores, first + np.arange(len(scores)))
+  return _trimmed(leaders)
 
 
-class _Leaders:
-  """The k highest scores seen so far of each query."""
+@dataclasses.dataclass(frozen=True)
+class _Block:
+  """Rows to score, with what their scores need.
 
-  def __init__(self, num_queries: int, k: int):
+  Attributes:
+    vectors: [num_rows, projection_dim] float32.
+    positions: [num_rows] int64.
+    self_influence: [num_rows] float32.
+    scales: [num_rows] float32, or None.
+    groups: [num_rows] values of the column to group by, or None.
+  """
+
+  vectors: np.ndarray
+  positions: np.ndarray
+  self_influence: np.ndarray
+  scales: np.ndarray | None
+  groups: np.ndarray | None
+
+  def take(self, chosen: np.ndarray) -> '_Block':
+    return _Block(
+      *(
+        None if value is None else value[chosen]
+        for value in (
+          self.vectors,
+          self.positions,
+          self.self_influence,
+          self.scales,
+          self.groups,
+        )
+      )  # type: ignore[arg-type]
+    )
+
+
+class _Scan:
+  """Leaders of one group of examples."""
+
+  def __init__(self, queries: np.ndarray, norms: np.ndarray, k: int):
+    self._ends = top_k.TopKScan(queries, norms, k)
+    self._own = top_k.Leaders.none(1, k)
+
+  def add(self, block: _Block) -> None:
+    self._own = _with(self._own, block.self_influence, block.positions)
+    self._ends.add(
+      block.vectors,
+      block.positions,
+      bounds=np.sqrt(block.self_influence),
+      scales=block.scales,
+    )
+
+  def found(self) -> Found:
+    lowest = _trimmed(self._ends.lowest())
+    return Found(
+      _trimmed(self._ends.highest()),
+      TopExamples(-lowest.scores, lowest.positions),
+      _trimmed(self._own),
+    )
+
+
+class _Exclusion:
+  """Takes the excluded example out of what one more than k was found."""
+
+  def __init__(self, index: index_reader.Index, ids: tuple[str, ...], k: int):
+    self._index = index
+    self._ids = np.array(ids)
     self._k = k
-    self._scores = [np.empty(0, np.float32)] * num_queries
-    self._positions = [np.empty(0, np.int64)] * num_queries
 
-  def add(self, scores: np.ndarray, first: int) -> None:
-    """Takes in [num_queries, num_rows] scores of consecutive positions."""
-    for query, row in enumerate(scores):
-      best, positions = self._scores[query], self._positions[query]
-      # Only what beats the last of k leaders can enter; a tie cannot, since
-      # the leader has the lower position.
-      if len(best) == self._k:
-        candidates = np.flatnonzero(row > best[-1])
-      else:
-        candidates = np.arange(len(row))
-      if len(candidates) > self._k:
-        threshold = np.partition(row[candidates], -self._k)[-self._k]
-        candidates = candidates[row[candidates] >= threshold]
-      best = np.concatenate([best, row[candidates]])
-      positions = np.concatenate([positions, first + candidates])
-      order = np.lexsort((positions, -best))[: self._k]
-      self._scores[query], self._positions[query] = (
-        best[order],
-        positions[order],
-      )
+  def __call__(self, found: Found) -> Found:
+    return dataclasses.replace(
+      found,
+      proponents=self._without(found.proponents),
+      opponents=self._without(found.opponents),
+    )
 
-  def result(self) -> TopExamples:
-    return TopExamples(np.stack(self._scores), np.stack(self._positions))
+  def _without(self, top: TopExamples) -> TopExamples:
+    positions, inverse = np.unique(top.positions, return_inverse=True)
+    known = positions[positions != NO_POSITION]
+    ids = np.array([*self._index.rows(known, ['id'])['id'].to_pylist(), ''])
+    inverse = np.minimum(inverse, len(known)).reshape(top.positions.shape)
+    excluded = ids[inverse] == self._ids[:, None]
+    order = np.argsort(excluded, axis=1, kind='stable')[:, : self._k]
+    scores = np.take_along_axis(top.scores, order, axis=1)
+    positions = np.take_along_axis(top.positions, order, axis=1)
+    gone = np.take_along_axis(excluded, order, axis=1)
+    positions[gone] = NO_POSITION
+    return TopExamples(scores, positions)
+
+
+def _blocks(index, weights, options, selection, progress) -> Iterator[_Block]:
+  """The rows of an index that can be found."""
+  matches = None
+  columns = _scale_columns(options)
+  if selection.where is not None:
+    matches = row_filter.RowFilter(selection.where, index.schema).matches
+    columns = tuple(index.schema.names)
+  if selection.group_by is not None:
+    columns = (*columns, selection.group_by)
+  for shard in index.read_shards(columns=columns, progress=progress):
+    for start in range(0, len(shard.vectors), _BLOCK_ROWS):
+      vectors = shard.vectors[start : start + _BLOCK_ROWS]
+      rows = shard.rows.slice(start, len(vectors))
+      block = _make_block(vectors, rows, shard.first + start, weights, options)
+      if selection.group_by is not None:
+        groups = np.array(rows[selection.group_by].to_pylist(), object)
+        block = dataclasses.replace(block, groups=groups)
+      yield block if matches is None else block.take(matches(rows))
+
+
+def _make_block(vectors, rows, first: int, weights, options) -> _Block:
+  own = influence_scores.self_influence(vectors, weights)
+  norms = np.empty(0)
+  if options.normalization == 'gradient_norm':
+    norms = rows['squared_gradient_norm'].to_numpy()
+  return _Block(
+    vectors,
+    np.arange(first, first + len(vectors)),
+    own,
+    influence_scores.row_scales(own, norms, options.normalization),
+    None,
+  )
+
+
+def _groups(
+  block: _Block, group_by: str | None
+) -> Iterator[tuple[object, _Block]]:
+  if group_by is None or block.groups is None:
+    yield None, block
+    return
+  for value in dict.fromkeys(block.groups):
+    yield value, block.take(block.groups == value)
+
+
+def _scale_columns(options: influence_scores.ScoreOptions) -> tuple[str, ...]:
+  by_norm = options.normalization == 'gradient_norm'
+  return ('squared_gradient_norm',) if by_norm else ()
+
+
+def _with(
+  leaders: top_k.Leaders, scores: np.ndarray, positions: np.ndarray
+) -> top_k.Leaders:
+  """Leaders of one query, with those of some more scores."""
+  k = leaders.scores.shape[1]
+  if len(scores) > k:
+    least = np.partition(scores, -k)[-k]
+    chosen = scores >= max(least, leaders.thresholds[0])
+    scores, positions = scores[chosen], positions[chosen]
+  return top_k.merged(
+    [leaders, top_k.Leaders(scores[None], positions[None])], k
+  )
+
+
+def _trimmed(leaders: top_k.Leaders) -> TopExamples:
+  """Without columns in which no query has an example."""
+  used = (leaders.positions != NO_POSITION).any(axis=0)
+  return TopExamples(leaders.scores[:, used], leaders.positions[:, used])
 
 
 def _check_k(k: int) -> None:

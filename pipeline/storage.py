@@ -5,8 +5,10 @@ written by `create_exclusive`: an object appears whole or not at all, under a
 name that did not exist before, and of several racing writers exactly one wins.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
+import dataclasses
+import datetime
 import json
 import os
 import pathlib
@@ -26,6 +28,19 @@ _CHECKSUM_BYTES = 1 << 24
 
 class DamagedFileError(errors.InputError):
   """A stored file is missing, truncated or altered."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFile:
+  """A file with what is needed to know it again."""
+
+  name: str
+  num_bytes: int
+  crc32c: str
+
+  @classmethod
+  def of(cls, name: str, data: bytes) -> 'StoredFile':
+    return cls(name, len(data), checksum(data))
 
 
 def absolute(path: str) -> str:
@@ -51,17 +66,51 @@ def list_names(directory: str) -> list[str]:
   return sorted(sizes(directory))
 
 
-def sizes(directory: str) -> dict[str, int | None]:
-  """Size in bytes of everything inside `directory`, from one listing."""
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """Something inside a directory.
+
+  Attributes:
+    num_bytes: its size.
+    modified: when it was written, in seconds of Unix time.
+    is_directory: whether it is a directory.
+  """
+
+  num_bytes: int
+  modified: float
+  is_directory: bool
+
+
+def entries(directory: str) -> dict[str, Entry]:
+  """Everything inside `directory` by name, from one listing."""
   filesystem, name = _filesystem(directory)
   try:
-    entries = filesystem.ls(name, detail=True)
+    found = filesystem.ls(name, detail=True)
   except (FileNotFoundError, NotADirectoryError):
     return {}
   return {
-    entry['name'].rstrip('/').rsplit('/', 1)[-1]: entry['size']
-    for entry in entries
+    entry['name'].rstrip('/').rsplit('/', 1)[-1]: Entry(
+      entry['size'] or 0, _modified(entry), entry['type'] == 'directory'
+    )
+    for entry in found
   }
+
+
+def sizes(directory: str) -> dict[str, int]:
+  """Size in bytes of everything inside `directory`, from one listing."""
+  return {name: entry.num_bytes for name, entry in entries(directory).items()}
+
+
+def _modified(entry: Mapping[str, Any]) -> float:
+  """Unix time, however the file system tells it; 0 where it does not."""
+  value = entry.get('mtime') or entry.get('updated') or entry.get('created')
+  if isinstance(value, str):
+    value = datetime.datetime.fromisoformat(value)
+  if isinstance(value, datetime.datetime):
+    if value.tzinfo is None:
+      value = value.replace(tzinfo=datetime.UTC)
+    return value.timestamp()
+  return float(value or 0)
 
 
 def read_bytes(path: str) -> bytes:

@@ -2,6 +2,8 @@
 
     BASIS/eigenvectors-5f0c1b2a/part-00000/   Orbax checkpoint of some of the
                               parameters, [projection_dim, *shape] by path
+    BASIS/eigenvectors-5f0c1b2a/probe.msgpack   raw examples that preprocessing
+                              is known by
     BASIS/basis.json          eigenvalues, report, provenance; written last
 
 `basis.json` is the commit: a directory without it holds no basis. Eigenvectors
@@ -9,7 +11,7 @@ are cut into parts of whole parameters, so that a basis larger than memory can
 be written.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 import uuid
@@ -19,9 +21,10 @@ import numpy as np
 
 from influence_core import basis as basis_lib
 from influence_core import errors
-from pipeline import checkpoints, fingerprints, storage
+from pipeline import checkpoints, fingerprints, preprocessing_probe, storage
+from pipeline import corpus as corpus_lib
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Bytes of eigenvectors in a part; a parameter is never cut.
 _PART_BYTES = 1 << 30
@@ -50,6 +53,7 @@ class BasisRecord:
     report: its quality.
     config: resolved configuration of the job that made it.
     task_fingerprints: of the model it belongs to.
+    probe: the file of `preprocessing_probe`.
     parts: where the eigenvectors are.
     fingerprint: of eigenvalues and eigenvectors.
   """
@@ -59,6 +63,7 @@ class BasisRecord:
   report: basis_lib.BasisReport
   config: Mapping[str, Any]
   task_fingerprints: Mapping[str, str]
+  probe: storage.StoredFile
   parts: tuple[StoredPart, ...]
   fingerprint: str
 
@@ -76,6 +81,7 @@ def save(
   dtype: np.dtype,
   config: Mapping[str, Any],
   task_fingerprints: Mapping[str, str],
+  probe: Sequence[corpus_lib.RawExample],
 ) -> BasisRecord:
   """Stores a basis where there is none yet.
 
@@ -90,6 +96,7 @@ def save(
     dtype: to store eigenvectors in, float32 or bfloat16.
     config: what made it.
     task_fingerprints: of the model it belongs to.
+    probe: raw examples that the fingerprint of preprocessing was taken of.
 
   Raises:
     errors.InputError: There is a basis at `path` already.
@@ -102,6 +109,10 @@ def save(
     if jax.process_index() == 0:
       checkpoints.save_arrays(storage.join(path, name), part)
     parts.append(StoredPart(name, fingerprints.of_arrays(part)))
+  examples = preprocessing_probe.encode(probe)
+  probe_file = storage.StoredFile.of(f'{directory}/probe.msgpack', examples)
+  if jax.process_index() == 0:
+    storage.create_exclusive(storage.join(path, probe_file.name), examples)
   values = eigenvalues.tolist()
   record = BasisRecord(
     path=path,
@@ -109,6 +120,7 @@ def save(
     report=report,
     config=dict(config),
     task_fingerprints=dict(task_fingerprints),
+    probe=probe_file,
     parts=tuple(parts),
     fingerprint=fingerprints.of_json(
       [values, [part.fingerprint for part in parts]]
@@ -170,6 +182,7 @@ def load_record(path: str) -> BasisRecord:
     path=path,
     eigenvalues=tuple(content.pop('eigenvalues')),
     report=basis_lib.BasisReport.from_json(content.pop('report')),
+    probe=storage.StoredFile(**content.pop('probe')),
     parts=tuple(StoredPart(**part) for part in content.pop('parts')),
     **content,
   )
@@ -195,6 +208,19 @@ def load(record: BasisRecord) -> basis_lib.Basis:
   return basis_lib.Basis(
     np.asarray(record.eigenvalues), eigenvectors, record.report
   )
+
+
+def load_probe(record: BasisRecord) -> tuple[corpus_lib.RawExample, ...]:
+  """The raw examples that preprocessing is known by.
+
+  Raises:
+    storage.DamagedFileError: They are not the ones that were stored.
+  """
+  path = storage.join(record.path, record.probe.name)
+  data = storage.read_checked(
+    path, num_bytes=record.probe.num_bytes, crc32c=record.probe.crc32c
+  )
+  return tuple(preprocessing_probe.decode(path, data))
 
 
 def check_belongs(

@@ -6,12 +6,12 @@ import itertools
 import numpy as np
 
 from influence_core import types
-from pipeline import index_format, retrieve, storage
+from pipeline import index_format, index_reader, storage
 from pipeline import manifest as manifest_lib
 
 
 def find_damage(
-  index: retrieve.Index,
+  index: index_reader.Index,
   *,
   progress: types.ProgressCallback = types.no_progress,
 ) -> Iterator[str]:
@@ -31,7 +31,7 @@ def find_damage(
 
 
 def _shard_damage(
-  index: retrieve.Index, shard: index_format.Shard
+  index: index_reader.Index, shard: index_format.Shard
 ) -> Iterator[str]:
   try:
     content = index_format.read_shard(index.path, shard)
@@ -66,7 +66,7 @@ def _overlapping_ranges(manifest: manifest_lib.Manifest) -> Iterator[str]:
       yield f'ranges {before.stem} and {after.stem} overlap'
 
 
-def _rejected_damage(index: retrieve.Index) -> Iterator[str]:
+def _rejected_damage(index: index_reader.Index) -> Iterator[str]:
   file = index.manifest.rejected
   if file is None:
     return

@@ -35,7 +35,12 @@ def per_example_loss(params, features):
   return output_loss(outputs(params, features), features)
 
 
-def make_task(workdir: str, fault: str = '', l2_weight: float = L2_WEIGHT):
+def make_task(
+  workdir: str,
+  fault: str = '',
+  l2_weight: float = L2_WEIGHT,
+  split: str = 'train',
+):
   """The task; `fault` names a way in which it can be wrong."""
   losses = {
     'scalar_loss': lambda p, f: per_example_loss(p, f).mean(),
@@ -56,7 +61,7 @@ def make_task(workdir: str, fault: str = '', l2_weight: float = L2_WEIGHT):
       f'{workdir}/{checkpoint}', like=like
     ),
     per_example_loss=losses.get(fault, per_example_loss),
-    corpus=corpus_lib.TfdsCorpus(name, 'train', f'{workdir}/data'),
+    corpus=corpus_lib.TfdsCorpus(name, split, f'{workdir}/data'),
     preprocess=lambda raw: preprocess(raw, fault),
     row_columns=lambda raw: {'half': int(raw['y'] > 0)},
     loss_reduction='mean' if fault == 'other_reduction' else 'none',

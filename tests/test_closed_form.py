@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline import checkpoints, retrieve
+from pipeline import checkpoints, index_reader
 from tests import linear_task
 
 
@@ -92,6 +92,6 @@ def test_removing_a_proponent_raises_the_query_loss(
 
 
 def positions_by_id(index):
-  opened = retrieve.Index(str(index))
-  rows = opened.rows_at(range(opened.num_examples))
-  return {row['id']: position for position, row in rows.items()}
+  opened = index_reader.Index(str(index))
+  ids = opened.rows(columns=['id'])['id'].to_pylist()
+  return {example_id: position for position, example_id in enumerate(ids)}

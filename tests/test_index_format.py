@@ -95,7 +95,7 @@ def test_pickled_vectors_are_not_executed(index):
   buffer = io.BytesIO()
   np.save(buffer, np.array([{'a': 1}], dtype=object), allow_pickle=True)
   data = buffer.getvalue()
-  file = index_format.StoredFile.of('vectors-x.npy', data)
+  file = storage.StoredFile.of('vectors-x.npy', data)
   storage.create_exclusive(os.path.join(index, 'shards', file.name), data)
   shard = index_format.Shard(RANGE, file, file, 3, 1)
   with pytest.raises(storage.DamagedFileError, match=r'is no \.npy file'):

@@ -6,7 +6,7 @@ from influence_core import errors
 from pipeline import index_format, storage
 from pipeline import manifest as manifest_lib
 
-FILE = index_format.StoredFile('a', 3, '0')
+FILE = storage.StoredFile('a', 3, '0')
 
 
 def provenance(basis='b'):

@@ -14,7 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from influence_core import errors, gradient_projection
-from pipeline import index_format, project_corpus, projection_worker, retrieve
+from pipeline import (
+  index_format,
+  index_reader,
+  project_corpus,
+  projection_worker,
+  storage,
+)
 from pipeline import manifest as manifest_lib
 from pipeline import plan as plan_lib
 from pipeline import task as task_lib
@@ -24,8 +30,8 @@ from tests.conftest import ROOT
 
 def contents(index):
   """Ids and numbers of a whole index, in the order of the corpus."""
-  opened = retrieve.Index(str(index))
-  parts = [content for _, content in opened.read_shards()]
+  opened = index_reader.Index(str(index))
+  parts = list(opened.read_shards(columns=opened.schema.names))
   ids = [row for part in parts for row in part.rows['id'].to_pylist()]
   return ids, np.concatenate(
     [
@@ -221,7 +227,7 @@ def make_plan(num_ranges):
 
 
 def make_shard(example_range, name='a'):
-  file = index_format.StoredFile(name, 1, '0')
+  file = storage.StoredFile(name, 1, '0')
   return index_format.Shard(example_range, file, file, 1, 0)
 
 
@@ -254,7 +260,7 @@ def test_graph_is_one_chain_with_one_leaf():
   root = beam.Pipeline(runner='FnApiRunner')
   project_corpus.build_pipeline(
     root,
-    make_plan(2),
+    make_plan(2).ranges,
     plan_path='',
     settings=settings,
     max_rejected_fraction=0,

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from influence_core import errors, influence_scores
-from pipeline import index_format, retrieve, storage
+from pipeline import index_format, index_reader, retrieve, storage
 from pipeline import manifest as manifest_lib
 
 EIGENVALUES = (4.0, 2.0, 1.0, -0.5)
@@ -36,7 +36,7 @@ def make_index(path, num_shards):
     )
   provenance = manifest_lib.Provenance({}, '', EIGENVALUES, {'basis': 'b'})
   manifest_lib.publish(path, provenance, tuple(shards))
-  return retrieve.Index(path)
+  return index_reader.Index(path)
 
 
 def brute_force(options, k):
@@ -55,7 +55,8 @@ def test_equals_brute_force_with_ties(tmp_path, monkeypatch, num_shards, k):
   monkeypatch.setattr(retrieve, '_BLOCK_ROWS', 64)
   options = influence_scores.ScoreOptions()
   index = make_index(str(tmp_path), num_shards)
-  proponents, opponents = retrieve.top_k(index, QUERIES, k=k, options=options)
+  found = retrieve.search(index, QUERIES, k=k, options=options)[None]
+  proponents, opponents = found.proponents, found.opponents
   scores, best, worst = brute_force(options, k)
   np.testing.assert_array_equal(proponents.positions, best)
   np.testing.assert_array_equal(opponents.positions, worst)
@@ -67,7 +68,8 @@ def test_equals_brute_force_with_ties(tmp_path, monkeypatch, num_shards, k):
 def test_normalised_scores_and_small_index(tmp_path):
   options = influence_scores.ScoreOptions(normalization='gradient_norm')
   index = make_index(str(tmp_path), 2)
-  proponents, _ = retrieve.top_k(index, QUERIES, k=10_000, options=options)
+  found = retrieve.search(index, QUERIES, k=10_000, options=options)
+  proponents = found[None].proponents
   assert proponents.positions.shape == (9, 500)
   scores, best, _ = brute_force(options, 500)
   np.testing.assert_allclose(
@@ -77,13 +79,15 @@ def test_normalised_scores_and_small_index(tmp_path):
 
 def test_rows_come_back_by_position(tmp_path):
   index = make_index(str(tmp_path), 7)
-  rows = index.rows_at([499, 0, 71, 72])
-  assert {position: row['id'] for position, row in rows.items()} == {
-    0: 'f__0',
-    71: 'f__71',
-    72: 'f__72',
-    499: 'f__499',
-  }
+  rows = index.rows([499, 0, 71, 72, 0])
+  assert rows['id'].to_pylist() == ['f__499', 'f__0', 'f__71', 'f__72', 'f__0']
+  assert index.rows(columns=['id']).num_rows == 500
+  assert index.rows([]).column_names == index.schema.names
+  np.testing.assert_array_equal(
+    index.vectors([7, 3, 499]), VECTORS[[7, 3, 499]]
+  )
+  with pytest.raises(errors.InputError, match='positions are 3 to 500'):
+    index.rows([500, 3])
 
 
 def test_self_influence_with_gradient_norm(tmp_path):
@@ -101,13 +105,15 @@ def test_shards_are_read_ahead_and_checked(tmp_path):
   name = index.manifest.shards[3].vectors.name
   (tmp_path / 'shards' / name).unlink()
   with pytest.raises(storage.DamagedFileError, match='is missing'):
-    retrieve.top_k(index, QUERIES, k=1, options=influence_scores.ScoreOptions())
+    retrieve.search(
+      index, QUERIES, k=1, options=influence_scores.ScoreOptions()
+    )
 
 
 def test_bad_arguments(tmp_path):
   index = make_index(str(tmp_path), 1)
   options = influence_scores.ScoreOptions()
   with pytest.raises(errors.InputError, match='k is 0'):
-    retrieve.top_k(index, QUERIES, k=0, options=options)
-  with pytest.raises(errors.InputError, match='3 coordinates, expected 4'):
-    retrieve.top_k(index, QUERIES[:, :3], k=1, options=options)
+    retrieve.search(index, QUERIES, k=0, options=options)
+  with pytest.raises(errors.InputError, match=r'shape \(9, 3\), expected 4'):
+    retrieve.search(index, QUERIES[:, :3], k=1, options=options)

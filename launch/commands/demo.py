@@ -16,7 +16,7 @@ from launch.commands import (
   topk,
   train_example,
 )
-from pipeline import fit_basis_config, retrieve, storage
+from pipeline import fit_basis_config, index_reader, retrieve, storage
 from pipeline import manifest as manifest_lib
 from pipeline import task as task_lib
 
@@ -72,8 +72,9 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     projection_options=gradient_projection.ProjectionOptions(),
     out=None,
     options=_OPTIONS,
+    selection=retrieve.Selection(),
   )
-  opened = retrieve.Index(index)
+  opened = index_reader.Index(index)
   summary: dict[str, Any] = {
     'num_examples': opened.num_examples,
     'projection_dim': opened.manifest.provenance.projection_dim,
@@ -96,7 +97,9 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
   return summary
 
 
-def evaluate_mislabeled(index: retrieve.Index) -> dict[str, dict[str, float]]:
+def evaluate_mislabeled(
+  index: index_reader.Index,
+) -> dict[str, dict[str, float]]:
   """How well each score ranks the wrong labels first.
 
   Args:
@@ -107,7 +110,9 @@ def evaluate_mislabeled(index: retrieve.Index) -> dict[str, dict[str, float]]:
     precision_at_100.
   """
   scores, losses, wrong = [], [], []
-  for _, shard_scores, rows in retrieve.self_influence(index, options=_OPTIONS):
+  for _, shard_scores, rows in retrieve.self_influence(
+    index, options=_OPTIONS, columns=('loss', 'label', 'true_label')
+  ):
     scores.append(shard_scores)
     losses.append(rows['loss'].to_numpy())
     wrong.append(rows['label'].to_numpy() != rows['true_label'].to_numpy())

@@ -6,7 +6,7 @@ from typing import Any
 from influence_core import basis as basis_lib
 from influence_core import basis_trust, errors
 from launch import console as console_lib
-from pipeline import retrieve, stored_basis
+from pipeline import index_reader, stored_basis
 
 _MAX_ROWS = 20
 
@@ -16,7 +16,7 @@ def run(
 ) -> dict[str, Any]:
   """Describes whichever of the two is given."""
   if index is not None:
-    return describe_index(console, retrieve.Index(index))
+    return describe_index(console, index_reader.Index(index))
   if basis is not None:
     return describe_basis(console, stored_basis.load_record(basis))
   raise errors.InputError('nothing to describe; pass --basis or --index')
@@ -82,7 +82,7 @@ def _agreement(agreement: basis_trust.SubspaceAgreement | None) -> str:
 
 
 def describe_index(
-  console: console_lib.Console, index: retrieve.Index
+  console: console_lib.Console, index: index_reader.Index
 ) -> dict[str, Any]:
   """Prints and returns what an index holds and was made from."""
   manifest = index.manifest

@@ -44,7 +44,8 @@ def run(
       loaded.selected, projection_dim
     )
   else:
-    stored_basis.check_belongs(record, loaded.fingerprints)
+    probed = loaded.with_probe(stored_basis.load_probe(record))
+    stored_basis.check_belongs(record, probed.fingerprints)
     eigenvectors = stored_basis.load(record).eigenvectors
   with console.stage('compile'):
     projector = gradient_projection.GradientProjector(

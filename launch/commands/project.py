@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Sequence
 import contextlib
+import dataclasses
 import io
 import threading
 from typing import Any
+
+from apache_beam.options import pipeline_options
 
 from influence_core import errors, gradient_projection
 from launch import console as console_lib
 from pipeline import (
   index_format,
+  index_reader,
   loaded_task,
   project_corpus,
   projection_worker,
-  retrieve,
   runner_options,
   storage,
   stored_basis,
@@ -47,7 +50,9 @@ def run(
   record = stored_basis.load_record(basis)
   index = storage.absolute(index)
   task = task.selecting(record.config['parameter_paths'])
-  loaded = loaded_task.LoadedTask.load(task)
+  loaded = loaded_task.LoadedTask.load(
+    task, probe=stored_basis.load_probe(record)
+  )
   stored_basis.check_belongs(record, loaded.fingerprints)
   plan = plan_lib.make_plan(
     loaded.task.corpus,
@@ -59,42 +64,34 @@ def run(
     basis_dtype=projection_options.basis_dtype,
     range_size=range_size,
   )
-  if plan_lib.is_published(index, plan):
+  changes = plan_lib.changes(index, plan)
+  if changes.is_empty:
     console.print(
       f'nothing to do: {index} holds all {plan.num_examples} examples'
     )
-    return _result(index, num_projected=0)
+    return _result(index, changes, num_projected=0)
   storage.check_writable(index)
-  num_present = _num_committed(index, plan)
-  if num_present:
-    console.print(
-      f'{num_present} of {plan.num_examples} examples are there already'
-    )
-  settings = projection_worker.ProjectionSettings(
-    task=task,
-    basis=record.path,
-    index=index,
-    options=projection_options,
-    range_size=max(item.num_examples for item in plan.ranges),
-    task_fingerprints=loaded.fingerprints,
-    basis_fingerprint=record.fingerprint,
-  )
+  _tell_changes(console, changes)
+  plan = dataclasses.replace(plan, adopted_generation=changes.generation)
   plan_path = plan_lib.save(index, plan)
-  with (
-    console.stage('project') as progress,
-    _poll(lambda: progress(_num_committed(index, plan), plan.num_examples)),
-    # Beam's workers print the traceback of an error that is raised here too.
-    contextlib.redirect_stderr(io.StringIO()),
-  ):
-    project_corpus.run_pipeline(
-      plan,
-      plan_path=plan_path,
-      settings=settings,
-      max_rejected_fraction=max_rejected_fraction,
-      options=options,
-    )
-  result = _result(index, num_projected=plan.num_examples - num_present)
-  rate = result['num_projected'] / console.seconds['project']
+  num_projected = _project(
+    console,
+    changes.wanted,
+    plan_path=plan_path,
+    settings=projection_worker.ProjectionSettings(
+      task=task,
+      basis=record.path,
+      index=index,
+      options=projection_options,
+      range_size=max(item.num_examples for item in plan.ranges),
+      task_fingerprints=loaded.fingerprints,
+      basis_fingerprint=record.fingerprint,
+    ),
+    max_rejected_fraction=max_rejected_fraction,
+    options=options,
+  )
+  result = _result(index, changes, num_projected=num_projected)
+  rate = num_projected / console.seconds['project']
   console.print(
     f'published generation {result["generation"]} of {index}: '
     f'{result["num_examples"]} examples in {result["num_shards"]} shards, '
@@ -103,30 +100,90 @@ def run(
   return {**result, 'examples_per_second': rate}
 
 
-def _result(index: str, *, num_projected: int) -> dict[str, Any]:
-  manifest = retrieve.Index(index).manifest
+def _tell_changes(
+  console: console_lib.Console, changes: plan_lib.Changes
+) -> None:
+  if changes.generation is None:
+    return
+  if changes.all_new_because:
+    console.print(f'all is projected anew: {changes.all_new_because}')
+  console.print(
+    f'generation {changes.generation}: {len(changes.reused):,} ranges reused, '
+    f'{len(changes.wanted):,} recomputed, {changes.num_dropped:,} dropped'
+  )
+  if changes.num_damaged:
+    console.warn(
+      f'files of {changes.num_damaged:,} ranges of generation '
+      f'{changes.generation} are gone or cut short'
+    )
+
+
+def _project(
+  console: console_lib.Console,
+  ranges: Sequence[index_format.ExampleRange],
+  *,
+  plan_path: str,
+  settings: projection_worker.ProjectionSettings,
+  max_rejected_fraction: float,
+  options: pipeline_options.PipelineOptions,
+) -> int:
+  """Projects ranges and publishes the plan; how many examples were missing."""
+  index = settings.index
+  total = sum(item.num_examples for item in ranges)
+  num_present = _num_committed(index, ranges)
+  if num_present:
+    console.print(f'{num_present} of {total} examples are there already')
+  with (
+    console.stage('project') as progress,
+    _poll(lambda: progress(_num_committed(index, ranges), total)),
+    # Beam's workers print the traceback of an error that is raised here too.
+    contextlib.redirect_stderr(io.StringIO()),
+  ):
+    if ranges:
+      project_corpus.run_pipeline(
+        ranges,
+        plan_path=plan_path,
+        settings=settings,
+        max_rejected_fraction=max_rejected_fraction,
+        options=options,
+      )
+    else:
+      project_corpus.publish_plan(
+        index, plan_lib.load(plan_path), (), max_rejected_fraction
+      )
+  return total - num_present
+
+
+def _result(
+  index: str, changes: plan_lib.Changes, *, num_projected: int
+) -> dict[str, Any]:
+  manifest = index_reader.Index(index).manifest
   return {
     'index': index,
     'generation': manifest.generation,
     'num_examples': manifest.num_examples,
     'num_projected': num_projected,
+    'num_ranges_reused': len(changes.reused),
+    'num_ranges_recomputed': len(changes.wanted),
+    'num_ranges_dropped': changes.num_dropped,
     'num_rejected': manifest.num_rejected,
     'num_shards': len(manifest.shards),
   }
 
 
-def _num_committed(index: str, plan: plan_lib.Plan) -> int:
-  """Examples of the plan whose shard is committed, from one listing.
+def _num_committed(
+  index: str, ranges: Sequence[index_format.ExampleRange]
+) -> int:
+  """Examples of ranges whose shard is committed, from one listing.
 
   For progress alone: it works the same on every Beam runner, near or far.
   """
-  names = storage.list_names(index_format.shards_directory(index))
   committed = {
-    name.removeprefix('rows-').rsplit('-', 1)[0]
-    for name in names
+    index_format.stem_of(name)
+    for name in storage.list_names(index_format.shards_directory(index))
     if name.startswith('rows-') and name.endswith('.parquet')
   }
-  return sum(x.num_examples for x in plan.ranges if x.stem in committed)
+  return sum(x.num_examples for x in ranges if x.stem in committed)
 
 
 @contextlib.contextmanager

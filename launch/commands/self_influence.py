@@ -5,7 +5,7 @@ from typing import Any
 from influence_core import influence_scores
 from launch import console as console_lib
 from launch import result_tables
-from pipeline import retrieve
+from pipeline import index_reader, retrieve
 
 
 def run(
@@ -17,20 +17,20 @@ def run(
   options: influence_scores.ScoreOptions,
 ) -> dict[str, Any]:
   """Scans the index for the highest self-influence."""
-  opened = retrieve.Index(index)
+  opened = index_reader.Index(index)
   with console.stage('self-influence') as progress:
     leaders = retrieve.top_self_influence(
       opened, k=k, options=options, progress=progress
     )
-  rows = result_tables.self_influence_rows(opened, leaders)
+  table = result_tables.self_influence_table(opened, leaders)
   if out:
-    result_tables.write_parquet(out, rows)
+    result_tables.write_parquet(out, table)
   result_tables.print_rows(
-    console, 'self-influence: mislabelled and atypical examples first', rows
+    console, 'self-influence: mislabelled and atypical examples first', table
   )
   return {
     'index': opened.path,
-    'generation': opened.manifest.generation,
+    'generation': opened.generation,
     'out': out,
-    'results': rows,
+    'results': table.to_pylist(),
   }

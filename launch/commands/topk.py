@@ -1,13 +1,21 @@
 """`influence topk`: proponents and opponents of queries."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from influence_core import errors, gradient_projection, influence_scores
 from launch import console as console_lib
 from launch import result_tables
-from pipeline import checked_projector, loaded_task, retrieve, stored_basis
+from pipeline import (
+  checked_projector,
+  index_reader,
+  loaded_task,
+  retrieve,
+  stored_basis,
+)
 from pipeline import manifest as manifest_lib
 from pipeline import task as task_lib
 
@@ -25,15 +33,19 @@ def run(
   projection_options: gradient_projection.ProjectionOptions,
   out: str | None,
   options: influence_scores.ScoreOptions,
+  selection: retrieve.Selection,
+  exclude_self: bool = False,
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
   if projection_options.batch_size is not None:
     gradient_projection.check_batch_size(projection_options.batch_size)
-  opened = retrieve.Index(index)
+  opened = index_reader.Index(index)
+  retrieve.check_selection(opened, selection)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
   record = stored_basis.load_record(basis or opened.manifest.provenance.basis)
   loaded = loaded_task.LoadedTask.load(
-    task.selecting(record.config['parameter_paths'])
+    task.selecting(record.config['parameter_paths']),
+    probe=stored_basis.load_probe(record),
   )
   manifest_lib.check_provenance(
     opened.path,
@@ -43,33 +55,48 @@ def run(
   queries, projections = project_queries(
     loaded, record, query_split, projection_options
   )
+  if exclude_self:
+    selection = dataclasses.replace(selection, excluded_ids=tuple(queries.ids))
   with console.stage('topk') as progress:
-    leaders = retrieve.top_k(
-      opened, projections, k=k, options=options, progress=progress
+    found = retrieve.search(
+      opened,
+      projections,
+      k=k,
+      options=options,
+      selection=selection,
+      progress=progress,
     )
-  rows = result_tables.influence_rows(
-    opened, queries, dict(zip(('proponent', 'opponent'), leaders, strict=True))
-  )
+  table = result_tables.influence_table(opened, queries.ids, found)
   if out:
-    result_tables.write_parquet(out, rows)
-  num_printed = len(rows) // len(queries.ids) * _NUM_PRINTED
+    result_tables.write_parquet(out, table)
+  _print_first(console, table, len(queries.ids))
+  return {
+    'index': opened.path,
+    'generation': opened.generation,
+    'num_queries': len(queries.ids),
+    'out': out,
+    # With --out they are there, and may be too many for a document.
+    'results': None if out else table.to_pylist(),
+  }
+
+
+def _print_first(
+  console: console_lib.Console, table: pa.Table, num_queries: int
+) -> None:
+  """Prints the results of the first queries."""
+  names = table['query_id'].to_numpy(zero_copy_only=False)
+  firsts = np.flatnonzero(names[1:] != names[:-1]) + 1
+  stop = firsts[_NUM_PRINTED - 1] if len(firsts) >= _NUM_PRINTED else None
   result_tables.print_rows(
     console,
     'influence: positive = proponent = up-weighting it lowers the query loss',
-    rows[:num_printed],
+    table.slice(0, stop),
   )
-  if len(rows) > num_printed:
+  if stop is not None:
     console.print(
-      f'... and {len(queries.ids) - _NUM_PRINTED} more queries; --out and '
+      f'... and {num_queries - _NUM_PRINTED} more queries; --out and '
       '--json give them all'
     )
-  return {
-    'index': opened.path,
-    'generation': opened.manifest.generation,
-    'num_queries': len(queries.ids),
-    'out': out,
-    'results': rows,
-  }
 
 
 def project_queries(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from launch import console as console_lib
-from pipeline import retrieve, storage, verify
+from pipeline import index_reader, storage, verify
 
 
 def run(console: console_lib.Console, *, index: str) -> dict[str, Any]:
@@ -13,7 +13,7 @@ def run(console: console_lib.Console, *, index: str) -> dict[str, Any]:
     storage.DamagedFileError: Something is wrong; everything found is printed
       first.
   """
-  opened = retrieve.Index(index)
+  opened = index_reader.Index(index)
   with console.stage('verify') as progress:
     damage = list(verify.find_damage(opened, progress=progress))
   for line in damage:

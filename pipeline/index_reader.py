@@ -1,0 +1,141 @@
+"""A published generation of an index, opened for reading.
+
+from pipeline import open_index
+
+index = open_index('gs://bucket/index')
+proponents, opponents, _ = index.topk(query_projections, k=100)
+index.rows(proponents.positions[0]).to_pandas()
+"""
+
+from collections.abc import Iterator, Sequence
+import functools
+
+import numpy as np
+import pyarrow as pa
+
+from influence_core import errors, types
+from pipeline import index_format, shard_reader, storage
+from pipeline import manifest as manifest_lib
+
+
+class Index:
+  """A generation; later ones that are published do not change it.
+
+  Examples are numbered by position, in the order of the corpus.
+
+  Attributes:
+    path: absolute path.
+    manifest: what the generation consists of.
+  """
+
+  def __init__(self, path: str, generation: int | None = None):
+    """Opens a generation of the index at `path`, by default the newest.
+
+    Raises:
+      errors.InputError: Nothing, or no such generation, is published there.
+      storage.DamagedFileError: The manifest is damaged.
+    """
+    self.path = storage.absolute(path)
+    self.manifest = manifest_lib.load(self.path, generation)
+
+  @property
+  def num_examples(self) -> int:
+    return self.manifest.num_examples
+
+  @property
+  def generation(self) -> int:
+    return self.manifest.generation
+
+  @property
+  def eigenvalues(self) -> np.ndarray:
+    """[projection_dim] float64."""
+    return np.asarray(self.manifest.provenance.eigenvalues)
+
+  @functools.cached_property
+  def schema(self) -> pa.Schema:
+    """Columns of the rows."""
+    table = index_format.read_rows(self.path, self.manifest.shards[0])
+    return table.schema.remove_metadata()
+
+  def check_column(self, name: str) -> None:
+    """Raises errors.InputError when the rows have no such column."""
+    if name not in self.schema.names:
+      raise errors.InputError(
+        f'the index at {self.path} has no column {name!r}; it has '
+        f'{", ".join(self.schema.names)}'
+      )
+
+  def read_shards(
+    self,
+    *,
+    columns: Sequence[str] = (),
+    progress: types.ProgressCallback = types.no_progress,
+  ) -> Iterator[shard_reader.ReadShard]:
+    """Vectors, and columns of the rows, shard by shard in order."""
+    return shard_reader.read_shards(
+      self.path, self.manifest, columns=columns, progress=progress
+    )
+
+  def rows(
+    self,
+    positions: Sequence[int] | np.ndarray | None = None,
+    columns: Sequence[str] | None = None,
+  ) -> pa.Table:
+    """Rows (id, loss, squared_gradient_norm, the task's columns).
+
+    Args:
+      positions: of the examples wanted, in any order; None for all in order.
+      columns: None for all.
+
+    Raises:
+      errors.InputError: There is no such position.
+    """
+    shards = self.manifest.shards
+    if positions is None:
+      return pa.concat_tables(
+        [index_format.read_rows(self.path, x, columns) for x in shards],
+        promote_options='permissive',
+      )
+    wanted = self._checked(positions)
+    empty = self.schema.empty_table()
+    tables = [empty if columns is None else empty.select(list(columns))]
+    order = np.argsort(wanted, kind='stable')
+    for shard, mine in self._by_shard(wanted[order]):
+      table = index_format.read_rows(self.path, shard, columns)
+      tables.append(table.take(pa.array(mine)))
+    found = pa.concat_tables(tables, promote_options='permissive')
+    return found.take(pa.array(np.argsort(order, kind='stable')))
+
+  def vectors(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    """[len(positions), projection_dim] float32 projections of examples."""
+    wanted = self._checked(positions)
+    found = np.empty((len(wanted), len(self.eigenvalues)), np.float32)
+    order = np.argsort(wanted, kind='stable')
+    done = 0
+    for shard, mine in self._by_shard(wanted[order]):
+      vectors = index_format.read_vectors(self.path, shard)
+      found[order[done : done + len(mine)]] = vectors[mine]
+      done += len(mine)
+    return found
+
+  def _checked(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    wanted = np.asarray(positions, np.int64).reshape(-1)
+    if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
+      raise errors.InputError(
+        f'positions are {wanted.min()} to {wanted.max()}, expected 0 to '
+        f'{len(self) - 1}'
+      )
+    return wanted
+
+  def _by_shard(
+    self, ordered: np.ndarray
+  ) -> Iterator[tuple[index_format.Shard, np.ndarray]]:
+    """Shards that have some of the positions, with places in the shard."""
+    shards = self.manifest.shards
+    starts = np.cumsum([0, *(shard.num_written for shard in shards)])
+    owners = np.searchsorted(starts, ordered, side='right') - 1
+    for owner in np.unique(owners).tolist():
+      yield shards[owner], ordered[owners == owner] - starts[owner]
+
+  def __len__(self) -> int:
+    return self.num_examples
