@@ -31,6 +31,7 @@ setuptools.setup(
     'orbax-checkpoint>=0.11.30,<0.13',
     'gcsfs>=2025.9',
     # Used directly; most also come with the packages above.
+    'duckdb>=2,<3',
     'fsspec>=2025.9',
     'google-crc32c>=1.5,<2',
     'jinja2>=3.1,<4',
@@ -49,7 +50,14 @@ setuptools.setup(
     'dataflow': ['apache-beam[gcp]>=2.70,<3'],
     'cuda': ['jax[cuda12]>=0.9,<0.12'],
     'tpu': ['jax[tpu]>=0.9,<0.12'],
-    'test': ['mypy>=1.15', 'pytest>=8', 'ruff>=0.9'],
+    'test': [
+      'faiss-cpu>=1.9',
+      'hypothesis>=6',
+      'mypy>=1.15',
+      'pytest>=8',
+      'ruff>=0.9',
+    ],
+    'benchmark': ['faiss-cpu>=1.9', 'psutil>=5'],
   },
   entry_points={'console_scripts': ['influence=launch.cli:main']},
 )

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from influence_core import device_memory, gradient_projection, influence_scores
 from launch import common_flags, fit_basis_flags
+from pipeline import export
 
 _TASK_EXAMPLE = (
   '--task launch.example_tasks.mnist_cnn:make_task --task_arg workdir=W'
@@ -115,6 +116,22 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
   group = parser.add_mutually_exclusive_group(required=True)
   group.add_argument('--basis', help='a basis from fit-basis')
   group.add_argument('--index', help='an index from project')
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+  _add_index(parser)
+  parser.add_argument('--out', required=True, help='the file to write')
+  parser.add_argument(
+    '--format',
+    dest='file_format',
+    choices=get_args(export.Format),
+    default='parquet',
+    help=(
+      'rows with a list column, plain projections, or an inner-product index '
+      '(default: %(default)s)'
+    ),
+  )
+  _add_score_options(parser)
 
 
 def _add_diff(parser: argparse.ArgumentParser) -> None:
@@ -263,6 +280,11 @@ COMMANDS: dict[str, tuple[Any, str, str]] = {
     _add_gc,
     'deletes generations and files that no reader needs',
     '--index W/index --dry_run',
+  ),
+  'export': (
+    _add_export,
+    'writes an index as one file for pandas, Polars, DuckDB, numpy or FAISS',
+    '--index W/index --format parquet --out W/index.parquet',
   ),
   'verify': (
     _add_index,

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from influence_core import gradient_projection, influence_scores
 from launch import command_flags
-from pipeline import fit_basis_config, retrieve
+from pipeline import fit_basis_config, row_blocks
 from pipeline import task as task_lib
 
 
@@ -112,7 +112,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
       }
     )
   if 'where' in values:
-    values['selection'] = retrieve.Selection(
+    values['selection'] = row_blocks.Selection(
       where=values.pop('where'), group_by=values.pop('group_by')
     )
   return flags, values

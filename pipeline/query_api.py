@@ -3,7 +3,7 @@
 import numpy as np
 
 from influence_core import influence_scores
-from pipeline import index_reader, retrieve
+from pipeline import index_reader, retrieve, row_blocks
 
 
 class OpenIndex(index_reader.Index):
@@ -35,7 +35,7 @@ class OpenIndex(index_reader.Index):
       np.atleast_2d(query_projections),
       k=k,
       options=options or influence_scores.ScoreOptions(),
-      selection=retrieve.Selection(where=where),
+      selection=row_blocks.Selection(where=where),
     )
     return found[None]
 

@@ -13,27 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import errors, influence_scores, top_k, types
-from pipeline import index_reader, row_filter
+from pipeline import index_reader, row_blocks
 
-# Rows scored at a time: the scores of 256 queries then stay within the cache.
-_BLOCK_ROWS = 1 << 13
 NO_POSITION = top_k.NO_POSITION
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-  """Which examples can be found.
-
-  Attributes:
-    where: SQL condition on the columns of the rows; None for all.
-    group_by: column; the leaders of each of its values are found apart.
-    excluded_ids: [num_queries] an id that is not found for each query, as for
-      queries that are training examples themselves; None for no such.
-  """
-
-  where: str | None = None
-  group_by: str | None = None
-  excluded_ids: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +54,7 @@ def search(
   *,
   k: int,
   options: influence_scores.ScoreOptions,
-  selection: Selection = Selection(),
+  selection: row_blocks.Selection = row_blocks.EVERYTHING,
   progress: types.ProgressCallback = types.no_progress,
 ) -> dict[object, Found]:
   """The k strongest proponents and opponents of each query.
@@ -93,7 +75,7 @@ def search(
       not fit.
   """
   _check_k(k)
-  check_selection(index, selection)
+  row_blocks.check_selection(index, selection)
   dim = len(index.eigenvalues)
   if query_projections.ndim != 2 or query_projections.shape[1] != dim:
     raise errors.InputError(
@@ -109,8 +91,10 @@ def search(
   scans: dict[object, _Scan] = {}
   if selection.group_by is None:
     scans[None] = _Scan(queries, norms, k + excluded)
-  for block in _blocks(index, weights, options, selection, progress):
-    for value, part in _groups(block, selection.group_by):
+  for block in row_blocks.row_blocks(
+    index, weights, options, selection, progress
+  ):
+    for value, part in row_blocks.by_group(block, selection.group_by):
       if value not in scans:
         scans[value] = _Scan(queries, norms, k + excluded)
       scans[value].add(part)
@@ -119,18 +103,6 @@ def search(
     exclude = _Exclusion(index, selection.excluded_ids, k)
     found = {value: exclude(result) for value, result in found.items()}
   return found
-
-
-def check_selection(index: index_reader.Index, selection: Selection) -> None:
-  """Checks a selection against the columns that there are.
-
-  Raises:
-    errors.InputError: The condition cannot be used or a column is missing.
-  """
-  if selection.where is not None:
-    row_filter.RowFilter(selection.where, index.schema)
-  if selection.group_by is not None:
-    index.check_column(selection.group_by)
 
 
 def self_influence(
@@ -147,7 +119,7 @@ def self_influence(
     the columns asked for and those that were needed.
   """
   weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
-  columns = (*columns, *_scale_columns(options))
+  columns = (*columns, *row_blocks.scale_columns(options))
   for shard in index.read_shards(columns=columns, progress=progress):
     scores = influence_scores.self_influence(shard.vectors, weights)
     if options.normalization == 'gradient_norm':
@@ -173,39 +145,6 @@ def top_self_influence(
   return _trimmed(leaders)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Block:
-  """Rows to score, with what their scores need.
-
-  Attributes:
-    vectors: [num_rows, projection_dim] float32.
-    positions: [num_rows] int64.
-    self_influence: [num_rows] float32.
-    scales: [num_rows] float32, or None.
-    groups: [num_rows] values of the column to group by, or None.
-  """
-
-  vectors: np.ndarray
-  positions: np.ndarray
-  self_influence: np.ndarray
-  scales: np.ndarray | None
-  groups: np.ndarray | None
-
-  def take(self, chosen: np.ndarray) -> '_Block':
-    return _Block(
-      *(
-        None if value is None else value[chosen]
-        for value in (
-          self.vectors,
-          self.positions,
-          self.self_influence,
-          self.scales,
-          self.groups,
-        )
-      )  # type: ignore[arg-type]
-    )
-
-
 class _Scan:
   """Leaders of one group of examples."""
 
@@ -213,7 +152,7 @@ class _Scan:
     self._ends = top_k.TopKScan(queries, norms, k)
     self._own = top_k.Leaders.none(1, k)
 
-  def add(self, block: _Block) -> None:
+  def add(self, block: row_blocks.RowBlock) -> None:
     self._own = _with(self._own, block.self_influence, block.positions)
     self._ends.add(
       block.vectors,
@@ -258,55 +197,6 @@ class _Exclusion:
     gone = np.take_along_axis(excluded, order, axis=1)
     positions[gone] = NO_POSITION
     return TopExamples(scores, positions)
-
-
-def _blocks(index, weights, options, selection, progress) -> Iterator[_Block]:
-  """The rows of an index that can be found."""
-  matches = None
-  columns = _scale_columns(options)
-  if selection.where is not None:
-    matches = row_filter.RowFilter(selection.where, index.schema).matches
-    columns = tuple(index.schema.names)
-  if selection.group_by is not None:
-    columns = (*columns, selection.group_by)
-  for shard in index.read_shards(columns=columns, progress=progress):
-    for start in range(0, len(shard.vectors), _BLOCK_ROWS):
-      vectors = shard.vectors[start : start + _BLOCK_ROWS]
-      rows = shard.rows.slice(start, len(vectors))
-      block = _make_block(vectors, rows, shard.first + start, weights, options)
-      if selection.group_by is not None:
-        groups = np.array(rows[selection.group_by].to_pylist(), object)
-        block = dataclasses.replace(block, groups=groups)
-      yield block if matches is None else block.take(matches(rows))
-
-
-def _make_block(vectors, rows, first: int, weights, options) -> _Block:
-  own = influence_scores.self_influence(vectors, weights)
-  norms = np.empty(0)
-  if options.normalization == 'gradient_norm':
-    norms = rows['squared_gradient_norm'].to_numpy()
-  return _Block(
-    vectors,
-    np.arange(first, first + len(vectors)),
-    own,
-    influence_scores.row_scales(own, norms, options.normalization),
-    None,
-  )
-
-
-def _groups(
-  block: _Block, group_by: str | None
-) -> Iterator[tuple[object, _Block]]:
-  if group_by is None or block.groups is None:
-    yield None, block
-    return
-  for value in dict.fromkeys(block.groups):
-    yield value, block.take(block.groups == value)
-
-
-def _scale_columns(options: influence_scores.ScoreOptions) -> tuple[str, ...]:
-  by_norm = options.normalization == 'gradient_norm'
-  return ('squared_gradient_norm',) if by_norm else ()
 
 
 def _with(

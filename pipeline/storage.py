@@ -291,18 +291,30 @@ def read_json(path: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def open_for_writing(path: str) -> Iterator[Any]:
-  """A binary file for results of a query, created or replaced.
+  """A binary file for results, created or replaced when it is whole.
 
   Raises:
-    errors.InputError: The file cannot be written.
+    errors.InputError: The file cannot be written; an older one stays then.
   """
+  filesystem, name = _filesystem(path)
+  # What is uploaded to an object store appears whole anyway.
+  is_local_file = isinstance(filesystem, local.LocalFileSystem)
+  written = f'{name}.tmp-{uuid.uuid4().hex}' if is_local_file else name
   try:
-    with fsspec.open(path, 'wb', auto_mkdir=True) as file:
+    filesystem.makedirs(os.path.dirname(name), exist_ok=True)
+    with filesystem.open(written, 'wb') as file:
       yield file
-  except OSError as error:
-    raise errors.InputError(
-      f'cannot write {path} ({_reason(error)}); choose another path'
-    ) from error
+    if is_local_file:
+      os.replace(written, name)
+  except BaseException as error:
+    if is_local_file:
+      with contextlib.suppress(OSError):
+        os.unlink(written)
+    if isinstance(error, OSError):
+      raise errors.InputError(
+        f'cannot write {path} ({_reason(error)}); choose another path'
+      ) from error
+    raise
 
 
 def _filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -5,7 +5,14 @@ import pyarrow as pa
 import pytest
 
 from influence_core import errors, influence_scores
-from pipeline import index_format, index_reader, retrieve, storage
+from pipeline import (
+  index_format,
+  index_reader,
+  open_index,
+  retrieve,
+  row_blocks,
+  storage,
+)
 from pipeline import manifest as manifest_lib
 
 EIGENVALUES = (4.0, 2.0, 1.0, -0.5)
@@ -52,7 +59,7 @@ def brute_force(options, k):
 @pytest.mark.parametrize('num_shards', [1, 3, 17])
 @pytest.mark.parametrize('k', [1, 10, 500])
 def test_equals_brute_force_with_ties(tmp_path, monkeypatch, num_shards, k):
-  monkeypatch.setattr(retrieve, '_BLOCK_ROWS', 64)
+  monkeypatch.setattr(row_blocks, '_BLOCK_ROWS', 64)
   options = influence_scores.ScoreOptions()
   index = make_index(str(tmp_path), num_shards)
   found = retrieve.search(index, QUERIES, k=k, options=options)[None]
@@ -117,3 +124,98 @@ def test_bad_arguments(tmp_path):
     retrieve.search(index, QUERIES, k=0, options=options)
   with pytest.raises(errors.InputError, match=r'shape \(9, 3\), expected 4'):
     retrieve.search(index, QUERIES[:, :3], k=1, options=options)
+
+
+def make_labelled(path):
+  rows = pa.table(
+    {
+      'id': [f'f__{i}' for i in range(500)],
+      'loss': pa.array(np.zeros(500), pa.float32()),
+      'squared_gradient_norm': pa.array(NORMS),
+      'label': np.arange(500) % 3,
+      'length': np.arange(500),
+    }
+  )
+  shard = index_format.write_shard(
+    path,
+    index_format.ExampleRange('f', 0, 500, 'x'),
+    index_format.ShardContent(VECTORS, rows, {}),
+  )
+  provenance = manifest_lib.Provenance({}, '', EIGENVALUES, {'basis': 'b'})
+  manifest_lib.publish(path, provenance, (shard,))
+  return open_index(path)
+
+
+def test_condition_leaves_the_others_out(tmp_path):
+  index = make_labelled(str(tmp_path))
+  found = index.topk(QUERIES, 7, where='label = 2 and length < 300')
+  scores, _, _ = brute_force(influence_scores.ScoreOptions(), 1)
+  eligible = np.arange(2, 300, 3)
+  for query, row in enumerate(scores[:, eligible]):
+    best = eligible[np.lexsort((eligible, -row))[:7]]
+    assert found.proponents.positions[query].tolist() == best.tolist()
+  nothing = index.topk(QUERIES, 7, where='label = 9')
+  assert nothing.opponents.positions.shape == (9, 0)
+
+
+def test_groups_are_searched_apart(tmp_path):
+  index = make_labelled(str(tmp_path))
+  found = retrieve.search(
+    index,
+    QUERIES,
+    k=4,
+    options=influence_scores.ScoreOptions(),
+    selection=row_blocks.Selection(group_by='label'),
+  )
+  assert sorted(found) == [0, 1, 2]
+  for label, result in found.items():
+    alone = index.topk(QUERIES, 4, where=f'label = {label}')
+    for name in ('proponents', 'opponents', 'self_influence'):
+      np.testing.assert_array_equal(
+        getattr(result, name).positions, getattr(alone, name).positions
+      )
+
+
+def test_a_query_does_not_find_itself(tmp_path):
+  index = make_labelled(str(tmp_path))
+  queries = index.vectors(range(20))
+  selection = row_blocks.Selection(
+    excluded_ids=tuple(f'f__{i}' for i in range(20))
+  )
+  found = retrieve.search(
+    index,
+    queries,
+    k=500,
+    options=influence_scores.ScoreOptions(),
+    selection=selection,
+  )[None]
+  everything = index.topk(queries, 500)
+  for name in ('proponents', 'opponents'):
+    some, every = getattr(found, name), getattr(everything, name)
+    for query in range(20):
+      expected = every.positions[query][every.positions[query] != query]
+      np.testing.assert_array_equal(some.positions[query, :-1], expected)
+      assert some.positions[query, -1] == retrieve.NO_POSITION
+
+
+def test_self_influence_comes_in_the_same_pass(tmp_path):
+  index = make_labelled(str(tmp_path))
+  options = influence_scores.ScoreOptions(negative_eigenvalues='abs')
+  found = index.topk(QUERIES, 9, options=options).self_influence
+  own = index.self_influence(options=options)
+  best = np.lexsort((np.arange(500), -own))[:9]
+  np.testing.assert_array_equal(found.positions[0], best)
+  np.testing.assert_array_equal(found.scores[0], own[best])
+
+
+def test_notebook_interface(tmp_path):
+  index = make_labelled(str(tmp_path))
+  assert (index.num_examples, index.generation) == (500, 1)
+  np.testing.assert_array_equal(index.projections(), VECTORS)
+  np.testing.assert_array_equal(index.projections([4, 2]), VECTORS[[4, 2]])
+  one = index.topk(QUERIES[0], k=3)
+  assert one.proponents.positions.shape == (1, 3)
+  with pytest.raises(errors.InputError, match="no column 'color'; it has id"):
+    index.check_column('color')
+  with pytest.raises(errors.InputError, match='no generation 7; it has 1'):
+    open_index(str(tmp_path), generation=7)

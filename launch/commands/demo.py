@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from sklearn import metrics
 
 from influence_core import gradient_projection, influence_scores
@@ -16,7 +17,13 @@ from launch.commands import (
   topk,
   train_example,
 )
-from pipeline import fit_basis_config, index_reader, retrieve, storage
+from pipeline import (
+  fit_basis_config,
+  index_reader,
+  retrieve,
+  row_blocks,
+  storage,
+)
 from pipeline import manifest as manifest_lib
 from pipeline import task as task_lib
 
@@ -72,7 +79,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     projection_options=gradient_projection.ProjectionOptions(),
     out=None,
     options=_OPTIONS,
-    selection=retrieve.Selection(),
+    selection=row_blocks.EVERYTHING,
   )
   opened = index_reader.Index(index)
   summary: dict[str, Any] = {
@@ -157,21 +164,25 @@ def _print_findings(
     console,
     f'finding the wrong training labels ({_FLIPPED_FRACTION:.0%} of '
     f'{summary["num_examples"]}) by',
-    [
-      {'score': name, **values}
-      for name, values in summary['mislabeled'].items()
-    ],
+    pa.Table.from_pylist(
+      [
+        {'score': name, **values}
+        for name, values in summary['mislabeled'].items()
+      ]
+    ),
   )
   console.print()
   for query in summary['queries']:
     result_tables.print_rows(
       console,
       f'query {query["id"]}: proponents lower its loss, opponents raise it',
-      [
-        {'kind': kind, **row}
-        for kind in ('proponents', 'opponents')
-        for row in query[kind]
-      ],
+      pa.Table.from_pylist(
+        [
+          {'kind': kind, **row}
+          for kind in ('proponents', 'opponents')
+          for row in query[kind]
+        ]
+      ),
     )
     console.print()
   console.print(f'report    {summary["report"]}')

@@ -14,6 +14,7 @@ from pipeline import (
   index_reader,
   loaded_task,
   retrieve,
+  row_blocks,
   stored_basis,
 )
 from pipeline import manifest as manifest_lib
@@ -33,14 +34,14 @@ def run(
   projection_options: gradient_projection.ProjectionOptions,
   out: str | None,
   options: influence_scores.ScoreOptions,
-  selection: retrieve.Selection,
+  selection: row_blocks.Selection,
   exclude_self: bool = False,
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
   if projection_options.batch_size is not None:
     gradient_projection.check_batch_size(projection_options.batch_size)
   opened = index_reader.Index(index)
-  retrieve.check_selection(opened, selection)
+  row_blocks.check_selection(opened, selection)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
   record = stored_basis.load_record(basis or opened.manifest.provenance.basis)
   loaded = loaded_task.LoadedTask.load(

@@ -1,0 +1,31 @@
+"""`influence export`: an index as one file that other tools read."""
+
+from typing import Any
+
+from influence_core import influence_scores
+from launch import console as console_lib
+from pipeline import export, index_reader
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  index: str,
+  out: str,
+  file_format: export.Format,
+  options: influence_scores.ScoreOptions,
+) -> dict[str, Any]:
+  """Writes the newest generation as one file."""
+  opened = index_reader.Index(index)
+  with console.stage('export') as progress:
+    export.export(opened, out, file_format, options=options, progress=progress)
+  console.print(
+    f'{out}: {opened.num_examples:,} examples of generation '
+    f'{opened.generation} as {file_format}'
+  )
+  return {
+    'index': opened.path,
+    'generation': opened.generation,
+    'out': out,
+    'num_examples': opened.num_examples,
+  }

@@ -1,0 +1,107 @@
+"""A published generation as one file that other tools read."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from influence_core import errors, influence_scores, types
+from pipeline import index_reader, storage
+
+Format = Literal['parquet', 'npy', 'faiss']
+
+PROJECTION_COLUMN = 'projection'
+
+
+def export(
+  index: index_reader.Index,
+  path: str,
+  file_format: Format,
+  *,
+  options: influence_scores.ScoreOptions,
+  progress: types.ProgressCallback = types.no_progress,
+) -> None:
+  """Writes a generation as one file, which appears when it is whole.
+
+  parquet: the rows, and projections as a list column.
+  npy: projections, [num_examples, projection_dim] float32; row i is position i.
+  faiss: an IndexFlatIP of projections divided by the square roots of the
+    eigenvalues. Inner products with queries that are divided likewise are
+    influences.
+
+  Args:
+    index: the generation.
+    path: of the file, replaced if it is there.
+    file_format: one of the above.
+    options: how eigenvalues are used; for faiss only.
+    progress: called with the number of examples written.
+
+  Raises:
+    errors.InputError: The file cannot be written, faiss is not installed, or
+      the rows have a column 'projection' already.
+  """
+  writers: dict[str, Callable] = {
+    'parquet': _write_parquet,
+    'npy': _write_npy,
+    'faiss': _write_faiss,
+  }
+  if file_format not in get_args(Format):
+    raise errors.InputError(
+      f'format is {file_format!r}, expected one of '
+      f'{", ".join(get_args(Format))}'
+    )
+  writers[file_format](index, path, options, progress)
+
+
+def _write_parquet(index, path: str, options, progress) -> None:
+  if PROJECTION_COLUMN in index.schema.names:
+    raise errors.InputError(
+      f'the rows have a column {PROJECTION_COLUMN!r} of their own; rename it '
+      'in row_columns of the task and project again'
+    )
+  columns = index.schema.names
+  schema = index.schema.append(
+    pa.field(PROJECTION_COLUMN, pa.list_(pa.float32()))
+  )
+  with (
+    storage.open_for_writing(path) as file,
+    pq.ParquetWriter(file, schema, compression='zstd') as writer,
+  ):
+    for shard in index.read_shards(columns=columns, progress=progress):
+      count, dim = shard.vectors.shape
+      lists = pa.ListArray.from_arrays(
+        pa.array(np.arange(0, (count + 1) * dim, dim, dtype=np.int32)),
+        pa.array(shard.vectors.reshape(-1)),
+      )
+      table = shard.rows.append_column(PROJECTION_COLUMN, lists)
+      writer.write_table(table.cast(schema))
+
+
+def _write_npy(index, path: str, options, progress) -> None:
+  header = {
+    'descr': '<f4',
+    'fortran_order': False,
+    'shape': (index.num_examples, len(index.eigenvalues)),
+  }
+  with storage.open_for_writing(path) as file:
+    np.lib.format.write_array_header_1_0(file, header)
+    for shard in index.read_shards(progress=progress):
+      file.write(np.ascontiguousarray(shard.vectors, '<f4').data)
+
+
+def _write_faiss(index, path: str, options, progress) -> None:
+  try:
+    import faiss
+  except ImportError as error:
+    raise errors.InputError(
+      'faiss is not installed; pip install faiss-cpu'
+    ) from error
+  weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
+  flat = faiss.IndexFlatIP(len(weights))
+  roots = np.sqrt(weights).astype(np.float32)
+  for shard in index.read_shards(progress=progress):
+    flat.add(shard.vectors * roots)
+  with storage.open_for_writing(path) as file:
+    file.write(faiss.serialize_index(flat).data)

@@ -1,0 +1,258 @@
+"""How fast an index is searched, against other ways in the same run.
+
+    taskset -c 0 python -m tests.benchmarks.benchmark_retrieval --dir D
+
+Makes an index of random projections (eigenvalues 1/i, log-normal norms) in D
+once, and searches it for the k strongest examples, each way in a process of its
+own on one thread of BLAS:
+
+  ours      `retrieve.search` from files: both ends, checksums, self-influence
+  matmul    the bare product of queries and rows in memory, in the same blocks
+  argpart   numpy in memory: product and argpartition, both ends
+  faiss     IndexFlatIP in memory, one end only, as it comes
+  faiss_20  the same with its BLAS threshold set to 20
+
+Printed are seconds, the ratio of each to the bare product, recall of ours
+against argpart, memory that ours takes beyond the process before it, and the
+rates of reading and writing files.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import time
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+
+from influence_core import influence_scores
+from pipeline import index_format, index_reader, retrieve
+from pipeline import manifest as manifest_lib
+from tests.benchmarks import benchmark_projection
+
+_SHARD_ROWS = 1 << 14
+_BLOCK_ROWS = 1 << 14
+_TILE = 256
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--dir', required=True, help='where the index is made')
+  parser.add_argument('--num_rows', type=int, default=2_000_000)
+  parser.add_argument('--dim', type=int, default=128)
+  parser.add_argument('--k', type=int, default=100)
+  parser.add_argument(
+    '--num_queries', type=int, nargs='+', default=[1, 16, 256, 1024]
+  )
+  parser.add_argument('--rounds', type=int, default=3)
+  parser.add_argument('--json_out', help='also write the figures here')
+  flags = parser.parse_args()
+  for variable in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'):
+    os.environ[variable] = '1'
+  in_process = benchmark_projection.in_own_process
+  results: dict[str, Any] = {'files': in_process(files, flags)}
+  print('files:', _shown(results['files']))
+  for num_queries in flags.num_queries:
+    row = {
+      way.__name__: in_process(way, num_queries, flags)
+      for way in (matmul, ours, argpart, faiss, faiss_20)
+    }
+    found, expected = row['ours'].pop('found'), row['argpart'].pop('found')
+    row['ours']['recall'] = float(
+      np.mean(
+        [
+          len(set(one) & set(other)) / len(other)
+          for one, other in zip(found, expected, strict=True)
+        ]
+      )
+    )
+    for values in row.values():
+      values['ratio'] = values['seconds'] / row['matmul']['seconds']
+    results[f'Q={num_queries}'] = row
+    for way, values in row.items():
+      print(f'Q={num_queries} {way}: {_shown(values)}', flush=True)
+  if flags.json_out:
+    with open(flags.json_out, 'w', encoding='utf-8') as file:
+      json.dump(results, file, indent=1)
+
+
+def files(flags) -> dict[str, float]:
+  """Writes the index if it is not there, and reads its files."""
+  written = {}
+  if not os.path.exists(manifest_lib.path_of(flags.dir, 1)):
+    started = time.perf_counter()
+    _write_index(flags)
+    seconds = time.perf_counter() - started
+    written = {'write_gb_per_second': _index_bytes(flags) / seconds / 1e9}
+  index = index_reader.Index(flags.dir)
+
+  def read() -> None:
+    for shard in index.manifest.shards:
+      path = f'{flags.dir}/shards/{shard.vectors.name}'
+      with open(path, 'rb', buffering=0) as file:
+        while file.read(1 << 22):
+          pass
+
+  seconds = _median_seconds(read, flags.rounds)
+  return {**written, 'read_gb_per_second': _index_bytes(flags) / seconds / 1e9}
+
+
+def ours(num_queries: int, flags) -> dict[str, Any]:
+  index = index_reader.Index(flags.dir)
+  queries, _ = _queries(num_queries, flags)
+  process = psutil.Process()
+  before = process.memory_info().rss
+  peak = [before]
+
+  def search():
+    return retrieve.search(
+      index,
+      queries,
+      k=flags.k,
+      options=influence_scores.ScoreOptions(),
+      progress=lambda *_: peak.append(process.memory_info().rss),
+    )[None]
+
+  seconds = _median_seconds(search, flags.rounds)
+  found = search()
+  return {
+    'seconds': seconds,
+    'gb_per_second': _index_bytes(flags) / seconds / 1e9,
+    'added_memory_mb': (max(peak) - before) / 1e6,
+    'memory_mb': max(peak) / 1e6,
+    'found': np.concatenate(
+      [found.proponents.positions, found.opponents.positions]
+    ).tolist(),
+  }
+
+
+def matmul(num_queries: int, flags) -> dict[str, float]:
+  rows, (_, weighted) = _rows(flags), _queries(num_queries, flags)
+  tile = min(_TILE, num_queries)
+  out = np.empty((tile, _BLOCK_ROWS), np.float32)
+
+  def multiply():
+    for start in range(0, len(rows), _BLOCK_ROWS):
+      block = rows[start : start + _BLOCK_ROWS]
+      for first in range(0, num_queries, tile):
+        np.matmul(
+          weighted[first : first + tile], block.T, out=out[:, : len(block)]
+        )
+
+  return {'seconds': _median_seconds(multiply, flags.rounds)}
+
+
+def argpart(num_queries: int, flags) -> dict[str, Any]:
+  rows, (_, weighted) = _rows(flags), _queries(num_queries, flags)
+  # As many queries at a time as their scores fit in a gigabyte.
+  tile = max(1, (1 << 28) // len(rows))
+
+  def search():
+    ends: list[list[np.ndarray]] = [[], []]
+    for first in range(0, num_queries, tile):
+      scores = weighted[first : first + tile] @ rows.T
+      for end, signed in zip(ends, (-scores, scores), strict=True):
+        end.append(np.argpartition(signed, flags.k, axis=1)[:, : flags.k])
+    return np.concatenate([part for end in ends for part in end])
+
+  rounds = 1 if num_queries > _TILE else flags.rounds
+  seconds = _median_seconds(search, rounds)
+  return {'seconds': seconds, 'found': search().tolist()}
+
+
+def faiss(num_queries: int, flags, threshold: int | None = None):
+  import faiss as library
+
+  library.omp_set_num_threads(1)
+  if threshold is not None:
+    library.cvar.distance_compute_blas_threshold = threshold
+  index = library.IndexFlatIP(flags.dim)
+  index.add(_rows(flags))
+  _, weighted = _queries(num_queries, flags)
+  rounds = 1 if num_queries > _TILE else flags.rounds
+  return {
+    'seconds': _median_seconds(lambda: index.search(weighted, flags.k), rounds)
+  }
+
+
+def faiss_20(num_queries: int, flags):
+  return faiss(num_queries, flags, threshold=20)
+
+
+def _eigenvalues(dim: int) -> np.ndarray:
+  return 1 / np.arange(1, dim + 1)
+
+
+def _queries(count: int, flags) -> tuple[np.ndarray, np.ndarray]:
+  """Projections as they are, and weighted by 1 / eigenvalue."""
+  generator = np.random.default_rng([1, count])
+  values = _eigenvalues(flags.dim)
+  projections = generator.normal(size=(count, flags.dim)) * np.sqrt(values)
+  weighted = (projections / values).astype(np.float32)
+  return projections.astype(np.float32), weighted
+
+
+def _write_index(flags) -> None:
+  generator = np.random.default_rng(0)
+  values = _eigenvalues(flags.dim)
+  edges = [*range(0, flags.num_rows, _SHARD_ROWS), flags.num_rows]
+  shards = []
+  for start, stop in itertools.pairwise(edges):
+    shape = (stop - start, flags.dim)
+    vectors = generator.standard_normal(shape, np.float32)
+    vectors *= np.sqrt(values).astype(np.float32)
+    vectors *= np.exp(generator.normal(size=(len(vectors), 1)))
+    rows = pa.table(
+      {
+        'id': [f'f__{number}' for number in range(start, stop)],
+        'loss': pa.array(np.zeros(len(vectors)), pa.float32()),
+        'squared_gradient_norm': pa.array(np.square(vectors).sum(axis=1)),
+      }
+    )
+    shards.append(
+      index_format.write_shard(
+        flags.dir,
+        index_format.ExampleRange('f', start, stop, 'x'),
+        index_format.ShardContent(vectors.astype(np.float32), rows, {}),
+      )
+    )
+  manifest_lib.publish(
+    flags.dir,
+    manifest_lib.Provenance({}, '', tuple(values.tolist()), {}),
+    tuple(shards),
+  )
+
+
+def _rows(flags) -> np.ndarray:
+  index = index_reader.Index(flags.dir)
+  rows = np.empty((index.num_examples, flags.dim), np.float32)
+  for shard in index.read_shards():
+    rows[shard.first : shard.first + len(shard.vectors)] = shard.vectors
+  return rows
+
+
+def _index_bytes(flags) -> int:
+  return 4 * flags.dim * flags.num_rows
+
+
+def _median_seconds(function, rounds: int) -> float:
+  function()
+  seconds = []
+  for _ in range(rounds):
+    started = time.perf_counter()
+    function()
+    seconds.append(time.perf_counter() - started)
+  return float(np.median(seconds))
+
+
+def _shown(values: dict[str, Any]) -> str:
+  return ', '.join(f'{name} {value:.3g}' for name, value in values.items())
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from pipeline import preprocessing_probe, storage
+
+EXAMPLES = [
+  {
+    'image': np.arange(12, dtype=np.uint8).reshape(2, 3, 2),
+    'label': np.int64(7),
+    'text': b'zwei Hunde',
+    'id': 'a__1',
+    'nested': {'lengths': [np.arange(3), np.arange(0)], 'score': 0.5},
+    'words': np.array([[b'one', b'two'], [b'', b'x']], object),
+  },
+  {'image': np.zeros((0, 2), np.float32)},
+]
+
+
+def assert_same(one, other):
+  if isinstance(one, dict):
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+      assert_same(value, other[key])
+  elif isinstance(one, list):
+    for pair in zip(one, other, strict=True):
+      assert_same(*pair)
+  else:
+    assert type(one) is type(other)
+    np.testing.assert_array_equal(one, other)
+    if isinstance(one, np.ndarray):
+      assert one.dtype == other.dtype
+      assert one.shape == other.shape
+
+
+def test_examples_come_back_as_they_were():
+  data = preprocessing_probe.encode(EXAMPLES)
+  found = preprocessing_probe.decode('probe', data)
+  assert_same(EXAMPLES, found)
+
+
+@pytest.mark.parametrize('data', [b'', b'\x93\x01\x02\x03', b'{"a": 1}'])
+def test_other_bytes_are_refused(data):
+  with pytest.raises(storage.DamagedFileError, match='holds no raw examples'):
+    preprocessing_probe.decode('probe', data)
