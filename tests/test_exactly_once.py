@@ -84,6 +84,15 @@ def fixture_store(monkeypatch):
   return store
 
 
+def start_three(store, orders):
+  """Runs of the same plan at once, on an empty store."""
+  store.objects.clear()
+  return [
+    simulated_store.Process(store, job(attempt, orders[attempt]))
+    for attempt in range(3)
+  ]
+
+
 # A turn: which of three processes, and whether it is killed.
 TURNS = strategies.lists(
   strategies.tuples(
@@ -104,11 +113,7 @@ ORDERS = strategies.lists(
 )
 @hypothesis.given(turns=TURNS, orders=ORDERS)
 def test_any_interleaving_publishes_each_example_once(store, turns, orders):
-  store.objects.clear()
-  processes = [
-    simulated_store.Process(store, job(attempt, orders[attempt]))
-    for attempt in range(3)
-  ]
+  processes = start_three(store, orders)
   for number, kill in turns:
     processes[number].advance(kill)
     check_published()
@@ -129,11 +134,7 @@ def test_any_interleaving_publishes_each_example_once(store, turns, orders):
 )
 @hypothesis.given(turns=TURNS, orders=ORDERS)
 def test_runs_at_once_all_end_with_one_generation(store, turns, orders):
-  store.objects.clear()
-  processes = [
-    simulated_store.Process(store, job(attempt, orders[attempt]))
-    for attempt in range(3)
-  ]
+  processes = start_three(store, orders)
   for number, _ in turns:
     processes[number].advance()
   for process in processes:
