@@ -90,6 +90,11 @@ def _add_topk(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help='do not find a query that is a training example itself',
   )
+  parser.epilog = (
+    f'{parser.epilog}\n\nFor many queries, or an index far away, the search '
+    'runs on Beam with what follows --,\nfor instance '
+    '--direct_num_workers=2 or --runner=DataflowRunner; the answer is the same.'
+  )
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:

@@ -82,7 +82,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   values = vars(flags).copy()
   for name in ('command', 'json', 'verbose'):
     del values[name]
-  if flags.command == 'project':
+  if flags.command in ('project', 'topk'):
     values['beam_arguments'] = rest
   elif rest:
     command.error(f'{flags.command} takes nothing after --')

@@ -69,11 +69,19 @@ class Index:
     self,
     *,
     columns: Sequence[str] = (),
+    numbers: Sequence[int] | None = None,
     progress: types.ProgressCallback = types.no_progress,
   ) -> Iterator[shard_reader.ReadShard]:
-    """Vectors, and columns of the rows, shard by shard in order."""
+    """Vectors, and columns of the rows, shard by shard in order.
+
+    See `shard_reader.read_shards`.
+    """
     return shard_reader.read_shards(
-      self.path, self.manifest, columns=columns, progress=progress
+      self.path,
+      self.manifest,
+      columns=columns,
+      numbers=numbers,
+      progress=progress,
     )
 
   def rows(

@@ -6,7 +6,7 @@ their position in the manifest; ties are broken by it, so that the answer does
 not depend on the number of shards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 
 import numpy as np
@@ -74,6 +74,84 @@ def search(
     errors.InputError: k, the width of the projections or the selection does
       not fit.
   """
+  leaders = scan(
+    index,
+    query_projections,
+    k=k,
+    options=options,
+    selection=selection,
+    progress=progress,
+  )
+  return found(index, leaders, k=k, selection=selection)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leading:
+  """Leaders among some shards; `merged` puts them together.
+
+  Attributes:
+    highest: by score.
+    lowest: by score with its sign turned.
+    own: by self-influence, as of a single query.
+  """
+
+  highest: top_k.Leaders
+  lowest: top_k.Leaders
+  own: top_k.Leaders
+
+
+def scan(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  *,
+  k: int,
+  options: influence_scores.ScoreOptions,
+  selection: row_blocks.Selection = row_blocks.EVERYTHING,
+  shard_numbers: Sequence[int] | None = None,
+  progress: types.ProgressCallback = types.no_progress,
+) -> dict[object, Leading]:
+  """Leaders among some shards, by value of the column to group by.
+
+  Args: those of `search`, and
+    shard_numbers: of the shards to read, in increasing order; None for all.
+  """
+  check(index, query_projections, k, selection)
+  weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
+  queries = influence_scores.weight_queries(
+    query_projections, index.eigenvalues, options
+  )
+  norms = influence_scores.query_norms(queries, weights)
+  num_leaders = _num_leaders(k, selection)
+  scans: dict[object, _Scan] = {}
+  if selection.group_by is None:
+    scans[None] = _Scan(queries, norms, num_leaders)
+  for block in row_blocks.row_blocks(
+    index,
+    weights,
+    options,
+    selection,
+    shard_numbers=shard_numbers,
+    progress=progress,
+  ):
+    for value, part in row_blocks.by_group(block, selection.group_by):
+      if value not in scans:
+        scans[value] = _Scan(queries, norms, num_leaders)
+      scans[value].add(part)
+  return {value: scan.leading() for value, scan in scans.items()}
+
+
+def check(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  k: int,
+  selection: row_blocks.Selection,
+) -> None:
+  """Checks the arguments of a search against an index.
+
+  Raises:
+    errors.InputError: k, the width of the projections or the selection does
+      not fit.
+  """
   _check_k(k)
   row_blocks.check_selection(index, selection)
   dim = len(index.eigenvalues)
@@ -82,27 +160,57 @@ def search(
       f'queries have shape {query_projections.shape}, expected {dim} '
       'coordinates each, the projection_dim of the index'
     )
-  weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
-  queries = influence_scores.weight_queries(
-    query_projections, index.eigenvalues, options
-  )
-  norms = influence_scores.query_norms(queries, weights)
-  excluded = selection.excluded_ids is not None
-  scans: dict[object, _Scan] = {}
-  if selection.group_by is None:
-    scans[None] = _Scan(queries, norms, k + excluded)
-  for block in row_blocks.row_blocks(
-    index, weights, options, selection, progress
-  ):
-    for value, part in row_blocks.by_group(block, selection.group_by):
-      if value not in scans:
-        scans[value] = _Scan(queries, norms, k + excluded)
-      scans[value].add(part)
-  found = {value: scan.found() for value, scan in scans.items()}
+
+
+def merged(
+  parts: Iterable[Mapping[object, Leading]],
+  *,
+  k: int,
+  selection: row_blocks.Selection,
+) -> dict[object, Leading]:
+  """What `scan` would give for all shards that the parts were made of."""
+  by_value: dict[object, list[Leading]] = {}
+  for part in parts:
+    for value, leading in part.items():
+      by_value.setdefault(value, []).append(leading)
+  count = _num_leaders(k, selection)
+  return {
+    value: Leading(
+      top_k.merged([leading.highest for leading in some], count),
+      top_k.merged([leading.lowest for leading in some], count),
+      top_k.merged([leading.own for leading in some], count),
+    )
+    for value, some in by_value.items()
+  }
+
+
+def found(
+  index: index_reader.Index,
+  leaders: Mapping[object, Leading],
+  *,
+  k: int,
+  selection: row_blocks.Selection,
+) -> dict[object, Found]:
+  """What `search` gives, from the leaders among all shards."""
+  results = {value: _found(leading) for value, leading in leaders.items()}
   if selection.excluded_ids is not None:
     exclude = _Exclusion(index, selection.excluded_ids, k)
-    found = {value: exclude(result) for value, result in found.items()}
-  return found
+    results = {value: exclude(result) for value, result in results.items()}
+  return results
+
+
+def _num_leaders(k: int, selection: row_blocks.Selection) -> int:
+  """One more where one of them may be taken out."""
+  return k + (selection.excluded_ids is not None)
+
+
+def _found(leading: Leading) -> Found:
+  lowest = _trimmed(leading.lowest)
+  return Found(
+    _trimmed(leading.highest),
+    TopExamples(-lowest.scores, lowest.positions),
+    _trimmed(leading.own),
+  )
 
 
 def self_influence(
@@ -161,13 +269,8 @@ class _Scan:
       scales=block.scales,
     )
 
-  def found(self) -> Found:
-    lowest = _trimmed(self._ends.lowest())
-    return Found(
-      _trimmed(self._ends.highest()),
-      TopExamples(-lowest.scores, lowest.positions),
-      _trimmed(self._own),
-    )
+  def leading(self) -> Leading:
+    return Leading(self._ends.highest(), self._ends.lowest(), self._own)
 
 
 class _Exclusion:

@@ -1,11 +1,11 @@
 """Rows of an index that can be found, in blocks with all that scoring needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 
 import numpy as np
 
-from influence_core import influence_scores
+from influence_core import influence_scores, types
 from pipeline import index_reader, row_filter
 
 # Rows scored at a time: the scores of 256 queries then stay within the cache.
@@ -77,9 +77,24 @@ class RowBlock:
 
 
 def row_blocks(
-  index, weights, options, selection, progress
+  index: index_reader.Index,
+  weights: np.ndarray,
+  options: influence_scores.ScoreOptions,
+  selection: Selection,
+  *,
+  shard_numbers: Sequence[int] | None = None,
+  progress: types.ProgressCallback = types.no_progress,
 ) -> Iterator[RowBlock]:
-  """The rows of an index that can be found."""
+  """The rows that can be found, block by block.
+
+  Args:
+    index: opened index.
+    weights: [projection_dim], from `influence_scores.inverse_eigenvalues`.
+    options: how to score.
+    selection: which rows.
+    shard_numbers: of the shards to read; None for all.
+    progress: called with the number of examples read.
+  """
   matches = None
   columns = scale_columns(options)
   if selection.where is not None:
@@ -87,7 +102,9 @@ def row_blocks(
     columns = tuple(index.schema.names)
   if selection.group_by is not None:
     columns = (*columns, selection.group_by)
-  for shard in index.read_shards(columns=columns, progress=progress):
+  for shard in index.read_shards(
+    columns=columns, numbers=shard_numbers, progress=progress
+  ):
     for start in range(0, len(shard.vectors), _BLOCK_ROWS):
       vectors = shard.vectors[start : start + _BLOCK_ROWS]
       rows = shard.rows.slice(start, len(vectors))

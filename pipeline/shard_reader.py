@@ -39,6 +39,7 @@ def read_shards(
   manifest: manifest_lib.Manifest,
   *,
   columns: Sequence[str] = (),
+  numbers: Sequence[int] | None = None,
   progress: types.ProgressCallback = types.no_progress,
 ) -> Iterator[ReadShard]:
   """Checked shards in order.
@@ -47,29 +48,33 @@ def read_shards(
     index: directory of the index.
     manifest: the generation to read.
     columns: columns of the rows that are wanted; the file is not read for none.
+    numbers: of the shards to read, in increasing order; None for all.
     progress: called with the examples that were handed out.
 
   Raises:
     storage.DamagedFileError: Names the file and what is wrong with it.
   """
   num_readers = _LOCAL_READERS if storage.is_local(index) else _REMOTE_READERS
-  shards = iter(manifest.shards)
-  waiting: collections.deque = collections.deque()
-  first = 0
+  firsts = np.cumsum([0, *(shard.num_written for shard in manifest.shards)])
+  if numbers is None:
+    numbers = range(len(manifest.shards))
+  shards = ((firsts[n], manifest.shards[n]) for n in numbers)
+  num_done, waiting = 0, collections.deque[tuple]()
   with concurrent.futures.ThreadPoolExecutor(num_readers) as pool:
     while True:
-      waiting_bytes = sum(shard.vectors.num_bytes for shard, _ in waiting)
-      for shard in shards:
-        waiting.append((shard, pool.submit(_read, index, shard, columns)))
+      waiting_bytes = sum(shard.vectors.num_bytes for _, shard, _ in waiting)
+      for first, shard in shards:
+        content = pool.submit(_read, index, shard, columns)
+        waiting.append((int(first), shard, content))
         waiting_bytes += shard.vectors.num_bytes
         if len(waiting) > num_readers or waiting_bytes > _WAITING_BYTES:
           break
       if not waiting:
         return
-      shard, content = waiting.popleft()
+      first, shard, content = waiting.popleft()
       yield ReadShard(first, *content.result())
-      first += shard.num_written
-      progress(first, manifest.num_examples)
+      num_done += shard.num_written
+      progress(num_done, manifest.num_examples)
 
 
 def _read(
@@ -78,4 +83,5 @@ def _read(
   vectors = index_format.read_vectors(index, shard)
   if not columns:
     return vectors, pa.table({})
-  return vectors, index_format.read_rows(index, shard, columns)
+  unique = list(dict.fromkeys(columns))
+  return vectors, index_format.read_rows(index, shard, unique)

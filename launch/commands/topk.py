@@ -1,6 +1,8 @@
 """`influence topk`: proponents and opponents of queries."""
 
+from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,16 @@ from pipeline import (
   loaded_task,
   retrieve,
   row_blocks,
+  runner_options,
+  search_on_beam,
   stored_basis,
 )
 from pipeline import manifest as manifest_lib
 from pipeline import task as task_lib
 
 _NUM_PRINTED = 3
+# Of a Beam runner on this machine, unless it is told.
+_NUM_WORKERS = 2
 
 
 def run(
@@ -36,10 +42,14 @@ def run(
   options: influence_scores.ScoreOptions,
   selection: row_blocks.Selection,
   exclude_self: bool = False,
+  beam_arguments: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
   if projection_options.batch_size is not None:
     gradient_projection.check_batch_size(projection_options.batch_size)
+  beam_options = None
+  if beam_arguments:
+    beam_options = runner_options.make_options(beam_arguments, _NUM_WORKERS)
   opened = index_reader.Index(index)
   row_blocks.check_selection(opened, selection)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
@@ -59,13 +69,13 @@ def run(
   if exclude_self:
     selection = dataclasses.replace(selection, excluded_ids=tuple(queries.ids))
   with console.stage('topk') as progress:
-    found = retrieve.search(
-      opened,
-      projections,
-      k=k,
-      options=options,
-      selection=selection,
-      progress=progress,
+    search = (
+      functools.partial(search_on_beam.search, runner_options=beam_options)
+      if beam_options
+      else functools.partial(retrieve.search, progress=progress)
+    )
+    found = search(
+      opened, projections, k=k, options=options, selection=selection
     )
   table = result_tables.influence_table(opened, queries.ids, found)
   if out:

@@ -1,0 +1,209 @@
+"""The same search on a Beam runner, for large or remote indexes.
+
+    Create(shard numbers) | Reshuffle | ParDo(scan) | CombineGlobally(merge)
+      | ParDo(store)
+
+Queries go to the workers through a file, leaders come back as arrays, and what
+was found is stored as another file, since a runner may be far away.
+"""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+import io
+import json
+from typing import Any
+import uuid
+
+import apache_beam as beam
+from apache_beam.options import pipeline_options
+import numpy as np
+
+from influence_core import influence_scores, top_k
+from pipeline import index_reader, retrieve, row_blocks, storage
+
+# Shards of an element: leaders are merged within it before they travel.
+_SHARDS_PER_ELEMENT = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+  """Paths and small settings: all that travels to the workers.
+
+  Attributes:
+    index: path of the index.
+    generation: the one to search.
+    queries: path of the file with the queries.
+    result: path of the file for the leaders.
+    k: examples wanted at each end.
+    options: how to score.
+    selection: which examples can be found.
+  """
+
+  index: str
+  generation: int
+  queries: str
+  result: str
+  k: int
+  options: influence_scores.ScoreOptions
+  selection: row_blocks.Selection
+
+
+class ScanShards(beam.DoFn):
+  """Leaders among some shards."""
+
+  def __init__(self, settings: SearchSettings):
+    self._settings = settings
+
+  def setup(self) -> None:
+    settings = self._settings
+    self._index = index_reader.Index(settings.index, settings.generation)
+    self._queries = _load_arrays(settings.queries)['queries']
+
+  def process(
+    self, element: list[int]
+  ) -> Iterator[dict[object, retrieve.Leading]]:
+    settings = self._settings
+    yield retrieve.scan(
+      self._index,
+      self._queries,
+      k=settings.k,
+      options=settings.options,
+      selection=settings.selection,
+      shard_numbers=element,
+    )
+
+
+class MergeLeaders(beam.CombineFn):
+  """Leaders among all shards."""
+
+  def __init__(self, k: int, selection: row_blocks.Selection):
+    self._k = k
+    self._selection = selection
+
+  def create_accumulator(self) -> dict[object, retrieve.Leading]:
+    return {}
+
+  def add_input(self, accumulator, element):
+    return self.merge_accumulators([accumulator, element])
+
+  def merge_accumulators(
+    self, accumulators: Iterable[dict[object, retrieve.Leading]]
+  ) -> dict[object, retrieve.Leading]:
+    return retrieve.merged(accumulators, k=self._k, selection=self._selection)
+
+  def extract_output(self, accumulator):
+    return accumulator
+
+
+class StoreLeaders(beam.DoFn):
+  """Writes the leaders to the file that the submitter waits for."""
+
+  def __init__(self, path: str):
+    self._path = path
+
+  def process(self, element: dict[object, retrieve.Leading]) -> Iterator[str]:
+    values = list(element)
+    arrays = {
+      f'{number}/{end}/{name}': getattr(getattr(element[value], end), name)
+      for number, value in enumerate(values)
+      for end in _ENDS
+      for name in ('scores', 'positions')
+    }
+    # Of several attempts the first stays; all of them say the same.
+    storage.create_exclusive(
+      self._path, _packed({'values': np.array(json.dumps(values)), **arrays})
+    )
+    yield self._path
+
+
+_ENDS = ('highest', 'lowest', 'own')
+
+
+def search(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  *,
+  k: int,
+  options: influence_scores.ScoreOptions,
+  selection: row_blocks.Selection,
+  runner_options: pipeline_options.PipelineOptions,
+) -> dict[object, retrieve.Found]:
+  """What `retrieve.search` gives, computed on the chosen Beam runner.
+
+  Queries and leaders are kept in the directory of the index meanwhile.
+  """
+  retrieve.check(index, query_projections, k, selection)
+  directory = storage.join(index.path, f'searches/{uuid.uuid4().hex}')
+  settings = SearchSettings(
+    index=index.path,
+    generation=index.generation,
+    queries=storage.join(directory, 'queries.npz'),
+    result=storage.join(directory, 'leaders.npz'),
+    k=k,
+    options=options,
+    # The ids of the queries are needed at the end only.
+    selection=dataclasses.replace(
+      selection, excluded_ids=selection.excluded_ids and ()
+    ),
+  )
+  storage.create_exclusive(
+    settings.queries, _packed({'queries': query_projections})
+  )
+  try:
+    with beam.Pipeline(options=runner_options) as root:
+      build_pipeline(root, len(index.manifest.shards), settings)
+    leaders = _load_leaders(settings.result)
+  finally:
+    storage.remove_directory(directory)
+  return retrieve.found(index, leaders, k=k, selection=selection)
+
+
+def build_pipeline(
+  root: beam.Pipeline, num_shards: int, settings: SearchSettings
+) -> beam.PCollection:
+  """Attaches a search to a Beam pipeline."""
+  numbers = list(range(num_shards))
+  return (
+    root
+    | 'Shards'
+    >> beam.Create(
+      [
+        numbers[start : start + _SHARDS_PER_ELEMENT]
+        for start in range(0, num_shards, _SHARDS_PER_ELEMENT)
+      ]
+    )
+    | 'Spread' >> beam.Reshuffle()
+    | 'Scan' >> beam.ParDo(ScanShards(settings))
+    | 'Merge'
+    >> beam.CombineGlobally(
+      MergeLeaders(settings.k, settings.selection)
+    ).without_defaults()
+    | 'Store' >> beam.ParDo(StoreLeaders(settings.result))
+  )
+
+
+def _load_leaders(path: str) -> dict[object, retrieve.Leading]:
+  arrays = _load_arrays(path)
+  return {
+    value: retrieve.Leading(
+      *(
+        top_k.Leaders(
+          arrays[f'{number}/{end}/scores'], arrays[f'{number}/{end}/positions']
+        )
+        for end in _ENDS
+      )
+    )
+    for number, value in enumerate(json.loads(str(arrays['values'])))
+  }
+
+
+def _packed(arrays: dict[str, Any]) -> bytes:
+  buffer = io.BytesIO()
+  np.savez(buffer, **arrays)
+  return buffer.getvalue()
+
+
+def _load_arrays(path: str) -> dict[str, np.ndarray]:
+  data = io.BytesIO(storage.read_bytes(path))
+  with np.load(data, allow_pickle=False) as content:
+    return dict(content)
