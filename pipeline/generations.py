@@ -11,7 +11,9 @@ from pipeline import manifest as manifest_lib
 from pipeline import plan as plan_lib
 
 # Files that an index consists of, and what killed writers leave of them.
-_OWN_FILE = re.compile(r'(manifest|rejected|plan|rows|vectors|\.writable)-')
+_OWN_FILE = re.compile(
+  r'(manifest|rejected|plan|rows|vectors|\.writable)-|(queries|leaders)\.npz'
+)
 
 
 def roll_back(index: str, generation: int) -> manifest_lib.Manifest:
@@ -93,8 +95,7 @@ def find_garbage(index: str, *, num_kept: int, grace_seconds: float) -> Garbage:
   needed |= {manifest_lib.file_name(manifest.generation) for manifest in kept}
   planned = set(_stems_of_recent_plans(index, before))
   paths, num_bytes = [], 0
-  for directory in (index, storage.join(index, 'plans'),
-                    index_format.shards_directory(index)):  # fmt: skip
+  for directory in _directories(index):
     for name, entry in storage.entries(directory).items():
       if entry.is_directory or name in needed or entry.modified > before:
         continue
@@ -111,6 +112,17 @@ def delete(garbage: Garbage) -> None:
   """Deletes files, manifests before what they name."""
   for path in garbage.paths:
     storage.remove(path)
+
+
+def _directories(index: str) -> list[str]:
+  """Where files of an index are."""
+  searches = storage.join(index, 'searches')
+  return [
+    index,
+    storage.join(index, 'plans'),
+    index_format.shards_directory(index),
+    *(storage.join(searches, name) for name in storage.entries(searches)),
+  ]
 
 
 def _split(

@@ -167,6 +167,8 @@ def test_garbage_is_what_no_kept_generation_names(influence, project, tmp_path):
   left = index / 'shards' / 'vectors-f-0-1-x-abc.npy.tmp-1'
   left.write_bytes(b'left by a killed writer')
   (index / 'notes.txt').write_text('not ours')
+  (index / 'searches' / 'killed').mkdir(parents=True)
+  (index / 'searches' / 'killed' / 'queries.npz').write_bytes(b'left too')
   collect = ('gc', '--index', index, '--json')
   # Within the grace period, nothing is garbage.
   assert influence(*collect).json['paths'] == []
@@ -179,7 +181,7 @@ def test_garbage_is_what_no_kept_generation_names(influence, project, tmp_path):
   assert set(listed['paths']) == set(done['paths']) == before - after
   assert done['generations'] == [1]
   # Three ranges in two files each, two plans, a manifest and what was left.
-  assert len(done['paths']) == 3 * 2 + 2 + 1 + 1
+  assert len(done['paths']) == 3 * 2 + 2 + 1 + 2
   assert (index / 'notes.txt').exists()
   assert influence('verify', '--index', index).status == 0
   assert manifest_lib.generations(str(index)) == [2]
