@@ -77,9 +77,9 @@ class TopKScan:
       k: leaders wanted at each end.
     """
     self._tiles = [
-      _Tile(queries[start : start + _TILE_QUERIES], norms, k)
-      for start, norms in (
-        (start, query_norms[start : start + _TILE_QUERIES])
+      _Tile(queries[tile], query_norms[tile], k)
+      for tile in (
+        slice(start, start + _TILE_QUERIES)
         for start in range(0, len(queries), _TILE_QUERIES)
       )
     ]

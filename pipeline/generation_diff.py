@@ -60,11 +60,9 @@ def difference(
   num_added = num_gone = 0
   moves = [np.zeros(0, np.float32)]
   largest: list[tuple[float, str, float, float]] = []
-  names = list(dict.fromkeys(_source_names(old, shared))) + [
-    name
-    for name in dict.fromkeys(_source_names(new, shared))
-    if name not in set(_source_names(old, shared))
-  ]
+  names = list(
+    dict.fromkeys([*_source_names(old, shared), *_source_names(new, shared)])
+  )
   for number, name in enumerate(names):
     before, after = (
       _self_influences(index, name, shared, options) for index in (old, new)

@@ -1,10 +1,6 @@
 """A published generation of an index, opened for reading.
 
-from pipeline import open_index
-
-index = open_index('gs://bucket/index')
-proponents, opponents, _ = index.topk(query_projections, k=100)
-index.rows(proponents.positions[0]).to_pandas()
+`query_api.open_index` gives one that can be searched too.
 """
 
 from collections.abc import Iterator, Sequence
