@@ -17,7 +17,7 @@ import dataclasses
 
 import numpy as np
 
-from influence_core import host_products
+from influence_core import errors, host_products
 
 # Queries multiplied at a time: their scores for a block stay in a cache.
 _TILE_QUERIES = 256
@@ -52,6 +52,30 @@ class Leaders:
     return self.scores[:, -1]
 
 
+def check_k(k: int) -> None:
+  """Raises errors.InputError when no leader is asked for."""
+  if k < 1:
+    raise errors.InputError(f'k is {k}, expected at least 1')
+
+
+def with_scores(
+  leaders: Leaders, scores: np.ndarray, positions: np.ndarray
+) -> Leaders:
+  """Leaders of one query, with those of some more scores.
+
+  Args:
+    leaders: of a single query.
+    scores: [num_rows] float32.
+    positions: [num_rows] int64.
+  """
+  k = leaders.scores.shape[1]
+  if len(scores) > k:
+    least = np.partition(scores, -k)[-k]
+    chosen = scores >= max(least, leaders.thresholds[0])
+    scores, positions = scores[chosen], positions[chosen]
+  return merged([leaders, Leaders(scores[None], positions[None])], k)
+
+
 def merged(parts: Sequence[Leaders], k: int) -> Leaders:
   """The k leaders of several sets of examples, in whatever order they come."""
   scores = np.concatenate([part.scores for part in parts], axis=1)
@@ -63,10 +87,33 @@ def merged(parts: Sequence[Leaders], k: int) -> Leaders:
   )
 
 
+def exact_scores(
+  rows: np.ndarray, queries: np.ndarray, scales: np.ndarray | None
+) -> np.ndarray:
+  """[n] float32 scores, each summed in float64 by itself.
+
+  Args:
+    rows: [n, dim] float32.
+    queries: [n, dim] float32, one for each row.
+    scales: [n] float32 of the rows; None for 1.
+  """
+  exact = np.einsum('ij,ij->i', rows, queries, dtype=np.float64)
+  if scales is not None:
+    exact *= scales
+  return exact.astype(np.float32)
+
+
 class TopKScan:
   """Leaders at both ends of queries over the rows seen so far."""
 
-  def __init__(self, queries: np.ndarray, query_norms: np.ndarray, k: int):
+  def __init__(
+    self,
+    queries: np.ndarray,
+    query_norms: np.ndarray,
+    k: int,
+    *,
+    both_ends: bool = True,
+  ):
     """Has seen nothing yet.
 
     Args:
@@ -75,9 +122,10 @@ class TopKScan:
       query_norms: [num_queries] such that |score| is at most a row's bound
         times the query's norm.
       k: leaders wanted at each end.
+      both_ends: whether the lowest are wanted too.
     """
     self._tiles = [
-      _Tile(queries[tile], query_norms[tile], k)
+      _Tile(queries[tile], query_norms[tile], k, both_ends)
       for tile in (
         slice(start, start + _TILE_QUERIES)
         for start in range(0, len(queries), _TILE_QUERIES)
@@ -130,16 +178,25 @@ def _stacked(parts: Sequence[Leaders]) -> Leaders:
 class _Tile:
   """Some of the queries, and candidates that have not been merged yet."""
 
-  def __init__(self, queries: np.ndarray, norms: np.ndarray, k: int):
+  def __init__(
+    self, queries: np.ndarray, norms: np.ndarray, k: int, both_ends: bool
+  ):
     self._queries = queries
     self._norms = norms
     self._k = k
-    self.ends = [Leaders.none(len(queries), k) for _ in range(2)]
+    self._signs = (1, -1) if both_ends else (1,)
+    self.ends = [Leaders.none(len(queries), k) for _ in self._signs]
     self._candidates: list[tuple[np.ndarray, ...]] = []
     self._num_candidates = 0
 
   def add(self, rows, positions, bounds, scales) -> None:
-    highest, lowest = (end.thresholds for end in self.ends)
+    highest = self.ends[0].thresholds
+    # Nothing reaches an end that is not wanted.
+    lowest = (
+      self.ends[1].thresholds
+      if len(self.ends) > 1
+      else np.full_like(highest, np.inf)
+    )
     # A row below this reaches neither end of any query.
     reach = np.minimum(highest, lowest) / np.maximum(self._norms, _TINY)
     possible = bounds * (1 + _ROUNDING * len(rows[0])) >= reach.min()
@@ -160,17 +217,12 @@ class _Tile:
     numbers, columns = _outside(scores, highest - margins, margins - lowest)
     if not len(numbers):
       return
-    exact = np.einsum(
-      'ij,ij->i',
+    exact = exact_scores(
       rows[columns],
       self._queries[numbers],
-      dtype=np.float64,
+      None if scales is None else scales[columns],
     )
-    if scales is not None:
-      exact *= scales[columns]
-    self._candidates.append(
-      (numbers, exact.astype(np.float32), positions[columns])
-    )
+    self._candidates.append((numbers, exact, positions[columns]))
     self._num_candidates += len(numbers)
     if self._num_candidates > self._k * len(self._queries):
       self.settle()
@@ -187,7 +239,7 @@ class _Tile:
     numbers, scores, positions = numbers[order], scores[order], positions[order]
     firsts = np.searchsorted(numbers, np.arange(len(self._queries)))
     places = np.arange(len(numbers)) - firsts[numbers]
-    for end, sign in enumerate((1, -1)):
+    for end, sign in enumerate(self._signs):
       new = Leaders.none(len(self._queries), int(places.max()) + 1)
       new.scores[numbers, places] = sign * scores
       new.positions[numbers, places] = positions

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from influence_core import device_memory, gradient_projection, influence_scores
 from launch import common_flags, fit_basis_flags
-from pipeline import export
+from pipeline import export, vector_codec
 
 _TASK_EXAMPLE = (
   '--task launch.example_tasks.mnist_cnn:make_task --task_arg workdir=W'
@@ -57,6 +57,15 @@ def _add_project(parser: argparse.ArgumentParser) -> None:
     0.001,
     'fail when more examples are unusable',
   )
+  parser.add_argument(
+    '--vector_dtype',
+    choices=get_args(vector_codec.VectorDtype),
+    default='float32',
+    help=(
+      'how projections are stored; bfloat16 halves and int8 quarters the '
+      'index, and topk states the error of each score (default: %(default)s)'
+    ),
+  )
   parser.epilog = (
     f'{parser.epilog}\n\nEverything after -- goes to Beam, for instance '
     '--runner=DataflowRunner\nor --direct_running_mode=multi_processing.'
@@ -89,6 +98,14 @@ def _add_topk(parser: argparse.ArgumentParser) -> None:
     '--exclude_self',
     action='store_true',
     help='do not find a query that is a training example itself',
+  )
+  parser.add_argument(
+    '--certify',
+    action='store_true',
+    help=(
+      'of an index in bfloat16 or int8: project candidates again until the '
+      'answer is that of float32 for certain'
+    ),
   )
   parser.epilog = (
     f'{parser.epilog}\n\nFor many queries, or an index far away, the search '

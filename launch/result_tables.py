@@ -25,7 +25,8 @@ def influence_table(
 
   Returns:
     Columns query_id, kind ('proponent' or 'opponent'), rank (from 1), score,
-    and those of the examples; query by query, best first in each group.
+    error_bound or certified of an index in low precision, and those of the
+    examples; query by query, best first in each group.
   """
   parts = [
     _ranked(query_ids, kind, top)
@@ -49,7 +50,7 @@ def self_influence_table(
   """One row per rank: rank, score and the columns of the example."""
   table = _ranked([''], '', top)
   rows = _rows_at(index, table['position'].to_numpy())
-  return _beside(table.select(['rank', 'score']), rows)
+  return _beside(table.drop(['query_id', 'kind', 'query', 'position']), rows)
 
 
 def write_parquet(path: str, table: pa.Table) -> None:
@@ -76,6 +77,14 @@ def _ranked(
   """Leaders as rows, with the number of the query and the position."""
   queries, ranks = np.nonzero(top.positions != retrieve.NO_POSITION)
   ids = pa.array(query_ids, pa.string())
+  more = {
+    name: pa.array(values[queries, ranks])
+    for name, values in (
+      ('error_bound', top.error_bounds),
+      ('certified', top.certified),
+    )
+    if values is not None
+  }
   return pa.table(
     {
       'query_id': ids.take(pa.array(queries)),
@@ -84,6 +93,7 @@ def _ranked(
       ),
       'rank': pa.array(ranks + 1),
       'score': pa.array(top.scores[queries, ranks]),
+      **more,
       'query': pa.array(queries),
       'position': pa.array(top.positions[queries, ranks]),
     }

@@ -165,6 +165,17 @@ class TfdsCorpus:
       example_id = f'{name}__{position - self._offsets[name]}'
       yield example_id, self._read(position, example_id)
 
+  def read_ids(
+    self, ids: Sequence[str]
+  ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
+    """Examples by their ids."""
+    for example_id in ids:
+      name, _, record = example_id.rpartition('__')
+      yield (
+        example_id,
+        self._read(self._offsets[name] + int(record), example_id),
+      )
+
   def _read(
     self, position: int, example_id: str
   ) -> RawExample | UndecodableExample:

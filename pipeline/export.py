@@ -69,13 +69,13 @@ def _write_parquet(index, path: str, options, progress) -> None:
     storage.open_for_writing(path) as file,
     pq.ParquetWriter(file, schema, compression='zstd') as writer,
   ):
-    for shard in index.read_shards(columns=columns, progress=progress):
-      count, dim = shard.vectors.shape
+    for block in index.read_blocks(columns=columns, progress=progress):
+      count, dim = block.vectors.shape
       lists = pa.ListArray.from_arrays(
         pa.array(np.arange(0, (count + 1) * dim, dim, dtype=np.int32)),
-        pa.array(shard.vectors.reshape(-1)),
+        pa.array(block.vectors.reshape(-1)),
       )
-      table = shard.rows.append_column(PROJECTION_COLUMN, lists)
+      table = block.rows.append_column(PROJECTION_COLUMN, lists)
       writer.write_table(table.cast(schema))
 
 
@@ -87,8 +87,8 @@ def _write_npy(index, path: str, options, progress) -> None:
   }
   with storage.open_for_writing(path) as file:
     np.lib.format.write_array_header_1_0(file, header)
-    for shard in index.read_shards(progress=progress):
-      file.write(np.ascontiguousarray(shard.vectors, '<f4').data)
+    for block in index.read_blocks(progress=progress):
+      file.write(np.ascontiguousarray(block.vectors, '<f4').data)
 
 
 def _write_faiss(index, path: str, options, progress) -> None:
@@ -101,7 +101,7 @@ def _write_faiss(index, path: str, options, progress) -> None:
   weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
   flat = faiss.IndexFlatIP(len(weights))
   roots = np.sqrt(weights).astype(np.float32)
-  for shard in index.read_shards(progress=progress):
-    flat.add(shard.vectors * roots)
+  for block in index.read_blocks(progress=progress):
+    flat.add(block.vectors * roots)
   with storage.open_for_writing(path) as file:
     file.write(faiss.serialize_index(flat).data)

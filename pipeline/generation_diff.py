@@ -115,7 +115,7 @@ def _self_influences(
   found: dict[str, float] = {}
   for shard in index.manifest.shards:
     if shard.range.source_shard == source_shard and shard not in shared:
-      vectors = index_format.read_vectors(index.path, shard)
+      vectors = index_format.read_vectors(index.path, shard, index.codec)
       ids = index_format.read_rows(index.path, shard, ['id'])['id'].to_pylist()
       scores = influence_scores.self_influence(vectors, weights)
       found |= dict(zip(ids, scores.tolist(), strict=True))

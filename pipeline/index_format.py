@@ -6,33 +6,28 @@
     INDEX/shards/vectors-<range>-<fingerprint>-<attempt>.npy
     INDEX/rejected-000001.parquet              examples left out, with reasons
 
-A shard is two files. Vectors are [num_rows, projection_dim] little-endian
-float32 in C order, under a name of the attempt's own. The rows file (id, loss,
-squared_gradient_norm and the task's columns) is written afterwards, only if no
-other attempt has, and names the vectors with size and checksum in its metadata:
-it is the commit. Projections are stored unscaled, so that damping, the policy
-for negative eigenvalues, normalisation and a smaller projection_dim stay
-choices of the query.
+A shard is two files. Vectors are [num_rows, projection_dim] in C order, as
+`vector_codec` stores them, under a name of the attempt's own. The rows file
+(id, loss, squared_gradient_norm and the task's columns) is written afterwards,
+only if no other attempt has, and names the vectors with size and checksum in
+its metadata: it is the commit. Projections are stored unscaled, so that
+damping, the policy for negative eigenvalues, normalisation and a smaller
+projection_dim stay choices of the query.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import io
-import json
 import re
 from typing import Any
 import uuid
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline import fingerprints, storage
+from pipeline import fingerprints, shard_files, storage, vector_codec
 
-SCHEMA_VERSION = 1
-VECTOR_DTYPE = np.dtype('<f4')
+SCHEMA_VERSION = 2
 
-_METADATA_KEY = b'influence_shard'
 # Files of shards, and what a killed writer leaves of them.
 _SHARD_FILE = re.compile(r'(?:rows|vectors)-(.+)-\w+\.(?:parquet|npy)')
 
@@ -110,7 +105,10 @@ def shards_directory(index: str) -> str:
 
 
 def write_shard(
-  index: str, example_range: ExampleRange, content: ShardContent
+  index: str,
+  example_range: ExampleRange,
+  content: ShardContent,
+  codec: vector_codec.VectorCodec,
 ) -> Shard:
   """Commits a shard, or adopts the one another attempt committed first.
 
@@ -119,6 +117,7 @@ def write_shard(
     example_range: what the content was computed from.
     content: rows and vectors; together with the rejected examples they must
       account for every example of the range.
+    codec: how vectors are stored.
 
   Returns:
     The shard that is committed now. It may be another attempt's, whose last
@@ -126,10 +125,17 @@ def write_shard(
   """
   directory = shards_directory(index)
   _check_accounts(example_range, content.rows.num_rows, content.rejected)
-  vectors = _encode_vectors(content.vectors)
+  stored = codec.encode(content.vectors)
+  table = content.rows
+  if not codec.is_exact:
+    norms = codec.error_norms(content.vectors, stored)
+    table = table.append_column(shard_files.ERROR_COLUMN, pa.array(norms))
+  vectors = shard_files.encode_vectors(stored)
   name = f'vectors-{example_range.stem}-{uuid.uuid4().hex[:12]}.npy'
   storage.create_exclusive(storage.join(directory, name), vectors)
-  rows = _encode_rows(content, storage.StoredFile.of(name, vectors))
+  rows = shard_files.encode_rows(
+    table, storage.StoredFile.of(name, vectors), content.rejected
+  )
   repair = 0
   while True:
     path = storage.join(directory, _rows_name(example_range, repair))
@@ -172,46 +178,47 @@ def missing_files(index: str, shards: Iterable[Shard]) -> list[str]:
   ]
 
 
-def read_shard(index: str, shard: Shard) -> ShardContent:
+def read_shard(
+  index: str, shard: Shard, codec: vector_codec.VectorCodec
+) -> ShardContent:
   """Reads a shard and checks sizes, checksums, shapes and row counts.
 
   Raises:
     storage.DamagedFileError: Names the file and what is wrong with it.
   """
-  vectors = read_vectors(index, shard)
-  rows, metadata = _decode_rows(index, shard.rows)
-  if not len(vectors) == rows.num_rows == shard.num_written:
-    raise storage.DamagedFileError(
-      f'{shard.rows.name} has {rows.num_rows} rows and its vectors file '
-      f'{len(vectors)}, expected {shard.num_written}; run project again'
-    )
-  return ShardContent(vectors, rows, metadata['rejected'])
+  vectors = read_vectors(index, shard, codec)
+  rows = _read_rows_file(index, shard)
+  return ShardContent(vectors, rows.table, rows.rejected)
 
 
-def read_vectors(index: str, shard: Shard) -> np.ndarray:
+def read_vectors(
+  index: str, shard: Shard, codec: vector_codec.VectorCodec
+) -> np.ndarray:
   """[num_rows, projection_dim] float32 of a shard, sizes and sums checked."""
-  path = storage.join(shards_directory(index), shard.vectors.name)
-  data = storage.read_checked(
-    path, num_bytes=shard.vectors.num_bytes, crc32c=shard.vectors.crc32c
+  data = _read_vectors_file(index, shard)
+  path = vectors_path(index, shard)
+  start = shard_files.vectors_header_bytes(len(data), shard.num_written, codec)
+  shard_files.check_vectors_header(
+    path, data[: max(start, 0)], shard.num_written, codec
   )
-  try:
-    vectors = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-  except ValueError as error:
-    raise storage.DamagedFileError(f'{path} is no .npy file') from error
-  if vectors.dtype != VECTOR_DTYPE or vectors.ndim != 2:
-    raise storage.DamagedFileError(
-      f'{path} holds {vectors.dtype} with shape {vectors.shape}, expected '
-      f'{VECTOR_DTYPE} of rank 2'
-    )
-  return vectors
+  return codec.decode(codec.rows(data, start))
 
 
 def read_rows(
   index: str, shard: Shard, columns: Sequence[str] | None = None
 ) -> pa.Table:
   """Columns of the rows of a shard (all by default)."""
-  rows, _ = _decode_rows(index, shard.rows)
+  rows = _read_rows_file(index, shard).table
   return rows if columns is None else rows.select(list(columns))
+
+
+def read_rejected(index: str, shard: Shard) -> dict[str, str]:
+  """Reason by id of the examples of a shard's range that are left out."""
+  return _read_rows_file(index, shard).rejected
+
+
+def vectors_path(index: str, shard: Shard) -> str:
+  return storage.join(shards_directory(index), shard.vectors.name)
 
 
 def stem_of(name: str) -> str | None:
@@ -224,59 +231,32 @@ def _rows_name(example_range: ExampleRange, repair: int) -> str:
   return f'rows-{example_range.stem}-{repair}.parquet'
 
 
-def _encode_vectors(vectors: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  np.lib.format.write_array(
-    buffer, np.ascontiguousarray(vectors, VECTOR_DTYPE), allow_pickle=False
-  )
-  return buffer.getvalue()
+def _read_vectors_file(index: str, shard: Shard) -> bytes:
+  return storage.read_checked(vectors_path(index, shard), shard.vectors)
 
 
-def _encode_rows(content: ShardContent, vectors: storage.StoredFile) -> bytes:
-  metadata = {
-    'schema_version': SCHEMA_VERSION,
-    'vectors': dataclasses.asdict(vectors),
-    'rejected': content.rejected,
-  }
-  table = content.rows.replace_schema_metadata(
-    {_METADATA_KEY: json.dumps(metadata, sort_keys=True).encode()}
-  )
-  buffer = io.BytesIO()
-  pq.write_table(table, buffer, compression='zstd')
-  return buffer.getvalue()
-
-
-def _parse_rows(path: str, data: bytes) -> tuple[pa.Table, dict[str, Any]]:
-  try:
-    table = pq.read_table(pa.BufferReader(data))
-    metadata = json.loads(table.schema.metadata[_METADATA_KEY])
-  except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
+def _read_rows_file(index: str, shard: Shard) -> shard_files.RowsFile:
+  path = storage.join(shards_directory(index), shard.rows.name)
+  rows = shard_files.parse_rows(path, storage.read_checked(path, shard.rows))
+  if rows.table.num_rows != shard.num_written:
     raise storage.DamagedFileError(
-      f'{path} is no rows file of an index ({error})'
-    ) from error
-  return table, metadata
-
-
-def _decode_rows(
-  index: str, rows: storage.StoredFile
-) -> tuple[pa.Table, dict[str, Any]]:
-  path = storage.join(shards_directory(index), rows.name)
-  data = storage.read_checked(
-    path, num_bytes=rows.num_bytes, crc32c=rows.crc32c
-  )
-  return _parse_rows(path, data)
+      f'{path} has {rows.table.num_rows} rows, expected {shard.num_written}; '
+      'run project again'
+    )
+  return rows
 
 
 def _describe(example_range: ExampleRange, path: str, data: bytes) -> Shard:
   """The shard whose rows file has content `data`."""
-  table, metadata = _parse_rows(path, data)
-  _check_accounts(example_range, table.num_rows, metadata['rejected'])
+  rows = shard_files.parse_rows(path, data)
+  num_rows = rows.table.num_rows
+  _check_accounts(example_range, num_rows, rows.rejected)
   return Shard(
     range=example_range,
     rows=storage.StoredFile.of(path.rsplit('/', 1)[-1], data),
-    vectors=storage.StoredFile(**metadata['vectors']),
-    num_written=table.num_rows,
-    num_rejected=len(metadata['rejected']),
+    vectors=rows.vectors,
+    num_written=num_rows,
+    num_rejected=len(rows.rejected),
   )
 
 
@@ -289,7 +269,7 @@ def _intact_shard(
   )
   try:
     shard = _describe(example_range, path, storage.read_bytes(path))
-    read_vectors(index, shard)
+    _read_vectors_file(index, shard)
   except storage.DamagedFileError:
     return None
   return shard
@@ -308,14 +288,16 @@ def _check_accounts(
 def projection_fingerprints(
   task_fingerprints: Mapping[str, str],
   basis_fingerprint: str,
+  *,
   basis_dtype: str,
+  vector_dtype: str,
 ) -> dict[str, str]:
   """What every shard of an index depends on, whatever its source."""
   return {
     **task_fingerprints,
     'basis': basis_fingerprint,
     'basis_dtype': basis_dtype,
-    'dtype': VECTOR_DTYPE.name,
+    'dtype': vector_dtype,
   }
 
 

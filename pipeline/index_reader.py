@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import errors, types
-from pipeline import index_format, shard_reader, storage
+from pipeline import block_reader, index_format, storage, vector_codec
 from pipeline import manifest as manifest_lib
 
 
@@ -47,10 +47,17 @@ class Index:
     """[projection_dim] float64."""
     return np.asarray(self.manifest.provenance.eigenvalues)
 
+  @property
+  def codec(self) -> vector_codec.VectorCodec:
+    """How vectors are stored."""
+    return self.manifest.provenance.codec
+
   @functools.cached_property
   def schema(self) -> pa.Schema:
     """Columns of the rows."""
-    table = index_format.read_rows(self.path, self.manifest.shards[0])
+    # A shard whose examples were all rejected does not know the task's own.
+    shard = max(self.manifest.shards, key=lambda shard: shard.num_written > 0)
+    table = index_format.read_rows(self.path, shard)
     return table.schema.remove_metadata()
 
   def check_column(self, name: str) -> None:
@@ -61,18 +68,18 @@ class Index:
         f'{", ".join(self.schema.names)}'
       )
 
-  def read_shards(
+  def read_blocks(
     self,
     *,
     columns: Sequence[str] = (),
     numbers: Sequence[int] | None = None,
     progress: types.ProgressCallback = types.no_progress,
-  ) -> Iterator[shard_reader.ReadShard]:
-    """Vectors, and columns of the rows, shard by shard in order.
+  ) -> Iterator[block_reader.ReadBlock]:
+    """Vectors, and columns of the rows, block by block in order.
 
-    See `shard_reader.read_shards`.
+    See `block_reader.read_blocks`.
     """
-    return shard_reader.read_shards(
+    return block_reader.read_blocks(
       self.path,
       self.manifest,
       columns=columns,
@@ -117,10 +124,17 @@ class Index:
     order = np.argsort(wanted, kind='stable')
     done = 0
     for shard, mine in self._by_shard(wanted[order]):
-      vectors = index_format.read_vectors(self.path, shard)
+      vectors = index_format.read_vectors(self.path, shard, self.codec)
       found[order[done : done + len(mine)]] = vectors[mine]
       done += len(mine)
     return found
+
+  def shards_of(
+    self, positions: Sequence[int] | np.ndarray
+  ) -> list[index_format.Shard]:
+    """Shards that hold some examples."""
+    wanted = np.sort(self._checked(positions))
+    return [shard for shard, _ in self._by_shard(wanted)]
 
   def _checked(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
     wanted = np.asarray(positions, np.int64).reshape(-1)

@@ -11,6 +11,7 @@ are kept, since processes may be killed a step apart.
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import dataclasses
 import os
 from typing import Any
 
@@ -60,20 +61,13 @@ class KrylovFiles:
       storage.remove(path)
       storage.create_exclusive(path, data)
     self._next += 1
-    self._rows.append(
-      {
-        'name': name,
-        'num_bytes': data.nbytes,
-        'crc32c': storage.checksum(data),
-      }
-    )
+    file = storage.StoredFile(name, data.nbytes, storage.checksum(data))
+    self._rows.append(dataclasses.asdict(file))
 
   def row(self, number: int) -> np.ndarray:
     row = self._rows[number]
     data = storage.read_checked(
-      storage.join(self.directory, row['name']),
-      num_bytes=row['num_bytes'],
-      crc32c=row['crc32c'],
+      storage.join(self.directory, row['name']), storage.StoredFile(**row)
     )
     return np.frombuffer(data, self.dtype)
 

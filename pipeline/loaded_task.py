@@ -20,7 +20,7 @@ from influence_core import (
   types,
 )
 from pipeline import corpus as corpus_lib
-from pipeline import fingerprints
+from pipeline import fingerprints, shard_files
 from pipeline import task as task_lib
 
 # Examples preprocessed and run through the loss before any work starts.
@@ -80,6 +80,7 @@ class LoadedTask:
     task.corpus.check()
     loaded = cls(task, task.load_parameters(), reference.parameter_paths, probe)
     loaded.check_loss()
+    shard_files.check_columns(loaded._checked_batch.columns)
     return loaded
 
   @functools.cached_property

@@ -6,11 +6,14 @@ absent. Readers trust it alone: a shard that no manifest names does not exist.
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 import re
 from typing import Any
 
+import numpy as np
+
 from influence_core import errors
-from pipeline import fingerprints, index_format, storage
+from pipeline import fingerprints, index_format, storage, vector_codec
 
 _NAME = re.compile(r'manifest-(\d{6})\.json')
 
@@ -35,6 +38,13 @@ class Provenance:
   @property
   def projection_dim(self) -> int:
     return len(self.eigenvalues)
+
+  @functools.cached_property
+  def codec(self) -> vector_codec.VectorCodec:
+    """How vectors are stored."""
+    return vector_codec.VectorCodec(
+      self.fingerprints['dtype'], np.asarray(self.eigenvalues)
+    )
 
   @classmethod
   def from_json(cls, content: dict[str, Any]) -> 'Provenance':

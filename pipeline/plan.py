@@ -14,7 +14,7 @@ import uuid
 
 from influence_core import errors
 from pipeline import corpus as corpus_lib
-from pipeline import fingerprints, index_format, storage
+from pipeline import fingerprints, index_format, storage, vector_codec
 from pipeline import manifest as manifest_lib
 
 
@@ -58,6 +58,7 @@ def make_plan(
   task_fingerprints: Mapping[str, str],
   basis_fingerprint: str,
   basis_dtype: str,
+  vector_dtype: vector_codec.VectorDtype,
   range_size: int,
 ) -> Plan:
   """Cuts a corpus into ranges of at most `range_size` examples.
@@ -74,6 +75,7 @@ def make_plan(
     task_fingerprints: from `LoadedTask.fingerprints`.
     basis_fingerprint: of eigenvalues and eigenvectors.
     basis_dtype: that gradients are projected with.
+    vector_dtype: that projections are stored in.
     range_size: largest number of examples of a range.
 
   Raises:
@@ -82,7 +84,10 @@ def make_plan(
   if range_size < 1:
     raise errors.InputError(f'range_size is {range_size}, expected at least 1')
   common = index_format.projection_fingerprints(
-    task_fingerprints, basis_fingerprint, basis_dtype
+    task_fingerprints,
+    basis_fingerprint,
+    basis_dtype=basis_dtype,
+    vector_dtype=vector_dtype,
   )
   ranges, source_fingerprints = [], []
   for shard in corpus.source_shards():

@@ -17,6 +17,7 @@ from pipeline import (
   index_format,
   loaded_task,
   stored_basis,
+  vector_codec,
 )
 from pipeline import task as task_lib
 
@@ -30,6 +31,7 @@ class ProjectionSettings:
     basis: path of the basis.
     index: path of the index.
     options: how to project.
+    vector_dtype: how projections are stored.
     range_size: examples of the largest range.
     task_fingerprints: what the plan was made for.
     basis_fingerprint: what the plan was made for.
@@ -39,6 +41,7 @@ class ProjectionSettings:
   basis: str
   index: str
   options: gradient_projection.ProjectionOptions
+  vector_dtype: vector_codec.VectorDtype
   range_size: int
   task_fingerprints: dict[str, str]
   basis_fingerprint: str
@@ -74,6 +77,9 @@ class ProjectionWorker:
     )
     basis = stored_basis.load(record)
     self._projection_dim = basis.projection_dim
+    self._codec = vector_codec.VectorCodec(
+      settings.vector_dtype, basis.eigenvalues
+    )
     self._projector = checked_projector.make_projector(
       self._loaded,
       basis.eigenvectors,
@@ -102,7 +108,7 @@ class ProjectionWorker:
       return shard
     content = self._project(example_range)
     self._check_source_unchanged(example_range)
-    return index_format.write_shard(index, example_range, content)
+    return index_format.write_shard(index, example_range, content, self._codec)
 
   def _check_source_unchanged(
     self, example_range: index_format.ExampleRange
@@ -113,7 +119,8 @@ class ProjectionWorker:
       index_format.projection_fingerprints(
         self._settings.task_fingerprints,
         self._settings.basis_fingerprint,
-        self._settings.options.basis_dtype,
+        basis_dtype=self._settings.options.basis_dtype,
+        vector_dtype=self._settings.vector_dtype,
       ),
     )
     if found != example_range.fingerprint:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from influence_core import influence_scores
-from pipeline import index_reader, retrieve, row_blocks
+from pipeline import index_reader, retrieve, row_blocks, self_influence
 
 
 class OpenIndex(index_reader.Index):
@@ -45,7 +45,7 @@ class OpenIndex(index_reader.Index):
     options: influence_scores.ScoreOptions | None = None,
   ) -> np.ndarray:
     """[num_examples] float32 influence of each example on its own loss."""
-    parts = retrieve.self_influence(
+    parts = self_influence.scores(
       self, options=options or influence_scores.ScoreOptions()
     )
     return np.concatenate([scores for _, scores, _ in parts])
@@ -57,7 +57,7 @@ class OpenIndex(index_reader.Index):
       positions: of the examples wanted, in any order; None for all in order.
     """
     if positions is None:
-      return np.concatenate([shard.vectors for shard in self.read_shards()])
+      return np.concatenate([block.vectors for block in self.read_blocks()])
     return self.vectors(positions)
 
 

@@ -24,7 +24,7 @@ def check_fraction(
   if num_rejected <= max_fraction * num_read:
     return
   first = next(shard for shard in shards if shard.num_rejected)
-  rejected = index_format.read_shard(index, first).rejected
+  rejected = index_format.read_rejected(index, first)
   example_id, reason = next(iter(rejected.items()))
   raise errors.InputError(
     f'{num_rejected} of {num_read} examples were rejected, more than the '
@@ -44,7 +44,7 @@ def save_list(
   rejected: dict[str, str] = {}
   for shard in shards:
     if shard.num_rejected:
-      rejected |= index_format.read_shard(index, shard).rejected
+      rejected |= index_format.read_rejected(index, shard)
   if not rejected:
     return None
   table = pa.table([list(rejected), list(rejected.values())], schema=_SCHEMA)

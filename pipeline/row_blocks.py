@@ -5,11 +5,8 @@ import dataclasses
 
 import numpy as np
 
-from influence_core import influence_scores, types
-from pipeline import index_reader, row_filter
-
-# Rows scored at a time: the scores of 256 queries then stay within the cache.
-_BLOCK_ROWS = 1 << 13
+from influence_core import influence_scores, score_errors, types
+from pipeline import block_reader, index_reader, row_filter, shard_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,101 +41,138 @@ def check_selection(index: index_reader.Index, selection: Selection) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class RowBlock:
+class ScoredRows:
   """Rows to score, with what their scores need.
 
   Attributes:
     vectors: [num_rows, projection_dim] float32.
     positions: [num_rows] int64.
     self_influence: [num_rows] float32.
-    scales: [num_rows] float32, or None.
+    scales: [num_rows] float32, or None for 1.
+    error_factors: [num_rows] float32, see `score_errors`; None where they were
+      not asked for.
     groups: [num_rows] values of the column to group by, or None.
   """
 
   vectors: np.ndarray
   positions: np.ndarray
   self_influence: np.ndarray
-  scales: np.ndarray | None
-  groups: np.ndarray | None
+  scales: np.ndarray | None = None
+  error_factors: np.ndarray | None = None
+  groups: np.ndarray | None = None
 
-  def take(self, chosen: np.ndarray) -> 'RowBlock':
-    return RowBlock(
-      *(
-        None if value is None else value[chosen]
-        for value in (
-          self.vectors,
-          self.positions,
-          self.self_influence,
-          self.scales,
-          self.groups,
-        )
-      )  # type: ignore[arg-type]
+  def take(self, chosen: np.ndarray) -> 'ScoredRows':
+    """The rows at some places."""
+    values = (
+      getattr(self, field.name) for field in dataclasses.fields(ScoredRows)
+    )
+    return ScoredRows(
+      *(x if x is None else x[chosen] for x in values)  # type: ignore[arg-type]
     )
 
 
-def row_blocks(
+class Scorer:
+  """Makes `ScoredRows` of the blocks of an index."""
+
+  def __init__(
+    self,
+    index: index_reader.Index,
+    options: influence_scores.ScoreOptions,
+    *,
+    with_errors: bool = False,
+  ):
+    """Says what is to be scored.
+
+    Args:
+      index: opened index.
+      options: how to score.
+      with_errors: whether `error_factors` are wanted.
+    """
+    self.weights = influence_scores.inverse_eigenvalues(
+      index.eigenvalues, options
+    )
+    self._normalization = options.normalization
+    self._column_scales = index.codec.column_scales
+    self._with_errors = with_errors
+    self._is_exact = index.codec.is_exact
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """Columns of the rows that `score` needs."""
+    needed = []
+    if self._normalization == 'gradient_norm':
+      needed.append('squared_gradient_norm')
+    if self._with_errors and not self._is_exact:
+      needed.append(shard_files.ERROR_COLUMN)
+    return tuple(needed)
+
+  def score(self, block: block_reader.ReadBlock) -> ScoredRows:
+    """The rows of a block that has those columns."""
+    own = influence_scores.self_influence(block.vectors, self.weights)
+    squared_norms = np.empty(0, np.float32)
+    if self._normalization == 'gradient_norm':
+      squared_norms = block.rows['squared_gradient_norm'].to_numpy()
+    return ScoredRows(
+      block.vectors,
+      np.arange(block.first, block.first + len(own)),
+      own,
+      influence_scores.row_scales(own, squared_norms, self._normalization),
+      self._error_factors(block, own, squared_norms),
+    )
+
+  def _error_factors(self, block, own, squared_norms) -> np.ndarray | None:
+    if not self._with_errors:
+      return None
+    if self._is_exact:
+      return np.zeros(len(own), np.float32)
+    return score_errors.row_factors(
+      block.rows[shard_files.ERROR_COLUMN].to_numpy(),
+      own,
+      squared_norms,
+      weights=self.weights,
+      column_scales=self._column_scales,
+      normalization=self._normalization,
+    )
+
+
+def scored_rows(
   index: index_reader.Index,
-  weights: np.ndarray,
-  options: influence_scores.ScoreOptions,
+  scorer: Scorer,
   selection: Selection,
   *,
   shard_numbers: Sequence[int] | None = None,
   progress: types.ProgressCallback = types.no_progress,
-) -> Iterator[RowBlock]:
+) -> Iterator[ScoredRows]:
   """The rows that can be found, block by block.
 
   Args:
     index: opened index.
-    weights: [projection_dim], from `influence_scores.inverse_eigenvalues`.
-    options: how to score.
+    scorer: of that index.
     selection: which rows.
     shard_numbers: of the shards to read; None for all.
     progress: called with the number of examples read.
   """
   matches = None
-  columns = scale_columns(options)
+  columns = scorer.columns
   if selection.where is not None:
     matches = row_filter.RowFilter(selection.where, index.schema).matches
     columns = tuple(index.schema.names)
   if selection.group_by is not None:
     columns = (*columns, selection.group_by)
-  for shard in index.read_shards(
+  for block in index.read_blocks(
     columns=columns, numbers=shard_numbers, progress=progress
   ):
-    for start in range(0, len(shard.vectors), _BLOCK_ROWS):
-      vectors = shard.vectors[start : start + _BLOCK_ROWS]
-      rows = shard.rows.slice(start, len(vectors))
-      block = _make_block(vectors, rows, shard.first + start, weights, options)
-      if selection.group_by is not None:
-        groups = np.array(rows[selection.group_by].to_pylist(), object)
-        block = dataclasses.replace(block, groups=groups)
-      yield block if matches is None else block.take(matches(rows))
+    rows = scorer.score(block)
+    if selection.group_by is not None:
+      groups = np.array(block.rows[selection.group_by].to_pylist(), object)
+      rows = dataclasses.replace(rows, groups=groups)
+    yield rows if matches is None else rows.take(matches(block.rows))
 
 
-def _make_block(vectors, rows, first: int, weights, options) -> RowBlock:
-  own = influence_scores.self_influence(vectors, weights)
-  norms = np.empty(0)
-  if options.normalization == 'gradient_norm':
-    norms = rows['squared_gradient_norm'].to_numpy()
-  return RowBlock(
-    vectors,
-    np.arange(first, first + len(vectors)),
-    own,
-    influence_scores.row_scales(own, norms, options.normalization),
-    None,
-  )
-
-
-def by_group(
-  block: RowBlock, group_by: str | None
-) -> Iterator[tuple[object, RowBlock]]:
-  if group_by is None or block.groups is None:
-    yield None, block
+def by_group(rows: ScoredRows) -> Iterator[tuple[object, ScoredRows]]:
+  """Rows by value of the column to group by; None for all without one."""
+  if rows.groups is None:
+    yield None, rows
     return
-  for value in dict.fromkeys(block.groups):
-    yield value, block.take(block.groups == value)
-
-
-def scale_columns(options: influence_scores.ScoreOptions) -> tuple[str, ...]:
-  by_norm = options.normalization == 'gradient_norm'
-  return ('squared_gradient_norm',) if by_norm else ()
+  for value in dict.fromkeys(rows.groups):
+    yield value, rows.take(rows.groups == value)

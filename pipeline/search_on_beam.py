@@ -1,4 +1,4 @@
-"""The same search on a Beam runner, for large or remote indexes.
+"""The scan of an index on a Beam runner, for many queries or remote indexes.
 
     Create(shard numbers) | Reshuffle | ParDo(scan) | CombineGlobally(merge)
       | ParDo(store)
@@ -18,8 +18,9 @@ import apache_beam as beam
 from apache_beam.options import pipeline_options
 import numpy as np
 
-from influence_core import influence_scores, top_k
-from pipeline import index_reader, retrieve, row_blocks, storage
+from influence_core import influence_scores, top_k, types
+from pipeline import index_reader, row_blocks, storage
+from pipeline import scan as scan_lib
 
 # Shards of an element: leaders are merged within it before they travel.
 _SHARDS_PER_ELEMENT = 16
@@ -37,6 +38,7 @@ class SearchSettings:
     k: examples wanted at each end.
     options: how to score.
     selection: which examples can be found.
+    upper_bounds: what leaders are by, see `scan.scan`.
   """
 
   index: str
@@ -46,6 +48,7 @@ class SearchSettings:
   k: int
   options: influence_scores.ScoreOptions
   selection: row_blocks.Selection
+  upper_bounds: bool
 
 
 class ScanShards(beam.DoFn):
@@ -61,15 +64,16 @@ class ScanShards(beam.DoFn):
 
   def process(
     self, element: list[int]
-  ) -> Iterator[dict[object, retrieve.Leading]]:
+  ) -> Iterator[dict[object, scan_lib.Leading]]:
     settings = self._settings
-    yield retrieve.scan(
+    yield scan_lib.scan(
       self._index,
       self._queries,
       k=settings.k,
       options=settings.options,
       selection=settings.selection,
       shard_numbers=element,
+      upper_bounds=settings.upper_bounds,
     )
 
 
@@ -80,16 +84,16 @@ class MergeLeaders(beam.CombineFn):
     self._k = k
     self._selection = selection
 
-  def create_accumulator(self) -> dict[object, retrieve.Leading]:
+  def create_accumulator(self) -> dict[object, scan_lib.Leading]:
     return {}
 
   def add_input(self, accumulator, element):
     return self.merge_accumulators([accumulator, element])
 
   def merge_accumulators(
-    self, accumulators: Iterable[dict[object, retrieve.Leading]]
-  ) -> dict[object, retrieve.Leading]:
-    return retrieve.merged(accumulators, k=self._k, selection=self._selection)
+    self, accumulators: Iterable[dict[object, scan_lib.Leading]]
+  ) -> dict[object, scan_lib.Leading]:
+    return scan_lib.merged(accumulators, k=self._k, selection=self._selection)
 
   def extract_output(self, accumulator):
     return accumulator
@@ -101,7 +105,7 @@ class StoreLeaders(beam.DoFn):
   def __init__(self, path: str):
     self._path = path
 
-  def process(self, element: dict[object, retrieve.Leading]) -> Iterator[str]:
+  def process(self, element: dict[object, scan_lib.Leading]) -> Iterator[str]:
     values = list(element)
     arrays = {
       f'{number}/{end}/{name}': getattr(getattr(element[value], end), name)
@@ -119,7 +123,7 @@ class StoreLeaders(beam.DoFn):
 _ENDS = ('highest', 'lowest', 'own')
 
 
-def search(
+def scan(
   index: index_reader.Index,
   query_projections: np.ndarray,
   *,
@@ -127,12 +131,16 @@ def search(
   options: influence_scores.ScoreOptions,
   selection: row_blocks.Selection,
   runner_options: pipeline_options.PipelineOptions,
-) -> dict[object, retrieve.Found]:
-  """What `retrieve.search` gives, computed on the chosen Beam runner.
+  upper_bounds: bool = False,
+  progress: types.ProgressCallback = types.no_progress,
+) -> dict[object, scan_lib.Leading]:
+  """What `scan.scan` gives for all shards, computed on the chosen Beam runner.
 
-  Queries and leaders are kept in the directory of the index meanwhile.
+  Queries and leaders are kept in the directory of the index meanwhile. Progress
+  is the runner's to tell.
   """
-  retrieve.check(index, query_projections, k, selection)
+  del progress
+  scan_lib.check(index, query_projections, k, selection)
   directory = storage.join(index.path, f'searches/{uuid.uuid4().hex}')
   settings = SearchSettings(
     index=index.path,
@@ -145,6 +153,7 @@ def search(
     selection=dataclasses.replace(
       selection, excluded_ids=selection.excluded_ids and ()
     ),
+    upper_bounds=upper_bounds,
   )
   storage.create_exclusive(
     settings.queries, _packed({'queries': query_projections})
@@ -152,10 +161,9 @@ def search(
   try:
     with beam.Pipeline(options=runner_options) as root:
       build_pipeline(root, len(index.manifest.shards), settings)
-    leaders = _load_leaders(settings.result)
+    return _load_leaders(settings.result)
   finally:
     storage.remove_directory(directory)
-  return retrieve.found(index, leaders, k=k, selection=selection)
 
 
 def build_pipeline(
@@ -182,10 +190,10 @@ def build_pipeline(
   )
 
 
-def _load_leaders(path: str) -> dict[object, retrieve.Leading]:
+def _load_leaders(path: str) -> dict[object, scan_lib.Leading]:
   arrays = _load_arrays(path)
   return {
-    value: retrieve.Leading(
+    value: scan_lib.Leading(
       *(
         top_k.Leaders(
           arrays[f'{number}/{end}/scores'], arrays[f'{number}/{end}/positions']

@@ -119,9 +119,13 @@ def read_bytes(path: str) -> bytes:
   Raises:
     DamagedFileError: The file is missing.
   """
+  return _read(path)
+
+
+def _read(path: str, **limits: int) -> bytes:
   filesystem, name = _filesystem(path)
   try:
-    return filesystem.cat_file(name)
+    return filesystem.cat_file(name, **limits)
   except FileNotFoundError as error:
     raise DamagedFileError(f'{path} is missing') from error
 
@@ -240,24 +244,62 @@ def checksum(data: bytes | memoryview) -> str:
   return f'{value:08x}'
 
 
-def read_checked(path: str, *, num_bytes: int, crc32c: str) -> bytes:
+class RunningCheck:
+  """Compares a file, read piece by piece, with what it must be."""
+
+  def __init__(self, path: str, expected: StoredFile):
+    self._path = path
+    self._expected = expected
+    self._num_bytes = 0
+    self._checksum = 0
+
+  def add(self, piece: bytes) -> None:
+    """Takes in the next bytes of the file."""
+    self._num_bytes += len(piece)
+    self._checksum = google_crc32c.extend(self._checksum, piece)
+
+  def finish(self) -> None:
+    """Compares, after the last piece.
+
+    Raises:
+      DamagedFileError: Size or checksum differ.
+    """
+    expected = self._expected
+    if self._num_bytes != expected.num_bytes:
+      more = 'more than ' if self._num_bytes > expected.num_bytes else ''
+      raise DamagedFileError(
+        f'{self._path} has {more}{min(self._num_bytes, expected.num_bytes)} '
+        f'bytes, expected '
+        f'{expected.num_bytes}: it is truncated or was replaced'
+      )
+    found = f'{self._checksum:08x}'
+    if found != expected.crc32c:
+      raise DamagedFileError(
+        f'{self._path} has crc32c {found}, expected {expected.crc32c}: its '
+        'content was altered'
+      )
+
+
+def read_checked(path: str, expected: StoredFile) -> bytes:
   """The content of a file whose size and checksum are known.
 
   Raises:
     DamagedFileError: The file is missing, truncated or altered.
   """
   data = read_bytes(path)
-  if len(data) != num_bytes:
-    raise DamagedFileError(
-      f'{path} has {len(data)} bytes, expected {num_bytes}: it is truncated or '
-      'was replaced'
-    )
-  found = checksum(data)
-  if found != crc32c:
-    raise DamagedFileError(
-      f'{path} has crc32c {found}, expected {crc32c}: its content was altered'
-    )
+  check = RunningCheck(path, expected)
+  check.add(data)
+  check.finish()
   return data
+
+
+def read_range(path: str, start: int, stop: int) -> bytes:
+  """Bytes [start, stop) of a file, fewer where it ends before.
+
+  Raises:
+    DamagedFileError: The file is missing.
+  """
+  return _read(path, start=start, end=stop)
 
 
 def encode_json(content: dict[str, Any]) -> bytes:

@@ -217,9 +217,7 @@ def load_probe(record: BasisRecord) -> tuple[corpus_lib.RawExample, ...]:
     storage.DamagedFileError: They are not the ones that were stored.
   """
   path = storage.join(record.path, record.probe.name)
-  data = storage.read_checked(
-    path, num_bytes=record.probe.num_bytes, crc32c=record.probe.crc32c
-  )
+  data = storage.read_checked(path, record.probe)
   return tuple(preprocessing_probe.decode(path, data))
 
 

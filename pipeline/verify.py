@@ -34,7 +34,7 @@ def _shard_damage(
   index: index_reader.Index, shard: index_format.Shard
 ) -> Iterator[str]:
   try:
-    content = index_format.read_shard(index.path, shard)
+    content = index_format.read_shard(index.path, shard, index.codec)
   except storage.DamagedFileError as error:
     yield str(error)
     return
@@ -71,10 +71,6 @@ def _rejected_damage(index: index_reader.Index) -> Iterator[str]:
   if file is None:
     return
   try:
-    storage.read_checked(
-      storage.join(index.path, file.name),
-      num_bytes=file.num_bytes,
-      crc32c=file.crc32c,
-    )
+    storage.read_checked(storage.join(index.path, file.name), file)
   except storage.DamagedFileError as error:
     yield str(error)

@@ -18,7 +18,7 @@ RANGES = tuple(
   for start in (0, 3)
 )
 PLAN = plan_lib.Plan(
-  manifest_lib.Provenance({}, '', (2.0, 1.0), {'basis': 'b'}), RANGES
+  manifest_lib.Provenance({}, '', (2.0, 1.0), {'dtype': 'float32'}), RANGES
 )
 
 
@@ -52,7 +52,10 @@ def job(attempt, order):
       shard = index_format.find_shard(INDEX, example_range)
       if shard is None:
         shard = index_format.write_shard(
-          INDEX, example_range, content(example_range, attempt)
+          INDEX,
+          example_range,
+          content(example_range, attempt),
+          PLAN.provenance.codec,
         )
       shards.append(shard)
     project_corpus.publish_plan(INDEX, PLAN, shards, 0.5)
@@ -71,7 +74,7 @@ def check_published():
     assert (manifest.num_examples, manifest.num_rejected) == (10, 2)
     assert manifest.shards == manifests[0].shards
     for shard in manifest.shards:
-      found = index_format.read_shard(INDEX, shard)
+      found = index_format.read_shard(INDEX, shard, manifest.provenance.codec)
       # Both files of a shard come from one attempt.
       assert len({*found.vectors.flat, *found.rows['loss'].to_pylist()}) == 1
   return len(manifests)

@@ -31,7 +31,7 @@ from tests.conftest import ROOT
 def contents(index):
   """Ids and numbers of a whole index, in the order of the corpus."""
   opened = index_reader.Index(str(index))
-  parts = list(opened.read_shards(columns=opened.schema.names))
+  parts = list(opened.read_blocks(columns=opened.schema.names))
   ids = [row for part in parts for row in part.rows['id'].to_pylist()]
   return ids, np.concatenate(
     [
@@ -253,6 +253,7 @@ def test_graph_is_one_chain_with_one_leaf():
     basis='',
     index='',
     options=gradient_projection.ProjectionOptions(),
+    vector_dtype='float32',
     range_size=1,
     task_fingerprints={},
     basis_fingerprint='',

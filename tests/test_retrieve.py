@@ -6,16 +6,20 @@ import pytest
 
 from influence_core import errors, influence_scores
 from pipeline import (
+  block_reader,
   index_format,
   index_reader,
   open_index,
   retrieve,
   row_blocks,
+  self_influence,
   storage,
+  vector_codec,
 )
 from pipeline import manifest as manifest_lib
 
 EIGENVALUES = (4.0, 2.0, 1.0, -0.5)
+CODEC = vector_codec.VectorCodec('float32', np.array(EIGENVALUES))
 GENERATOR = np.random.default_rng(0)
 # Few distinct values, so that many scores are exactly equal.
 VECTORS = GENERATOR.integers(-2, 3, size=(500, 4)).astype(np.float32)
@@ -39,9 +43,12 @@ def make_index(path, num_shards):
         path,
         index_format.ExampleRange('f', int(start), int(stop), 'x'),
         index_format.ShardContent(VECTORS[start:stop], rows, {}),
+        CODEC,
       )
     )
-  provenance = manifest_lib.Provenance({}, '', EIGENVALUES, {'basis': 'b'})
+  provenance = manifest_lib.Provenance(
+    {}, '', EIGENVALUES, {'basis': 'b', 'dtype': 'float32'}
+  )
   manifest_lib.publish(path, provenance, tuple(shards))
   return index_reader.Index(path)
 
@@ -59,7 +66,8 @@ def brute_force(options, k):
 @pytest.mark.parametrize('num_shards', [1, 3, 17])
 @pytest.mark.parametrize('k', [1, 10, 500])
 def test_equals_brute_force_with_ties(tmp_path, monkeypatch, num_shards, k):
-  monkeypatch.setattr(row_blocks, '_BLOCK_ROWS', 64)
+  monkeypatch.setattr(block_reader, '_BLOCK_BYTES', 64 * 16)
+  monkeypatch.setattr(block_reader, '_PIECE_BYTES', 100 * 16)
   options = influence_scores.ScoreOptions()
   index = make_index(str(tmp_path), num_shards)
   found = retrieve.search(index, QUERIES, k=k, options=options)[None]
@@ -102,7 +110,7 @@ def test_self_influence_with_gradient_norm(tmp_path):
   options = influence_scores.ScoreOptions(
     normalization='gradient_norm', negative_eigenvalues='abs'
   )
-  top = retrieve.top_self_influence(index, k=500, options=options)
+  top = self_influence.top(index, k=500, options=options)
   expected = np.square(VECTORS) @ (1 / np.abs(EIGENVALUES)) / NORMS
   np.testing.assert_allclose(top.scores[0], np.sort(expected)[::-1], rtol=1e-6)
 
@@ -140,8 +148,11 @@ def make_labelled(path):
     path,
     index_format.ExampleRange('f', 0, 500, 'x'),
     index_format.ShardContent(VECTORS, rows, {}),
+    CODEC,
   )
-  provenance = manifest_lib.Provenance({}, '', EIGENVALUES, {'basis': 'b'})
+  provenance = manifest_lib.Provenance(
+    {}, '', EIGENVALUES, {'basis': 'b', 'dtype': 'float32'}
+  )
   manifest_lib.publish(path, provenance, (shard,))
   return open_index(path)
 

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -21,14 +23,13 @@ def test_gives_what_a_local_search_gives(index, monkeypatch, selection, mode):
   queries = opened.projections(range(3))
   options = influence_scores.ScoreOptions(normalization='cosine')
   arguments = {'k': 7, 'options': options, 'selection': selection}
-  found = search_on_beam.search(
-    opened,
-    queries,
+  scan = functools.partial(
+    search_on_beam.scan,
     runner_options=runner_options_lib.make_options(
       [f'--direct_running_mode={mode}'], 2
     ),
-    **arguments,
   )
+  found = retrieve.search(opened, queries, scan=scan, **arguments)
   expected = retrieve.search(opened, queries, **arguments)
   assert found.keys() == expected.keys()
   for value, result in expected.items():

@@ -53,11 +53,11 @@ def test_missing_truncated_and_altered_files_are_named(directory):
   assert storage.list_names(directory) == []
   storage.create_exclusive(path, b'data')
   good = storage.checksum(b'data')
-  assert storage.read_checked(path, num_bytes=4, crc32c=good) == b'data'
+  assert storage.read_checked(path, storage.StoredFile('a', 4, good)) == b'data'
   with pytest.raises(storage.DamagedFileError, match='4 bytes, expected 5'):
-    storage.read_checked(path, num_bytes=5, crc32c=good)
+    storage.read_checked(path, storage.StoredFile('a', 5, good))
   with pytest.raises(storage.DamagedFileError, match='content was altered'):
-    storage.read_checked(path, num_bytes=4, crc32c='00000000')
+    storage.read_checked(path, storage.StoredFile('a', 4, '00000000'))
 
 
 def test_json_documents_carry_their_checksum(directory):

@@ -20,11 +20,11 @@ from launch.commands import (
 from pipeline import (
   fit_basis_config,
   index_reader,
-  retrieve,
   row_blocks,
   storage,
 )
 from pipeline import manifest as manifest_lib
+from pipeline import self_influence as self_influence_lib
 from pipeline import task as task_lib
 
 _FLIPPED_FRACTION = 0.1
@@ -62,6 +62,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     index=index,
     num_workers=2,
     projection_options=gradient_projection.ProjectionOptions(),
+    vector_dtype='float32',
     range_size=128,
     max_rejected_fraction=0.0,
     beam_arguments=[],
@@ -117,7 +118,7 @@ def evaluate_mislabeled(
     precision_at_100.
   """
   scores, losses, wrong = [], [], []
-  for _, shard_scores, rows in retrieve.self_influence(
+  for _, shard_scores, rows in self_influence_lib.scores(
     index, options=_OPTIONS, columns=('loss', 'label', 'true_label')
   ):
     scores.append(shard_scores)

@@ -20,6 +20,7 @@ from pipeline import (
   runner_options,
   storage,
   stored_basis,
+  vector_codec,
 )
 from pipeline import plan as plan_lib
 from pipeline import task as task_lib
@@ -35,6 +36,7 @@ def run(
   index: str,
   num_workers: int,
   projection_options: gradient_projection.ProjectionOptions,
+  vector_dtype: vector_codec.VectorDtype,
   range_size: int,
   max_rejected_fraction: float,
   beam_arguments: Sequence[str],
@@ -62,6 +64,7 @@ def run(
     task_fingerprints=loaded.fingerprints,
     basis_fingerprint=record.fingerprint,
     basis_dtype=projection_options.basis_dtype,
+    vector_dtype=vector_dtype,
     range_size=range_size,
   )
   changes = plan_lib.changes(index, plan)
@@ -83,6 +86,7 @@ def run(
       basis=record.path,
       index=index,
       options=projection_options,
+      vector_dtype=vector_dtype,
       range_size=max(item.num_examples for item in plan.ranges),
       task_fingerprints=loaded.fingerprints,
       basis_fingerprint=record.fingerprint,

@@ -5,7 +5,7 @@ from typing import Any
 from influence_core import influence_scores
 from launch import console as console_lib
 from launch import result_tables
-from pipeline import index_reader, retrieve
+from pipeline import index_reader, self_influence
 
 
 def run(
@@ -19,7 +19,7 @@ def run(
   """Scans the index for the highest self-influence."""
   opened = index_reader.Index(index)
   with console.stage('self-influence') as progress:
-    leaders = retrieve.top_self_influence(
+    leaders = self_influence.top(
       opened, k=k, options=options, progress=progress
     )
   table = result_tables.self_influence_table(opened, leaders)

@@ -11,20 +11,26 @@ import pyarrow as pa
 from influence_core import errors, gradient_projection, influence_scores
 from launch import console as console_lib
 from launch import result_tables
+from pipeline import certify as certify_lib
 from pipeline import (
   checked_projector,
   index_reader,
   loaded_task,
+  reprojection,
   retrieve,
   row_blocks,
   runner_options,
   search_on_beam,
   stored_basis,
 )
+from pipeline import corpus as corpus_lib
 from pipeline import manifest as manifest_lib
+from pipeline import scan as scan_lib
 from pipeline import task as task_lib
 
 _NUM_PRINTED = 3
+# Examples projected again at a time, at least.
+_CERTIFIED_BATCH = 128
 # Of a Beam runner on this machine, unless it is told.
 _NUM_WORKERS = 2
 
@@ -42,6 +48,7 @@ def run(
   options: influence_scores.ScoreOptions,
   selection: row_blocks.Selection,
   exclude_self: bool = False,
+  certify: bool = False,
   beam_arguments: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
@@ -63,19 +70,35 @@ def run(
     opened.manifest.provenance,
     {**loaded.fingerprints, 'basis': record.fingerprint},
   )
-  queries, projections = project_queries(
-    loaded, record, query_split, projection_options
+  corpus = loaded.task.corpus.with_split(query_split)
+  corpus.check()
+  projector = checked_projector.make_projector(
+    loaded,
+    stored_basis.load(record).eigenvectors,
+    projection_options,
+    num_examples=max(corpus.num_examples, certify * _CERTIFIED_BATCH),
   )
+  search = retrieve.search
+  if certify:
+    search = functools.partial(
+      certify_lib.search,
+      exact_vectors=reprojection.Reprojection(opened, loaded, projector),
+    )
+  queries, projections = project_queries(loaded, corpus, projector)
   if exclude_self:
     selection = dataclasses.replace(selection, excluded_ids=tuple(queries.ids))
   with console.stage('topk') as progress:
-    search = (
-      functools.partial(search_on_beam.search, runner_options=beam_options)
-      if beam_options
-      else functools.partial(retrieve.search, progress=progress)
-    )
+    scan = scan_lib.scan
+    if beam_options:
+      scan = functools.partial(search_on_beam.scan, runner_options=beam_options)
     found = search(
-      opened, projections, k=k, options=options, selection=selection
+      opened,
+      projections,
+      k=k,
+      options=options,
+      selection=selection,
+      scan=scan,
+      progress=progress,
     )
   table = result_tables.influence_table(opened, queries.ids, found)
   if out:
@@ -112,28 +135,19 @@ def _print_first(
 
 def project_queries(
   loaded: loaded_task.LoadedTask,
-  record: stored_basis.BasisRecord,
-  query_split: str,
-  projection_options: gradient_projection.ProjectionOptions,
+  corpus: corpus_lib.TfdsCorpus,
+  projector: gradient_projection.GradientProjector,
 ) -> tuple[loaded_task.ExampleBatch, np.ndarray]:
   """The queries of a split and their [num_queries, projection_dim] projections.
 
   Raises:
     errors.InputError: A query cannot be used.
   """
-  corpus = loaded.task.corpus.with_split(query_split)
-  corpus.check()
   queries = loaded.preprocess_batch(
     corpus.read_positions(range(corpus.num_examples))
   )
-  projector = checked_projector.make_projector(
-    loaded,
-    stored_basis.load(record).eigenvectors,
-    projection_options,
-    num_examples=corpus.num_examples,
-  )
   rejected = dict(queries.rejected)
-  projections = np.empty((0, record.projection_dim), np.float32)
+  projections = np.empty((0, projector.projection_dim), np.float32)
   if queries.ids:
     projections = np.asarray(projector.project(queries.features).projections)
     for example_id, row in zip(queries.ids, projections, strict=True):

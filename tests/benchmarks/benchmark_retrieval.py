@@ -231,8 +231,8 @@ def _write_index(flags) -> None:
 def _rows(flags) -> np.ndarray:
   index = index_reader.Index(flags.dir)
   rows = np.empty((index.num_examples, flags.dim), np.float32)
-  for shard in index.read_shards():
-    rows[shard.first : shard.first + len(shard.vectors)] = shard.vectors
+  for block in index.read_blocks():
+    rows[block.first : block.first + len(block.vectors)] = block.vectors
   return rows
 
 
