@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import types
-from pipeline import index_format, shard_files, storage
+from pipeline import checked_files, index_format, shard_files, storage
 from pipeline import manifest as manifest_lib
 
 # Pieces read at a time: one is enough to keep a disk busy, an object store
@@ -129,7 +129,7 @@ class _Reader:
   ) -> Iterator[ReadBlock]:
     """Blocks of a shard, of the pieces that come next."""
     path = index_format.vectors_path(self._index, shard)
-    check = storage.RunningCheck(path, shard.vectors)
+    check = checked_files.RunningCheck(path, shard.vectors)
     first, all_rows = position, pa.table({})
     for piece in self.pieces(shard):
       data, rows = next(contents)

@@ -24,7 +24,13 @@ import uuid
 import numpy as np
 import pyarrow as pa
 
-from pipeline import fingerprints, shard_files, storage, vector_codec
+from pipeline import (
+  checked_files,
+  fingerprints,
+  shard_files,
+  storage,
+  vector_codec,
+)
 
 SCHEMA_VERSION = 2
 
@@ -65,8 +71,8 @@ class Shard:
   """A committed shard, as the manifest lists it."""
 
   range: ExampleRange
-  rows: storage.StoredFile
-  vectors: storage.StoredFile
+  rows: checked_files.StoredFile
+  vectors: checked_files.StoredFile
   num_written: int
   num_rejected: int
 
@@ -77,8 +83,8 @@ class Shard:
   def from_json(cls, content: dict[str, Any]) -> 'Shard':
     return cls(
       range=ExampleRange(**content['range']),
-      rows=storage.StoredFile(**content['rows']),
-      vectors=storage.StoredFile(**content['vectors']),
+      rows=checked_files.StoredFile(**content['rows']),
+      vectors=checked_files.StoredFile(**content['vectors']),
       num_written=content['num_written'],
       num_rejected=content['num_rejected'],
     )
@@ -134,7 +140,7 @@ def write_shard(
   name = f'vectors-{example_range.stem}-{uuid.uuid4().hex[:12]}.npy'
   storage.create_exclusive(storage.join(directory, name), vectors)
   rows = shard_files.encode_rows(
-    table, storage.StoredFile.of(name, vectors), content.rejected
+    table, checked_files.StoredFile.of(name, vectors), content.rejected
   )
   repair = 0
   while True:
@@ -232,12 +238,14 @@ def _rows_name(example_range: ExampleRange, repair: int) -> str:
 
 
 def _read_vectors_file(index: str, shard: Shard) -> bytes:
-  return storage.read_checked(vectors_path(index, shard), shard.vectors)
+  return checked_files.read_checked(vectors_path(index, shard), shard.vectors)
 
 
 def _read_rows_file(index: str, shard: Shard) -> shard_files.RowsFile:
   path = storage.join(shards_directory(index), shard.rows.name)
-  rows = shard_files.parse_rows(path, storage.read_checked(path, shard.rows))
+  rows = shard_files.parse_rows(
+    path, checked_files.read_checked(path, shard.rows)
+  )
   if rows.table.num_rows != shard.num_written:
     raise storage.DamagedFileError(
       f'{path} has {rows.table.num_rows} rows, expected {shard.num_written}; '
@@ -253,7 +261,7 @@ def _describe(example_range: ExampleRange, path: str, data: bytes) -> Shard:
   _check_accounts(example_range, num_rows, rows.rejected)
   return Shard(
     range=example_range,
-    rows=storage.StoredFile.of(path.rsplit('/', 1)[-1], data),
+    rows=checked_files.StoredFile.of(path.rsplit('/', 1)[-1], data),
     vectors=rows.vectors,
     num_written=num_rows,
     num_rejected=len(rows.rejected),

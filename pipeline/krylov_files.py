@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from influence_core import arnoldi, errors, krylov_vectors
-from pipeline import fingerprints, storage
+from pipeline import checked_files, fingerprints, storage
 
 # Bytes read from each file at a time, for many blocks.
 _CHUNK_BYTES = 1 << 20
@@ -61,13 +61,15 @@ class KrylovFiles:
       storage.remove(path)
       storage.create_exclusive(path, data)
     self._next += 1
-    file = storage.StoredFile(name, data.nbytes, storage.checksum(data))
+    file = checked_files.StoredFile(
+      name, data.nbytes, checked_files.checksum(data)
+    )
     self._rows.append(dataclasses.asdict(file))
 
   def row(self, number: int) -> np.ndarray:
     row = self._rows[number]
-    data = storage.read_checked(
-      storage.join(self.directory, row['name']), storage.StoredFile(**row)
+    data = checked_files.read_checked(
+      storage.join(self.directory, row['name']), checked_files.StoredFile(**row)
     )
     return np.frombuffer(data, self.dtype)
 
@@ -140,7 +142,7 @@ class KrylovFiles:
       'broke_down': state.broke_down,
     }
     path = self._state_path(state.num_products)
-    if storage.create_exclusive(path, storage.encode_json(content)):
+    if storage.create_exclusive(path, checked_files.encode_json(content)):
       self._remove_unneeded()
 
   def newest(self) -> int:
@@ -153,7 +155,7 @@ class KrylovFiles:
     Raises:
       storage.DamagedFileError: Something of it is damaged.
     """
-    content = storage.read_json(self._state_path(num_products))
+    content = checked_files.read_json(self._state_path(num_products))
     self._start_again(content['rows'])
     self._next = content['next']
     for number in self._states():
@@ -185,10 +187,10 @@ class KrylovFiles:
       errors.InputError: Another iteration is kept here.
     """
     path = storage.join(self.directory, 'config.json')
-    if storage.create_exclusive(path, storage.encode_json(dict(config))):
+    if storage.create_exclusive(path, checked_files.encode_json(dict(config))):
       return
     if difference := fingerprints.first_difference(
-      storage.read_json(path), config
+      checked_files.read_json(path), config
     ):
       name, found, value = difference
       raise errors.InputError(
@@ -226,7 +228,7 @@ class KrylovFiles:
       storage.remove(self._state_path(number))
     needed = {row['name'] for row in self._rows}
     for number in kept:
-      rows = storage.read_json(self._state_path(number))['rows']
+      rows = checked_files.read_json(self._state_path(number))['rows']
       needed |= {row['name'] for row in rows}
     for name in storage.list_names(self.directory):
       if name.startswith('vector-') and name not in needed:

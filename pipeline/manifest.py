@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from influence_core import errors
-from pipeline import fingerprints, index_format, storage, vector_codec
+from pipeline import (
+  checked_files,
+  fingerprints,
+  index_format,
+  storage,
+  vector_codec,
+)
 
 _NAME = re.compile(r'manifest-(\d{6})\.json')
 
@@ -65,7 +71,7 @@ class Manifest:
   generation: int
   provenance: Provenance
   shards: tuple[index_format.Shard, ...]
-  rejected: storage.StoredFile | None = None
+  rejected: checked_files.StoredFile | None = None
 
   @property
   def num_examples(self) -> int:
@@ -95,7 +101,7 @@ class Manifest:
       content['generation'],
       Provenance.from_json(content['provenance']),
       tuple(index_format.Shard.from_json(x) for x in content['shards']),
-      rejected and storage.StoredFile(**rejected),
+      rejected and checked_files.StoredFile(**rejected),
     )
 
 
@@ -135,7 +141,7 @@ def load(index: str, generation: int | None = None) -> Manifest:
     )
   path = path_of(index, generation)
   try:
-    content = storage.read_json(path)
+    content = checked_files.read_json(path)
   except storage.DamagedFileError as error:
     raise storage.DamagedFileError(
       f'{error}; delete it and run project again, intact shards are reused'
@@ -153,7 +159,7 @@ def publish(
   index: str,
   provenance: Provenance,
   shards: tuple[index_format.Shard, ...],
-  rejected: storage.StoredFile | None = None,
+  rejected: checked_files.StoredFile | None = None,
 ) -> Manifest:
   """Publishes a generation, unless the newest one says the same already.
 
@@ -169,7 +175,7 @@ def publish(
     generation = published[-1] + 1 if published else 1
     manifest = Manifest(generation, provenance, shards, rejected)
     if storage.create_exclusive(
-      path_of(index, generation), storage.encode_json(manifest.to_json())
+      path_of(index, generation), checked_files.encode_json(manifest.to_json())
     ):
       return manifest
 

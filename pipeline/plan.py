@@ -13,8 +13,14 @@ from typing import Any
 import uuid
 
 from influence_core import errors
+from pipeline import (
+  checked_files,
+  fingerprints,
+  index_format,
+  storage,
+  vector_codec,
+)
 from pipeline import corpus as corpus_lib
-from pipeline import fingerprints, index_format, storage, vector_codec
 from pipeline import manifest as manifest_lib
 
 
@@ -114,12 +120,12 @@ def save(index: str, plan: Plan) -> str:
   Its age tells `generations.find_garbage` what a run may still be at work on.
   """
   path = storage.join(index, 'plans', f'plan-{uuid.uuid4().hex}.json')
-  storage.create_exclusive(path, storage.encode_json(plan.to_json()))
+  storage.create_exclusive(path, checked_files.encode_json(plan.to_json()))
   return path
 
 
 def load(path: str) -> Plan:
-  return Plan.from_json(storage.read_json(path))
+  return Plan.from_json(checked_files.read_json(path))
 
 
 @dataclasses.dataclass(frozen=True)

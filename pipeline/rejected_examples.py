@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence_core import errors
-from pipeline import index_format, storage
+from pipeline import checked_files, index_format, storage
 
 _SCHEMA = pa.schema([('id', pa.string()), ('reason', pa.string())])
 
@@ -35,7 +35,7 @@ def check_fraction(
 
 def save_list(
   index: str, shards: Sequence[index_format.Shard]
-) -> storage.StoredFile | None:
+) -> checked_files.StoredFile | None:
   """Writes ids and reasons of what was left out, if anything was.
 
   The file is named by its content and written before the manifest that names
@@ -51,8 +51,8 @@ def save_list(
   buffer = pa.BufferOutputStream()
   pq.write_table(table, buffer)
   data = buffer.getvalue().to_pybytes()
-  file = storage.StoredFile.of(
-    f'rejected-{storage.checksum(data)}.parquet', data
+  file = checked_files.StoredFile.of(
+    f'rejected-{checked_files.checksum(data)}.parquet', data
   )
   storage.create_exclusive(storage.join(index, file.name), data)
   return file

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence_core import errors
-from pipeline import storage, vector_codec
+from pipeline import checked_files, storage, vector_codec
 
 # Columns of every rows file; the last one only where vectors are not exact.
 ERROR_COLUMN = 'projection_error'
@@ -31,7 +31,7 @@ class RowsFile:
   """
 
   table: pa.Table
-  vectors: storage.StoredFile
+  vectors: checked_files.StoredFile
   rejected: dict[str, str]
 
 
@@ -93,7 +93,7 @@ def check_vectors_header(
 
 
 def encode_rows(
-  rows: pa.Table, vectors: storage.StoredFile, rejected: dict[str, str]
+  rows: pa.Table, vectors: checked_files.StoredFile, rejected: dict[str, str]
 ) -> bytes:
   """A rows file: compressed Parquet that names the vectors in its metadata."""
   metadata = {'vectors': dataclasses.asdict(vectors), 'rejected': rejected}
@@ -114,7 +114,7 @@ def parse_rows(path: str, data: bytes) -> RowsFile:
   try:
     table = pq.read_table(pa.BufferReader(data))
     metadata: dict[str, Any] = json.loads(table.schema.metadata[_METADATA_KEY])
-    vectors = storage.StoredFile(**metadata['vectors'])
+    vectors = checked_files.StoredFile(**metadata['vectors'])
     return RowsFile(table, vectors, metadata['rejected'])
   except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
     raise storage.DamagedFileError(

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
 import pathlib
 import shutil
@@ -18,29 +17,12 @@ import uuid
 
 import fsspec
 from fsspec.implementations import local
-import google_crc32c
 
 from influence_core import errors
-
-# Bytes of a memory view that are copied at a time, as the library wants bytes.
-_CHECKSUM_BYTES = 1 << 24
 
 
 class DamagedFileError(errors.InputError):
   """A stored file is missing, truncated or altered."""
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredFile:
-  """A file with what is needed to know it again."""
-
-  name: str
-  num_bytes: int
-  crc32c: str
-
-  @classmethod
-  def of(cls, name: str, data: bytes) -> 'StoredFile':
-    return cls(name, len(data), checksum(data))
 
 
 def absolute(path: str) -> str:
@@ -120,6 +102,15 @@ def read_bytes(path: str) -> bytes:
     DamagedFileError: The file is missing.
   """
   return _read(path)
+
+
+def read_range(path: str, start: int, stop: int) -> bytes:
+  """Bytes [start, stop) of a file, fewer where it ends before.
+
+  Raises:
+    DamagedFileError: The file is missing.
+  """
+  return _read(path, start=start, end=stop)
 
 
 def _read(path: str, **limits: int) -> bytes:
@@ -233,102 +224,6 @@ def check_writable(directory: str) -> None:
 def _reason(error: BaseException) -> str:
   """What went wrong, without Python's quoting of errno and path."""
   return getattr(error, 'strerror', None) or str(error)
-
-
-def checksum(data: bytes | memoryview) -> str:
-  """crc32c of `data` as 8 hexadecimal digits, as GCS computes it."""
-  value = 0
-  for start in range(0, len(data), _CHECKSUM_BYTES):
-    chunk = bytes(data[start : start + _CHECKSUM_BYTES])
-    value = google_crc32c.extend(value, chunk)
-  return f'{value:08x}'
-
-
-class RunningCheck:
-  """Compares a file, read piece by piece, with what it must be."""
-
-  def __init__(self, path: str, expected: StoredFile):
-    self._path = path
-    self._expected = expected
-    self._num_bytes = 0
-    self._checksum = 0
-
-  def add(self, piece: bytes) -> None:
-    """Takes in the next bytes of the file."""
-    self._num_bytes += len(piece)
-    self._checksum = google_crc32c.extend(self._checksum, piece)
-
-  def finish(self) -> None:
-    """Compares, after the last piece.
-
-    Raises:
-      DamagedFileError: Size or checksum differ.
-    """
-    expected = self._expected
-    if self._num_bytes != expected.num_bytes:
-      more = 'more than ' if self._num_bytes > expected.num_bytes else ''
-      raise DamagedFileError(
-        f'{self._path} has {more}{min(self._num_bytes, expected.num_bytes)} '
-        f'bytes, expected '
-        f'{expected.num_bytes}: it is truncated or was replaced'
-      )
-    found = f'{self._checksum:08x}'
-    if found != expected.crc32c:
-      raise DamagedFileError(
-        f'{self._path} has crc32c {found}, expected {expected.crc32c}: its '
-        'content was altered'
-      )
-
-
-def read_checked(path: str, expected: StoredFile) -> bytes:
-  """The content of a file whose size and checksum are known.
-
-  Raises:
-    DamagedFileError: The file is missing, truncated or altered.
-  """
-  data = read_bytes(path)
-  check = RunningCheck(path, expected)
-  check.add(data)
-  check.finish()
-  return data
-
-
-def read_range(path: str, start: int, stop: int) -> bytes:
-  """Bytes [start, stop) of a file, fewer where it ends before.
-
-  Raises:
-    DamagedFileError: The file is missing.
-  """
-  return _read(path, start=start, end=stop)
-
-
-def encode_json(content: dict[str, Any]) -> bytes:
-  """`content` as a readable JSON document that carries its own checksum."""
-  body = json.dumps(content, sort_keys=True)
-  document = {'crc32c': checksum(body.encode()), 'content': content}
-  return (json.dumps(document, indent=1, sort_keys=True) + '\n').encode()
-
-
-def read_json(path: str) -> dict[str, Any]:
-  """The content of a document written with `encode_json`.
-
-  Raises:
-    DamagedFileError: The file is missing or its checksum does not fit.
-  """
-  data = read_bytes(path)
-  try:
-    document = json.loads(data)
-    content, expected = document['content'], document['crc32c']
-  except (ValueError, TypeError, KeyError) as error:
-    raise DamagedFileError(
-      f'{path} is no complete JSON document of this program'
-    ) from error
-  found = checksum(json.dumps(content, sort_keys=True).encode())
-  if found != expected:
-    raise DamagedFileError(
-      f'{path} has crc32c {found}, expected {expected}: its content was altered'
-    )
-  return content
 
 
 @contextlib.contextmanager

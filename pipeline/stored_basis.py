@@ -21,7 +21,13 @@ import numpy as np
 
 from influence_core import basis as basis_lib
 from influence_core import errors
-from pipeline import checkpoints, fingerprints, preprocessing_probe, storage
+from pipeline import (
+  checked_files,
+  checkpoints,
+  fingerprints,
+  preprocessing_probe,
+  storage,
+)
 from pipeline import corpus as corpus_lib
 
 SCHEMA_VERSION = 3
@@ -63,7 +69,7 @@ class BasisRecord:
   report: basis_lib.BasisReport
   config: Mapping[str, Any]
   task_fingerprints: Mapping[str, str]
-  probe: storage.StoredFile
+  probe: checked_files.StoredFile
   parts: tuple[StoredPart, ...]
   fingerprint: str
 
@@ -110,7 +116,9 @@ def save(
       checkpoints.save_arrays(storage.join(path, name), part)
     parts.append(StoredPart(name, fingerprints.of_arrays(part)))
   examples = preprocessing_probe.encode(probe)
-  probe_file = storage.StoredFile.of(f'{directory}/probe.msgpack', examples)
+  probe_file = checked_files.StoredFile.of(
+    f'{directory}/probe.msgpack', examples
+  )
   if jax.process_index() == 0:
     storage.create_exclusive(storage.join(path, probe_file.name), examples)
   values = eigenvalues.tolist()
@@ -134,7 +142,9 @@ def save(
 def _publish(record: BasisRecord, directory: str) -> None:
   content = dataclasses.asdict(record)
   del content['path']
-  document = storage.encode_json({'schema_version': SCHEMA_VERSION, **content})
+  document = checked_files.encode_json(
+    {'schema_version': SCHEMA_VERSION, **content}
+  )
   if not storage.create_exclusive(_record_path(record.path), document):
     raise errors.InputError(
       f'a basis was stored at {record.path} in the meantime; choose another '
@@ -171,7 +181,7 @@ def load_record(path: str) -> BasisRecord:
     raise errors.InputError(
       f'no basis at {path}: basis.json is missing; run fit-basis first'
     )
-  content = storage.read_json(_record_path(path))
+  content = checked_files.read_json(_record_path(path))
   version = content.pop('schema_version', None)
   if version != SCHEMA_VERSION:
     raise errors.InputError(
@@ -182,7 +192,7 @@ def load_record(path: str) -> BasisRecord:
     path=path,
     eigenvalues=tuple(content.pop('eigenvalues')),
     report=basis_lib.BasisReport.from_json(content.pop('report')),
-    probe=storage.StoredFile(**content.pop('probe')),
+    probe=checked_files.StoredFile(**content.pop('probe')),
     parts=tuple(StoredPart(**part) for part in content.pop('parts')),
     **content,
   )
@@ -217,7 +227,7 @@ def load_probe(record: BasisRecord) -> tuple[corpus_lib.RawExample, ...]:
     storage.DamagedFileError: They are not the ones that were stored.
   """
   path = storage.join(record.path, record.probe.name)
-  data = storage.read_checked(path, record.probe)
+  data = checked_files.read_checked(path, record.probe)
   return tuple(preprocessing_probe.decode(path, data))
 
 

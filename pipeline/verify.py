@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from influence_core import types
-from pipeline import index_format, index_reader, storage
+from pipeline import checked_files, index_format, index_reader, storage
 from pipeline import manifest as manifest_lib
 
 
@@ -71,6 +71,6 @@ def _rejected_damage(index: index_reader.Index) -> Iterator[str]:
   if file is None:
     return
   try:
-    storage.read_checked(storage.join(index.path, file.name), file)
+    checked_files.read_checked(storage.join(index.path, file.name), file)
   except storage.DamagedFileError as error:
     yield str(error)

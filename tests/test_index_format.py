@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import index_format, storage, vector_codec
+from pipeline import checked_files, index_format, storage, vector_codec
 
 RANGE = index_format.ExampleRange('train-0', 10, 14, 'abc')
 CODEC = vector_codec.VectorCodec('float32', np.ones(2))
@@ -96,7 +96,7 @@ def test_pickled_vectors_are_not_executed(index):
   buffer = io.BytesIO()
   np.save(buffer, np.array([{'a': 1}], dtype=object), allow_pickle=True)
   data = buffer.getvalue()
-  file = storage.StoredFile.of('vectors-x.npy', data)
+  file = checked_files.StoredFile.of('vectors-x.npy', data)
   storage.create_exclusive(os.path.join(index, 'shards', file.name), data)
   shard = index_format.Shard(RANGE, file, file, 3, 1)
   with pytest.raises(storage.DamagedFileError, match='holds object'):

@@ -3,10 +3,10 @@ import concurrent.futures
 import pytest
 
 from influence_core import errors
-from pipeline import index_format, storage
+from pipeline import checked_files, index_format, storage
 from pipeline import manifest as manifest_lib
 
-FILE = storage.StoredFile('a', 3, '0')
+FILE = checked_files.StoredFile('a', 3, '0')
 
 
 def provenance(basis='b'):
@@ -65,7 +65,7 @@ def test_manifest_of_another_schema_is_refused(tmp_path):
   content = manifest_lib.publish(index, provenance(), shards(1)).to_json()
   content['schema_version'] = 99
   storage.create_exclusive(
-    manifest_lib.path_of(index, 2), storage.encode_json(content)
+    manifest_lib.path_of(index, 2), checked_files.encode_json(content)
   )
   with pytest.raises(errors.InputError, match='schema version 99, expected 1'):
     manifest_lib.load(index)

@@ -15,11 +15,11 @@ import pytest
 
 from influence_core import errors, gradient_projection
 from pipeline import (
+  checked_files,
   index_format,
   index_reader,
   project_corpus,
   projection_worker,
-  storage,
 )
 from pipeline import manifest as manifest_lib
 from pipeline import plan as plan_lib
@@ -227,7 +227,7 @@ def make_plan(num_ranges):
 
 
 def make_shard(example_range, name='a'):
-  file = storage.StoredFile(name, 1, '0')
+  file = checked_files.StoredFile(name, 1, '0')
   return index_format.Shard(example_range, file, file, 1, 0)
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from influence_core import errors
-from pipeline import storage
+from pipeline import checked_files, storage
 
 
 @pytest.fixture(params=['local', 'memory'])
@@ -52,26 +52,31 @@ def test_missing_truncated_and_altered_files_are_named(directory):
     storage.read_bytes(path)
   assert storage.list_names(directory) == []
   storage.create_exclusive(path, b'data')
-  good = storage.checksum(b'data')
-  assert storage.read_checked(path, storage.StoredFile('a', 4, good)) == b'data'
+  good = checked_files.checksum(b'data')
+  assert (
+    checked_files.read_checked(path, checked_files.StoredFile('a', 4, good))
+    == b'data'
+  )
   with pytest.raises(storage.DamagedFileError, match='4 bytes, expected 5'):
-    storage.read_checked(path, storage.StoredFile('a', 5, good))
+    checked_files.read_checked(path, checked_files.StoredFile('a', 5, good))
   with pytest.raises(storage.DamagedFileError, match='content was altered'):
-    storage.read_checked(path, storage.StoredFile('a', 4, '00000000'))
+    checked_files.read_checked(
+      path, checked_files.StoredFile('a', 4, '00000000')
+    )
 
 
 def test_json_documents_carry_their_checksum(directory):
   path = storage.join(directory, 'a.json')
   content = {'x': [1.5, None], 'y': {'z': 'ä'}}
-  storage.create_exclusive(path, storage.encode_json(content))
-  assert storage.read_json(path) == content
-  altered = storage.encode_json(content).replace(b'1.5', b'1.6')
+  storage.create_exclusive(path, checked_files.encode_json(content))
+  assert checked_files.read_json(path) == content
+  altered = checked_files.encode_json(content).replace(b'1.5', b'1.6')
   storage.create_exclusive(path + '2', altered)
   with pytest.raises(storage.DamagedFileError, match='content was altered'):
-    storage.read_json(path + '2')
-  storage.create_exclusive(path + '3', storage.encode_json(content)[:-9])
+    checked_files.read_json(path + '2')
+  storage.create_exclusive(path + '3', checked_files.encode_json(content)[:-9])
   with pytest.raises(storage.DamagedFileError, match='no complete JSON'):
-    storage.read_json(path + '3')
+    checked_files.read_json(path + '3')
 
 
 def test_unwritable_directory_is_refused(tmp_path):

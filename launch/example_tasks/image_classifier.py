@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from influence_core import curvature_products, errors, types
-from pipeline import checkpoints, storage
+from pipeline import checked_files, checkpoints, storage
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
 
@@ -118,7 +118,7 @@ def output_loss(logits: Any, features: types.Features) -> jax.Array:
 def make_task(workdir: str) -> task_lib.Task:
   """The task of the classifier trained in `workdir`."""
   config = load_config(workdir)
-  flips = storage.read_json(storage.join(workdir, 'label_flips.json'))
+  flips = checked_files.read_json(storage.join(workdir, 'label_flips.json'))
   model = config.model
 
   def row_columns(raw):
@@ -175,7 +175,7 @@ def load_config(workdir: str) -> ClassifierConfig:
       f'workdir {workdir} holds no trained classifier (no config.json); '
       'run train-example first'
     )
-  content = storage.read_json(path)
+  content = checked_files.read_json(path)
   return ClassifierConfig(**{**content, 'channels': tuple(content['channels'])})
 
 

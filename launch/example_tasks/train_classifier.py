@@ -9,7 +9,7 @@ import optax
 
 from influence_core import errors, types
 from launch.example_tasks import image_classifier
-from pipeline import checkpoints, storage
+from pipeline import checked_files, checkpoints, storage
 from pipeline import corpus as corpus_lib
 
 
@@ -61,11 +61,11 @@ def train(
   params = _fit(config, train_split, progress)
   checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)
   storage.create_exclusive(
-    storage.join(workdir, 'label_flips.json'), storage.encode_json(flips)
+    storage.join(workdir, 'label_flips.json'), checked_files.encode_json(flips)
   )
   storage.create_exclusive(
     image_classifier.config_path(workdir),
-    storage.encode_json(image_classifier.as_json(config)),
+    checked_files.encode_json(image_classifier.as_json(config)),
   )
   return accuracies(config, params, train_split)
 
