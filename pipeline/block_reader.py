@@ -17,9 +17,9 @@ from influence_core import types
 from pipeline import checked_files, index_format, shard_files, storage
 from pipeline import manifest as manifest_lib
 
-# Pieces read at a time: one is enough to keep a disk busy, an object store
+# Pieces read at a time: two keep a disk busy while files change, an object store
 # answers many requests at once.
-_LOCAL_READERS = 1
+_LOCAL_READERS = 2
 _REMOTE_READERS = 8
 # Stored bytes of a piece, and decoded bytes of a block, which stays in a cache.
 _PIECE_BYTES = 1 << 22

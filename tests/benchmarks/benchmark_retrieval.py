@@ -7,6 +7,7 @@ once, and searches it for the k strongest examples, each way in a process of its
 own on one thread of BLAS:
 
   ours      `retrieve.search` from files: both ends, checksums, self-influence
+  in_memory the same kernel on rows in memory
   matmul    the bare product of queries and rows in memory, in the same blocks
   argpart   numpy in memory: product and argpartition, both ends
   faiss     IndexFlatIP in memory, one end only, as it comes
@@ -28,7 +29,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from influence_core import host_allocator, influence_scores
+from influence_core import host_allocator, influence_scores, top_k
 from pipeline import index_format, index_reader, retrieve, vector_codec
 from pipeline import manifest as manifest_lib
 from tests.benchmarks import benchmark_projection
@@ -66,7 +67,7 @@ def main() -> None:
   for num_queries in flags.num_queries:
     row = {
       way.__name__: in_process(way, num_queries, flags)
-      for way in (matmul, ours, argpart, faiss, faiss_20)
+      for way in (matmul, in_memory, ours, argpart, faiss, faiss_20)
     }
     found, expected = row['ours'].pop('found'), row['argpart'].pop('found')
     row['ours']['recall'] = float(
@@ -101,15 +102,44 @@ def files(flags) -> dict[str, float]:
     written = {'write_gb_per_second': _index_bytes(flags) / seconds / 1e9}
   index = index_reader.Index(flags.dir)
 
+  paths = [
+    f'{flags.dir}/shards/{shard.vectors.name}'
+    for shard in index.manifest.shards
+  ]
+
   def read() -> None:
-    for shard in index.manifest.shards:
-      path = f'{flags.dir}/shards/{shard.vectors.name}'
+    for path in paths:
       with open(path, 'rb', buffering=0) as file:
         while file.read(1 << 22):
           pass
 
-  seconds = _median_seconds(read, flags.rounds)
-  return {**written, 'read_gb_per_second': _index_bytes(flags) / seconds / 1e9}
+  queries, _ = _queries(1, flags)
+  ways = {'read': read, 'ours_1': lambda: _search(index, queries, flags)}
+  rates = {}
+  for name, function in ways.items():
+    seconds = _median_seconds(function, flags.rounds)
+    cold = _median_seconds(function, flags.rounds, lambda: _forget(paths))
+    rates[f'{name}_cached_gb_per_second'] = _index_bytes(flags) / seconds / 1e9
+    rates[f'{name}_disk_gb_per_second'] = _index_bytes(flags) / cold / 1e9
+  return {**written, **rates}
+
+
+def _forget(paths) -> None:
+  """Takes files out of the system's cache."""
+  os.sync()
+  for path in paths:
+    with open(path, 'rb') as file:
+      os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _search(index, queries, flags, **arguments):
+  return retrieve.search(
+    index,
+    queries,
+    k=flags.k,
+    options=influence_scores.ScoreOptions(),
+    **arguments,
+  )[None]
 
 
 def ours(num_queries: int, flags) -> dict[str, Any]:
@@ -120,25 +150,40 @@ def ours(num_queries: int, flags) -> dict[str, Any]:
   peak = [before]
 
   def search():
-    return retrieve.search(
+    return _search(
       index,
       queries,
-      k=flags.k,
-      options=influence_scores.ScoreOptions(),
+      flags,
       progress=lambda *_: peak.append(process.memory_info().rss),
-    )[None]
+    )
 
   seconds = _median_seconds(search, flags.rounds)
   found = search()
   return {
     'seconds': seconds,
-    'gb_per_second': _index_bytes(flags) / seconds / 1e9,
     'added_memory_mb': (max(peak) - before) / 1e6,
     'memory_mb': max(peak) / 1e6,
     'found': np.concatenate(
       [found.proponents.positions, found.opponents.positions]
     ).tolist(),
   }
+
+
+def in_memory(num_queries: int, flags) -> dict[str, float]:
+  rows, (projections, weighted) = _rows(flags), _queries(num_queries, flags)
+  weights = 1 / _eigenvalues(flags.dim)
+  norms = np.sqrt(np.square(projections) @ weights).astype(np.float32)
+
+  def search():
+    scan = top_k.TopKScan(weighted, norms, flags.k)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+      block = rows[start : start + _BLOCK_ROWS]
+      own = influence_scores.self_influence(block, weights)
+      positions = np.arange(start, start + len(block))
+      scan.add(block, positions, bounds=np.sqrt(own))
+    scan.highest(), scan.lowest()
+
+  return {'seconds': _median_seconds(search, flags.rounds)}
 
 
 def matmul(num_queries: int, flags) -> dict[str, float]:
@@ -255,10 +300,11 @@ def _index_bytes(flags) -> int:
   return 4 * flags.dim * flags.num_rows
 
 
-def _median_seconds(function, rounds: int) -> float:
+def _median_seconds(function, rounds: int, before=lambda: None) -> float:
   function()
   seconds = []
   for _ in range(rounds):
+    before()
     started = time.perf_counter()
     function()
     seconds.append(time.perf_counter() - started)
