@@ -52,6 +52,7 @@ setuptools.setup(
     'tpu': ['jax[tpu]>=0.9,<0.12'],
     'test': [
       'faiss-cpu>=1.9',
+      'gcp-storage-emulator>=2024.8.3',
       'hypothesis>=6',
       'mypy>=1.15',
       'pytest>=8',

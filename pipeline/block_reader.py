@@ -17,7 +17,7 @@ from influence_core import types
 from pipeline import checked_files, index_format, shard_files, storage
 from pipeline import manifest as manifest_lib
 
-# Pieces read at a time: two keep a disk busy while files change, an object store
+# Pieces read at a time: two keep a disk busy from file to file, an object store
 # answers many requests at once.
 _LOCAL_READERS = 2
 _REMOTE_READERS = 8

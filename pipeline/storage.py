@@ -20,6 +20,11 @@ from fsspec.implementations import local
 
 from influence_core import errors
 
+# Zonal buckets are not used; asking for them takes long where they are unknown.
+os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
+# The store's checksum of what it received is compared with ours.
+_CHECKED = {'consistency': 'md5'}
+
 
 class DamagedFileError(errors.InputError):
   """A stored file is missing, truncated or altered."""
@@ -40,7 +45,8 @@ def join(path: str, *names: str) -> str:
 def exists(path: str) -> bool:
   """Whether a file or directory is there now (no cached listing is used)."""
   filesystem, name = _filesystem(path)
-  return filesystem.exists(name)
+  with _told(path):
+    return filesystem.exists(name)
 
 
 def list_names(directory: str) -> list[str]:
@@ -67,7 +73,8 @@ def entries(directory: str) -> dict[str, Entry]:
   """Everything inside `directory` by name, from one listing."""
   filesystem, name = _filesystem(directory)
   try:
-    found = filesystem.ls(name, detail=True)
+    with _told(directory):
+      found = filesystem.ls(name, detail=True)
   except (FileNotFoundError, NotADirectoryError):
     return {}
   return {
@@ -116,7 +123,8 @@ def read_range(path: str, start: int, stop: int) -> bytes:
 def _read(path: str, **limits: int) -> bytes:
   filesystem, name = _filesystem(path)
   try:
-    return filesystem.cat_file(name, **limits)
+    with _told(path):
+      return filesystem.cat_file(name, **limits)
   except FileNotFoundError as error:
     raise DamagedFileError(f'{path} is missing') from error
 
@@ -125,7 +133,8 @@ def create_exclusive(path: str, data: bytes | memoryview) -> bool:
   """Writes a new file durably; False when the name is taken.
 
   Locally: a synced temporary file and `link`, which never replaces. In object
-  stores: one upload that the server accepts only for a new name.
+  stores: one upload that the server accepts only for a new name; when its
+  answer is lost, the name seems taken, so whoever must know compares.
 
   Raises:
     errors.InputError: It cannot be written; nothing is there then.
@@ -135,7 +144,8 @@ def create_exclusive(path: str, data: bytes | memoryview) -> bool:
     if isinstance(filesystem, local.LocalFileSystem):
       _create_local(name, data)
     else:
-      filesystem.pipe_file(name, bytes(data), mode='create')
+      with _told(path):
+        filesystem.pipe_file(name, bytes(data), mode='create', **_CHECKED)
   except FileExistsError:
     return False
   except OSError as error:
@@ -169,14 +179,14 @@ def _create_local(path: str, data: bytes | memoryview) -> None:
 def remove(path: str) -> None:
   """Deletes a file; nothing happens when it is not there."""
   filesystem, name = _filesystem(path)
-  with contextlib.suppress(FileNotFoundError):
+  with contextlib.suppress(FileNotFoundError), _told(path):
     filesystem.rm_file(name)
 
 
 def remove_directory(path: str) -> None:
   """Deletes a directory with all inside; nothing happens without one."""
   filesystem, name = _filesystem(path)
-  with contextlib.suppress(FileNotFoundError):
+  with contextlib.suppress(FileNotFoundError), _told(path):
     filesystem.rm(name, recursive=True)
 
 
@@ -208,11 +218,10 @@ def check_writable(directory: str) -> None:
   Raises:
     errors.InputError: The directory cannot be written.
   """
-  filesystem, name = _filesystem(directory)
-  probe = f'{name}/.writable-{uuid.uuid4().hex}'
+  probe = join(directory, f'.writable-{uuid.uuid4().hex}')
   try:
-    create_exclusive(filesystem.unstrip_protocol(probe), b'')
-    filesystem.rm_file(probe)
+    create_exclusive(probe, b'')
+    remove(probe)
   except (OSError, errors.InputError) as error:
     reason = _reason(error.__cause__ or error)
     raise errors.InputError(
@@ -252,6 +261,24 @@ def open_for_writing(path: str) -> Iterator[Any]:
         f'cannot write {path} ({_reason(error)}); choose another path'
       ) from error
     raise
+
+
+@contextlib.contextmanager
+def _told(path: str) -> Iterator[None]:
+  """Errors of object stores, which every library has its own of, as one kind.
+
+  gcsfs has tried six times by then, with growing pauses.
+  """
+  try:
+    yield
+  except OSError:
+    raise
+  except Exception as error:
+    raise errors.InputError(
+      f'{path}: the object store does not answer as it should '
+      f'({_reason(error) or type(error).__name__}); run the same command '
+      'again, what is stored is kept'
+    ) from error
 
 
 def _filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -145,7 +145,12 @@ def _publish(record: BasisRecord, directory: str) -> None:
   document = checked_files.encode_json(
     {'schema_version': SCHEMA_VERSION, **content}
   )
-  if not storage.create_exclusive(_record_path(record.path), document):
+  place = _record_path(record.path)
+  if (
+    not storage.create_exclusive(place, document)
+    # An object store's answer can get lost and the request be sent again.
+    and storage.read_bytes(place) != document
+  ):
     raise errors.InputError(
       f'a basis was stored at {record.path} in the meantime; choose another '
       'directory or use that one'

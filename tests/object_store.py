@@ -1,0 +1,204 @@
+"""An object store on loopback, and a network before it that misbehaves.
+
+The emulator ignores preconditions, so the proxy checks `ifGenerationMatch=0`
+itself, one request at a time, as the real store does.
+"""
+
+import contextlib
+import dataclasses
+from http import server
+import http.client
+import json
+import random
+import threading
+import time
+import urllib.parse
+
+from gcp_storage_emulator import server as emulator
+
+BUCKET = 'bucket'
+FAULTS = ('503', '429', 'reset', 'lost_reply', 'duplicate', 'slow_body')
+
+
+@dataclasses.dataclass
+class Reply:
+  status: int
+  headers: dict[str, str]
+  body: bytes
+
+
+class ObjectStore:
+  """The emulator behind the proxy; requests can be counted and disturbed.
+
+  Attributes:
+    endpoint: URL of the proxy.
+    requests: (method, path with query, Range header) in order, faulty ones
+      included.
+    most_at_once: most requests that were answered at the same time.
+  """
+
+  def __init__(self):
+    self.requests: list[tuple[str, str, str | None]] = []
+    self.most_at_once = 0
+    self._at_once = 0
+    self._chooser: random.Random | None = None
+    self._probability = 0.0
+    self._planned: list[tuple[str, str]] = []
+    self._uploads_to_new_names: dict[str, str] = {}
+    self._lock = threading.Lock()
+    self._emulator = emulator.create_server('127.0.0.1', 0, in_memory=True)
+    self._emulator.start()
+    self._address = self._emulator._api._httpd.server_address
+    store = self
+
+    class Handler(server.BaseHTTPRequestHandler):
+      protocol_version = 'HTTP/1.1'
+
+      def log_message(self, *_):
+        pass
+
+      def __getattr__(self, name):
+        # do_GET, do_POST and so on.
+        if name.startswith('do_'):
+          return lambda: store.handle(self)
+        raise AttributeError(name)
+
+    self._proxy = server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    self._proxy.daemon_threads = True
+    threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
+    self.endpoint = f'http://127.0.0.1:{self._proxy.server_port}'
+    self._forward(
+      'POST',
+      '/storage/v1/b?project=p',
+      {'Content-Type': 'application/json'},
+      json.dumps({'name': BUCKET}).encode(),
+    )
+
+  def close(self) -> None:
+    self._proxy.shutdown()
+    self._emulator.stop()
+
+  def disturb(self, probability: float, seed: int) -> None:
+    """Lets each request suffer some fault with a probability."""
+    self._chooser, self._probability = random.Random(seed), probability
+
+  def disturb_next(self, fault: str, method: str) -> None:
+    """Lets the next request of a method suffer a fault."""
+    self._planned.append((method, fault))
+
+  def handle(self, handler: server.BaseHTTPRequestHandler) -> None:
+    """Answers a request, or does what the network does to it."""
+    body = _read_body(handler)
+    with self._lock:
+      range_header = handler.headers.get('Range')
+      self.requests.append((handler.command, handler.path, range_header))
+      fault = self._fault(handler.command)
+      self._at_once += 1
+      self.most_at_once = max(self.most_at_once, self._at_once)
+    try:
+      self._answer(handler, body, fault)
+    finally:
+      with self._lock:
+        self._at_once -= 1
+
+  def _answer(self, handler, body: bytes, fault: str | None) -> None:
+    if fault in ('503', '429'):
+      _send(handler, _error(int(fault), 'try again'))
+      return
+    if fault == 'reset':
+      _reset(handler)
+      return
+    headers = dict(handler.headers)
+    reply = self._process(handler.command, handler.path, headers, body)
+    if fault == 'duplicate':
+      reply = self._process(handler.command, handler.path, headers, body)
+    if fault == 'lost_reply':
+      _reset(handler)
+      return
+    _send(handler, reply, slowly=fault == 'slow_body')
+
+  def _fault(self, method: str) -> str | None:
+    for number, (wanted, fault) in enumerate(self._planned):
+      if wanted == method:
+        del self._planned[number]
+        return fault
+    if self._chooser and self._chooser.random() < self._probability:
+      return self._chooser.choice(FAULTS)
+    return None
+
+  def _process(self, method, path, headers, body: bytes) -> Reply:
+    with self._lock:
+      query = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query)
+      name = None
+      if 'upload_id' in query:
+        name = self._uploads_to_new_names.get(query['upload_id'][0])
+      elif query.get('ifGenerationMatch') == ['0']:
+        name = query.get('name', [None])[0] or _multipart_name(body)
+      if name is not None and self._exists(name):
+        return _error(412, 'conditionNotMet')
+      reply = self._forward(method, path, headers, body)
+      location = reply.headers.get('Location')
+      if name is not None and location:
+        upload = urllib.parse.parse_qs(urllib.parse.urlsplit(location).query)
+        self._uploads_to_new_names[upload['upload_id'][0]] = name
+      return reply
+
+  def _exists(self, name: str) -> bool:
+    quoted = urllib.parse.quote(name, safe='')
+    path = f'/storage/v1/b/{BUCKET}/o/{quoted}'
+    return self._forward('GET', path, {}, b'').status == 200
+
+  def _forward(self, method, path, headers, body: bytes) -> Reply:
+    with contextlib.closing(
+      http.client.HTTPConnection(*self._address)
+    ) as connection:
+      kept = {
+        name: value
+        for name, value in headers.items()
+        if name.lower() not in ('transfer-encoding', 'content-length')
+      }
+      connection.request(method, path, body or None, kept)
+      answer = connection.getresponse()
+      content = answer.read()
+      return Reply(answer.status, dict(answer.getheaders()), content)
+
+
+def _multipart_name(body: bytes) -> str:
+  return json.loads(body.split(b'\n\n', 2)[1].split(b'\n--')[0])['name']
+
+
+def _read_body(handler) -> bytes:
+  if handler.headers.get('Transfer-Encoding') != 'chunked':
+    return handler.rfile.read(int(handler.headers.get('Content-Length') or 0))
+  body = b''
+  while count := int(handler.rfile.readline(), 16):
+    body += handler.rfile.read(count)
+    handler.rfile.readline()
+  handler.rfile.readline()
+  return body
+
+
+def _error(status: int, message: str) -> Reply:
+  error = {'code': status, 'message': message}
+  return Reply(status, {}, json.dumps({'error': error}).encode())
+
+
+def _reset(handler) -> None:
+  handler.close_connection = True
+  handler.connection.close()
+
+
+def _send(handler, reply: Reply, *, slowly: bool = False) -> None:
+  handler.send_response(reply.status)
+  for name, value in reply.headers.items():
+    if name.lower() not in ('content-length', 'date', 'server', 'connection'):
+      handler.send_header(name, value)
+  handler.send_header('Content-Length', str(len(reply.body)))
+  handler.end_headers()
+  parts = 10 if slowly else 1
+  size = max(1, -(-len(reply.body) // parts))
+  for start in range(0, len(reply.body), size):
+    if slowly:
+      time.sleep(0.02)
+    handler.wfile.write(reply.body[start : start + size])
+    handler.wfile.flush()

@@ -1,0 +1,52 @@
+"""A small index of made-up projections, as a task would give them."""
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import index_format, open_index, vector_codec
+from pipeline import manifest as manifest_lib
+
+DIM, NUM_ROWS = 12, 3000
+EIGENVALUES = tuple((10.0 / np.arange(1, DIM + 1) ** 2).tolist())
+GENERATOR = np.random.default_rng(0)
+
+
+def draw(count):
+  """Projections as of gradients: second moments are the eigenvalues."""
+  vectors = GENERATOR.normal(size=(count, DIM)) * np.sqrt(EIGENVALUES)
+  norms = np.exp(GENERATOR.normal(size=(count, 1)))  # Heavy tails.
+  return (vectors * norms).astype(np.float32)
+
+
+VECTORS, QUERIES = draw(NUM_ROWS), draw(7)
+NORMS = (np.square(VECTORS).sum(axis=1) * 1.5).astype(np.float32)
+
+
+def make_index(path, dtype):
+  codec = vector_codec.VectorCodec(dtype, np.array(EIGENVALUES))
+  shards = []
+  for start, stop in itertools.pairwise([0, 1100, 1101, NUM_ROWS]):
+    rows = pa.table(
+      {
+        'id': [f'f__{i}' for i in range(start, stop)],
+        'loss': pa.array(np.zeros(stop - start), pa.float32()),
+        'squared_gradient_norm': pa.array(NORMS[start:stop]),
+        'label': np.arange(start, stop) % 2,
+      }
+    )
+    shards.append(
+      index_format.write_shard(
+        str(path),
+        index_format.ExampleRange('f', start, stop, 'x'),
+        index_format.ShardContent(VECTORS[start:stop], rows, {}),
+        codec,
+      )
+    )
+  manifest_lib.publish(
+    str(path),
+    manifest_lib.Provenance({}, '', EIGENVALUES, {'dtype': dtype}),
+    tuple(shards),
+  )
+  return open_index(str(path))
