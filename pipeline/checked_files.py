@@ -10,6 +10,8 @@ from pipeline import storage
 
 # Bytes of a memory view that are copied at a time, as the library wants bytes.
 _CHECKSUM_BYTES = 1 << 24
+# The checksum follows.
+_JSON_START = b'{"crc32c": "'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +86,13 @@ def read_checked(path: str, expected: StoredFile) -> bytes:
 
 
 def encode_json(content: dict[str, Any]) -> bytes:
-  """`content` as a readable JSON document that carries its own checksum."""
-  body = json.dumps(content, sort_keys=True)
-  document = {'crc32c': checksum(body.encode()), 'content': content}
-  return (json.dumps(document, indent=1, sort_keys=True) + '\n').encode()
+  """`content` as a readable JSON document that carries its own checksum.
+
+  The checksum is that of every other byte of the document.
+  """
+  body = json.dumps(content, indent=1, sort_keys=True)
+  rest = b'",\n"content": ' + body.encode() + b'}\n'
+  return _JSON_START + checksum(_JSON_START + rest).encode() + rest
 
 
 def read_json(path: str) -> dict[str, Any]:
@@ -97,16 +102,11 @@ def read_json(path: str) -> dict[str, Any]:
     storage.DamagedFileError: The file is missing or its checksum does not fit.
   """
   data = storage.read_bytes(path)
-  try:
-    document = json.loads(data)
-    content, expected = document['content'], document['crc32c']
-  except (ValueError, TypeError, KeyError) as error:
+  start, stop = len(_JSON_START), len(_JSON_START) + 8
+  found = checksum(data[:start] + data[stop:]).encode()
+  if not data.startswith(_JSON_START) or found != data[start:stop]:
     raise storage.DamagedFileError(
-      f'{path} is no complete JSON document of this program'
-    ) from error
-  found = checksum(json.dumps(content, sort_keys=True).encode())
-  if found != expected:
-    raise storage.DamagedFileError(
-      f'{path} has crc32c {found}, expected {expected}: its content was altered'
+      f'{path} is no complete JSON document of this program: it is truncated, '
+      'altered or of another version'
     )
-  return content
+  return json.loads(data)['content']

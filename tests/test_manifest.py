@@ -67,5 +67,5 @@ def test_manifest_of_another_schema_is_refused(tmp_path):
   storage.create_exclusive(
     manifest_lib.path_of(index, 2), checked_files.encode_json(content)
   )
-  with pytest.raises(errors.InputError, match='schema version 99, expected 1'):
+  with pytest.raises(errors.InputError, match='schema version 99, expected 2'):
     manifest_lib.load(index)
