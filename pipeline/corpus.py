@@ -19,6 +19,9 @@ from pipeline import fingerprints, storage
 
 RawExample = Mapping[str, Any]
 
+# Records read at a time: one by one, each costs as much as a compressed block.
+_READ_TOGETHER = 256
+
 ID_KEY = 'tfds_id'
 
 # What identifies the content of a file in fsspec's listings: checksums and
@@ -99,7 +102,7 @@ class TfdsCorpus:
     return instructions
 
   @functools.cached_property
-  def _source(self) -> Sequence[RawExample]:
+  def _source(self) -> Any:
     return self._builder.as_data_source(self.split)
 
   def source_shards(self) -> list[SourceShard]:
@@ -149,10 +152,7 @@ class TfdsCorpus:
     Raises:
       errors.InputError: The file cannot be read at all.
     """
-    offset = self._offsets[shard_name]
-    for position in range(start, stop):
-      example_id = f'{shard_name}__{position}'
-      yield example_id, self._read(offset + position, example_id)
+    return self.read_ids([f'{shard_name}__{x}' for x in range(start, stop)])
 
   def read_positions(
     self, positions: Sequence[int]
@@ -160,27 +160,39 @@ class TfdsCorpus:
     """Examples by their position in the split, each with its id."""
     shards = self.source_shards()
     firsts = [self._offsets[shard.name] + shard.start for shard in shards]
-    for position in positions:
-      name = shards[bisect.bisect_right(firsts, position) - 1].name
-      example_id = f'{name}__{position - self._offsets[name]}'
-      yield example_id, self._read(position, example_id)
+    names = [
+      shards[bisect.bisect_right(firsts, position) - 1].name
+      for position in positions
+    ]
+    return self.read_ids(
+      [
+        f'{name}__{position - self._offsets[name]}'
+        for name, position in zip(names, positions, strict=True)
+      ]
+    )
 
   def read_ids(
     self, ids: Sequence[str]
   ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
     """Examples by their ids."""
-    for example_id in ids:
-      name, _, record = example_id.rpartition('__')
-      yield (
-        example_id,
-        self._read(self._offsets[name] + int(record), example_id),
-      )
+    for start in range(0, len(ids), _READ_TOGETHER):
+      some = ids[start : start + _READ_TOGETHER]
+      positions = [
+        self._offsets[name] + int(record)
+        for name, _, record in (text.rpartition('__') for text in some)
+      ]
+      try:
+        examples = self._source.__getitems__(positions)
+      except Exception:  # One of them cannot be decoded: which one?
+        examples = [self._read(position) for position in positions]
+      for example_id, example in zip(some, examples, strict=True):
+        if not isinstance(example, UndecodableExample):
+          example = {**example, ID_KEY: example_id}
+        yield example_id, example
 
-  def _read(
-    self, position: int, example_id: str
-  ) -> RawExample | UndecodableExample:
+  def _read(self, position: int) -> RawExample | UndecodableExample:
     try:
-      return {**self._source[position], ID_KEY: example_id}
+      return self._source[position]
     except Exception as error:  # Decoders raise whatever their format does.
       return UndecodableExample(f'{type(error).__name__}: {error}')
 
