@@ -23,6 +23,8 @@ from influence_core import errors, host_products
 _TILE_QUERIES = 256
 # Fraction of a block below which its remaining rows are copied together.
 _WORTH_COPYING = 0.7
+# Pairs of a row and a query that are copied together to be summed again.
+_PAIRS_TOGETHER = 1 << 12
 # float32 sums of n products err by less than n * 2^-24 of the sum of absolute
 # values; bounds are rounded too.
 _ROUNDING = 2.0**-22
@@ -88,18 +90,29 @@ def merged(parts: Sequence[Leaders], k: int) -> Leaders:
 
 
 def exact_scores(
-  rows: np.ndarray, queries: np.ndarray, scales: np.ndarray | None
+  rows: np.ndarray,
+  places: np.ndarray,
+  queries: np.ndarray,
+  numbers: np.ndarray,
+  scales: np.ndarray | None,
 ) -> np.ndarray:
-  """[n] float32 scores, each summed in float64 by itself.
+  """[n] float32 scores of pairs, each summed in float64 by itself.
 
   Args:
-    rows: [n, dim] float32.
-    queries: [n, dim] float32, one for each row.
-    scales: [n] float32 of the rows; None for 1.
+    rows: [num_rows, dim] float32.
+    places: [n] which row of each pair.
+    queries: [num_queries, dim] float32.
+    numbers: [n] which query of each pair.
+    scales: [num_rows] float32 of the rows; None for 1.
   """
-  exact = np.einsum('ij,ij->i', rows, queries, dtype=np.float64)
+  exact = np.empty(len(places))
+  for start in range(0, len(places), _PAIRS_TOGETHER):
+    some = slice(start, start + _PAIRS_TOGETHER)
+    exact[some] = np.einsum(
+      'ij,ij->i', rows[places[some]], queries[numbers[some]], dtype=np.float64
+    )
   if scales is not None:
-    exact *= scales
+    exact *= scales[places]
   return exact.astype(np.float32)
 
 
@@ -217,11 +230,7 @@ class _Tile:
     numbers, columns = _outside(scores, highest - margins, margins - lowest)
     if not len(numbers):
       return
-    exact = exact_scores(
-      rows[columns],
-      self._queries[numbers],
-      None if scales is None else scales[columns],
-    )
+    exact = exact_scores(rows, columns, self._queries, numbers, scales)
     self._candidates.append((numbers, exact, positions[columns]))
     self._num_candidates += len(numbers)
     if self._num_candidates > self._k * len(self._queries):

@@ -91,12 +91,14 @@ class _Cached:
     self._vectors = np.empty((0, len(index.eigenvalues)), np.float32)
     self._scales = np.empty(0, np.float32)
 
-  def scores(self, positions: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """[n] float32 scores of n examples, each on a query of its own."""
+  def scores(
+    self, positions: np.ndarray, queries: np.ndarray, numbers: np.ndarray
+  ) -> np.ndarray:
+    """[n] float32 scores of n examples on the queries of these numbers."""
     self._fetch(np.setdiff1d(positions, self._positions))
     places = np.searchsorted(self._positions, positions)
     return top_k.exact_scores(
-      self._vectors[places], queries, self._scales[places]
+      self._vectors, places, queries, numbers, self._scales
     )
 
   def _fetch(self, positions: np.ndarray) -> None:
@@ -149,7 +151,7 @@ def _rank_again(
     rows, places = np.nonzero(is_open)
     if not len(rows):
       break
-    scores[rows, places] = cached.scores(positions[rows, places], queries[rows])
+    scores[rows, places] = cached.scores(positions[rows, places], queries, rows)
     num_ranked += is_open.sum(axis=1, keepdims=True)
   # What is no candidate has a bound below the last one; -inf if there is none.
   certified = leaders.scores > bounds[:, -1:]
