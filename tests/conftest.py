@@ -15,6 +15,12 @@ from tests import linear_task
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+    '--scale', action='store_true', help='run what takes ten minutes, too'
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
   """What a command left behind."""

@@ -57,6 +57,12 @@ def test_training_examples_need_not_find_themselves(topk, index):
   assert all(row['id'] != row['query_id'] for row in others)
 
 
+def test_self_influence_comes_along(topk, influence, index):
+  found = topk('--k', 4, '--json').json['self_influence']
+  alone = influence('self-influence', '--index', index, '--k', 4, '--json')
+  assert found == alone.json['results']
+
+
 def test_all_results_are_in_the_file(topk, tmp_path):
   shown = topk('--k', 2, split='test')
   assert '... and 17 more queries' in shown.stdout

@@ -109,6 +109,13 @@ def run(
     'generation': opened.generation,
     'num_queries': len(queries.ids),
     'out': out,
+    'self_influence': [
+      row
+      for result in found.values()
+      for row in result_tables.self_influence_table(
+        opened, result.self_influence
+      ).to_pylist()
+    ],
     # With --out they are there, and may be too many for a document.
     'results': None if out else table.to_pylist(),
   }
