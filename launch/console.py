@@ -141,6 +141,7 @@ def configure_logging(*, verbose: bool) -> None:
     force=True,
   )
   logger.setLevel(logging.INFO)
-  # Beam logs the traceback of an error that it also raises, which is told then.
-  beam_level = logging.WARNING if verbose else logging.CRITICAL
-  logging.getLogger('apache_beam').setLevel(beam_level)
+  # They log the traceback of an error that they also raise, which is told then.
+  for library in ('apache_beam', 'gcsfs'):
+    level = logging.WARNING if verbose else logging.CRITICAL
+    logging.getLogger(library).setLevel(level)

@@ -85,6 +85,13 @@ def test_store_that_never_answers_is_told(store):
     storage.read_bytes(url('a'))
 
 
+def test_command_on_a_store_that_never_answers(store, influence):
+  for _ in range(1000):
+    store.disturb_next('503', 'GET')
+  failed = influence('verify', '--index', url('i'))
+  assert 'the object store does not answer' in failed.error_line
+
+
 def assert_is_the_whole_index(path):
   index = index_reader.Index(path)
   np.testing.assert_array_equal(

@@ -212,7 +212,9 @@ def argpart(num_queries: int, flags) -> dict[str, Any]:
     for first in range(0, num_queries, tile):
       scores = weighted[first : first + tile] @ rows.T
       for end, signed in zip(ends, (-scores, scores), strict=True):
-        end.append(np.argpartition(signed, flags.k, axis=1)[:, : flags.k])
+        # A copy, or the view would hold all of them.
+        order = np.argpartition(signed, flags.k, axis=1)
+        end.append(order[:, : flags.k].copy())
     return np.concatenate([part for end in ends for part in end])
 
   rounds = 1 if num_queries > _TILE else flags.rounds
