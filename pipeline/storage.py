@@ -271,13 +271,15 @@ def _told(path: str) -> Iterator[None]:
   """
   try:
     yield
-  except OSError:
+  except (FileNotFoundError, FileExistsError, NotADirectoryError):
     raise
   except Exception as error:
+    if is_local(path):
+      raise
     raise errors.InputError(
-      f'{path}: the object store does not answer as it should '
-      f'({_reason(error) or type(error).__name__}); run the same command '
-      'again, what is stored is kept'
+      f'{path}: the object store cannot be used '
+      f'({_reason(error) or type(error).__name__}); check network, credentials '
+      'and permissions and run the same command again, what is stored is kept'
     ) from error
 
 

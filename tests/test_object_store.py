@@ -81,7 +81,7 @@ def test_one_fault_is_survived(store, fault):
 def test_store_that_never_answers_is_told(store):
   for _ in range(6):
     store.disturb_next('503', 'GET')
-  with pytest.raises(errors.InputError, match='a: the object store does not'):
+  with pytest.raises(errors.InputError, match='a: the object store cannot'):
     storage.read_bytes(url('a'))
 
 
@@ -89,7 +89,7 @@ def test_command_on_a_store_that_never_answers(store, influence):
   for _ in range(1000):
     store.disturb_next('503', 'GET')
   failed = influence('verify', '--index', url('i'))
-  assert 'the object store does not answer' in failed.error_line
+  assert 'the object store cannot be used' in failed.error_line
 
 
 def assert_is_the_whole_index(path):
