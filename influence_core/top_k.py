@@ -60,6 +60,21 @@ def check_k(k: int) -> None:
     raise errors.InputError(f'k is {k}, expected at least 1')
 
 
+def unique_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The examples among positions, each once.
+
+  Args:
+    positions: any shape; `NO_POSITION` where there is no example.
+
+  Returns:
+    The positions in increasing order, and where each of the given ones is among
+    them; one past the last for `NO_POSITION`.
+  """
+  unique, places = np.unique(positions, return_inverse=True)
+  known = unique[unique != NO_POSITION]
+  return known, places.reshape(positions.shape)
+
+
 def with_scores(
   leaders: Leaders, scores: np.ndarray, positions: np.ndarray
 ) -> Leaders:

@@ -47,6 +47,10 @@ class _Piece(NamedTuple):
   start: int
   stop: int
 
+  @property
+  def is_last(self) -> bool:
+    return self.stop == self.shard.vectors.num_bytes
+
 
 def read_blocks(
   index: str,
@@ -103,7 +107,9 @@ class _Reader:
   def pieces(self, shard: index_format.Shard) -> Iterator[_Piece]:
     """The pieces of a shard: whole rows, the first one with the header."""
     row_bytes = self._codec.file_dtype.itemsize
-    header_bytes = self._header_bytes(shard)
+    header_bytes = shard_files.vectors_header_bytes(
+      shard.vectors.num_bytes, shard.num_written, self._codec
+    )
     start = 0
     for row in range(0, max(1, shard.num_written), self._piece_rows):
       last = min(row + self._piece_rows, shard.num_written)
@@ -118,8 +124,8 @@ class _Reader:
       rows = index_format.read_rows(self._index, piece.shard, self._columns)
     path = index_format.vectors_path(self._index, piece.shard)
     # One byte more after the last row, so that a longer file is noticed.
-    is_last = piece.stop == piece.shard.vectors.num_bytes
-    return storage.read_range(path, piece.start, piece.stop + is_last), rows
+    stop = piece.stop + piece.is_last
+    return storage.read_range(path, piece.start, stop), rows
 
   def blocks(
     self,
@@ -136,16 +142,17 @@ class _Reader:
       check.add(data)
       if rows is not None:
         all_rows = rows
-      if len(data) != piece.stop - piece.start:
-        # It is too long or too short; the rest of it does not matter.
-        check.finish()
-      if piece.stop == shard.vectors.num_bytes:
+      if piece.is_last or len(data) != piece.stop - piece.start:
+        # What follows in a file that is cut short does not matter.
         check.finish()
       offset = 0
       if piece.start == 0:
-        offset = self._header_bytes(shard)
-        shard_files.check_vectors_header(
-          path, data[: max(offset, 0)], shard.num_written, self._codec
+        offset = shard_files.rows_offset(
+          path,
+          data,
+          shard.vectors.num_bytes,
+          shard.num_written,
+          self._codec,
         )
       stored = self._codec.rows(data, offset)
       for start in range(0, len(stored), self._block_rows):
@@ -153,11 +160,6 @@ class _Reader:
         table = all_rows.slice(position - first, len(vectors))
         yield ReadBlock(position, vectors, table)
         position += len(vectors)
-
-  def _header_bytes(self, shard: index_format.Shard) -> int:
-    return shard_files.vectors_header_bytes(
-      shard.vectors.num_bytes, shard.num_written, self._codec
-    )
 
 
 def _ahead(

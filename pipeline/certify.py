@@ -7,6 +7,7 @@ beats the bound of the last candidate also beats every example that is none.
 """
 
 from collections.abc import Callable, Sequence
+import dataclasses
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def search(
     As of `retrieve.search`. `certified` says of each rank whether it is sure;
     it can be missing at the last ranks where scores hardly differ.
   """
-  count = k + (selection.excluded_ids is not None)
+  count = selection.num_leaders(k)
   weighted = influence_scores.weight_queries(
     query_projections, index.eigenvalues, options
   )
@@ -63,7 +64,11 @@ def search(
       break
   results = {
     value: retrieve.Found(
-      highest, lowest, retrieve.trimmed(_first(part.own, count))
+      highest,
+      lowest,
+      retrieve.most_self_influential(
+        index, top_k.merged([part.own], count), options
+      ),
     )
     for (value, part), highest, lowest in zip(
       leading.items(), ranked[::2], ranked[1::2], strict=True
@@ -170,11 +175,7 @@ def _rank_again(
 def _end(
   scores: np.ndarray, positions: np.ndarray, certified: np.ndarray, *, sign: int
 ) -> retrieve.TopExamples:
-  used = (positions != top_k.NO_POSITION).any(axis=0)
-  return retrieve.TopExamples(
-    sign * scores[:, used], positions[:, used], certified=certified[:, used]
-  )
-
-
-def _first(leaders: top_k.Leaders, k: int) -> top_k.Leaders:
-  return top_k.Leaders(leaders.scores[:, :k], leaders.positions[:, :k])
+  top = retrieve.trimmed(top_k.Leaders(sign * scores, positions))
+  # What is left out comes last.
+  width = top.positions.shape[1]
+  return dataclasses.replace(top, certified=certified[:, :width])

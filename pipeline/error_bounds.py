@@ -48,7 +48,7 @@ class ErrorBounds:
       self._column_scales,
       normalization,
     )
-    unique, places = _unique(positions)
+    unique, places = top_k.unique_positions(positions)
     errors, squared_norms = self._columns(unique)
     own = np.empty(0, np.float32)
     if normalization == 'cosine':
@@ -79,7 +79,7 @@ class ErrorBounds:
     """
     if self._index.codec.is_exact:
       return None
-    unique, places = _unique(positions)
+    unique, places = top_k.unique_positions(positions)
     errors, squared_norms = (
       np.append(column, np.float32(1))[places]
       for column in self._columns(unique)
@@ -97,10 +97,3 @@ class ErrorBounds:
   def _columns(self, positions: np.ndarray) -> tuple[np.ndarray, ...]:
     rows = self._index.rows(positions, list(_COLUMNS))
     return tuple(rows[name].to_numpy() for name in _COLUMNS)
-
-
-def _unique(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The examples among positions, and where each is; one past them for none."""
-  unique, places = np.unique(positions, return_inverse=True)
-  known = unique[unique != top_k.NO_POSITION]
-  return known, np.minimum(places, len(known)).reshape(positions.shape)

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from influence_core import influence_scores, types
-from pipeline import index_format, index_reader
+from pipeline import index_format, index_reader, self_influence
 
 _NUM_LISTED = 10
 
@@ -111,12 +111,14 @@ def _self_influences(
   options: influence_scores.ScoreOptions,
 ) -> dict[str, float]:
   """Self-influence by id of the examples of a source file."""
-  weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
+  numbers = [
+    number
+    for number, shard in enumerate(index.manifest.shards)
+    if shard.range.source_shard == source_shard and shard not in shared
+  ]
   found: dict[str, float] = {}
-  for shard in index.manifest.shards:
-    if shard.range.source_shard == source_shard and shard not in shared:
-      vectors = index_format.read_vectors(index.path, shard, index.codec)
-      ids = index_format.read_rows(index.path, shard, ['id'])['id'].to_pylist()
-      scores = influence_scores.self_influence(vectors, weights)
-      found |= dict(zip(ids, scores.tolist(), strict=True))
+  for _, scores, rows in self_influence.scores(
+    index, options=options, columns=('id',), shard_numbers=numbers
+  ):
+    found |= zip(rows['id'].to_pylist(), scores.tolist(), strict=True)
   return found

@@ -202,12 +202,10 @@ def read_vectors(
 ) -> np.ndarray:
   """[num_rows, projection_dim] float32 of a shard, sizes and sums checked."""
   data = _read_vectors_file(index, shard)
-  path = vectors_path(index, shard)
-  start = shard_files.vectors_header_bytes(len(data), shard.num_written, codec)
-  shard_files.check_vectors_header(
-    path, data[: max(start, 0)], shard.num_written, codec
+  offset = shard_files.rows_offset(
+    vectors_path(index, shard), data, len(data), shard.num_written, codec
   )
-  return codec.decode(codec.rows(data, start))
+  return codec.decode(codec.rows(data, offset))
 
 
 def read_rows(

@@ -99,25 +99,57 @@ def search(
     selection=selection,
     progress=progress,
   )
-  bounds = error_bounds.ErrorBounds(index, options)
-
-  def of_queries(top: TopExamples) -> TopExamples:
-    found = bounds.of_scores(query_projections, top.positions)
-    return dataclasses.replace(top, error_bounds=found)
-
-  results = {}
-  for value, leading in leaders.items():
-    own = trimmed(leading.own)
+  ends = []
+  for leading in leaders.values():
     lowest = trimmed(leading.lowest)
-    lowest = dataclasses.replace(lowest, scores=-lowest.scores)
-    results[value] = Found(
-      of_queries(trimmed(leading.highest)),
-      of_queries(lowest),
-      dataclasses.replace(
-        own, error_bounds=bounds.of_self_influence(own.scores, own.positions)
-      ),
+    ends.append(trimmed(leading.highest))
+    ends.append(dataclasses.replace(lowest, scores=-lowest.scores))
+  ends = _with_error_bounds(index, query_projections, ends, options)
+  results = {
+    value: Found(
+      highest, lowest, most_self_influential(index, leading.own, options)
     )
+    for (value, leading), highest, lowest in zip(
+      leaders.items(), ends[::2], ends[1::2], strict=True
+    )
+  }
   return without_excluded(index, results, k=k, selection=selection)
+
+
+def _with_error_bounds(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  ends: list[TopExamples],
+  options: influence_scores.ScoreOptions,
+) -> list[TopExamples]:
+  """The same with error bounds; the rows of all are read together."""
+  if not ends:
+    return ends
+  bounds = error_bounds.ErrorBounds(index, options).of_scores(
+    query_projections, np.concatenate([end.positions for end in ends], axis=1)
+  )
+  if bounds is None:
+    return ends
+  widths = [end.positions.shape[1] for end in ends]
+  return [
+    dataclasses.replace(end, error_bounds=part)
+    for end, part in zip(
+      ends, np.split(bounds, np.cumsum(widths)[:-1], axis=1), strict=True
+    )
+  ]
+
+
+def most_self_influential(
+  index: index_reader.Index,
+  leaders: top_k.Leaders,
+  options: influence_scores.ScoreOptions,
+) -> TopExamples:
+  """Leaders by self-influence, with error bounds, as of a single query."""
+  top = trimmed(leaders)
+  bounds = error_bounds.ErrorBounds(index, options).of_self_influence(
+    top.scores, top.positions
+  )
+  return dataclasses.replace(top, error_bounds=bounds)
 
 
 def trimmed(leaders: top_k.Leaders) -> TopExamples:
@@ -156,11 +188,9 @@ class _Exclusion:
     )
 
   def _without(self, top: TopExamples) -> TopExamples:
-    positions, inverse = np.unique(top.positions, return_inverse=True)
-    known = positions[positions != NO_POSITION]
+    known, places = top_k.unique_positions(top.positions)
     ids = np.array([*self._index.rows(known, ['id'])['id'].to_pylist(), ''])
-    inverse = np.minimum(inverse, len(known)).reshape(top.positions.shape)
-    excluded = ids[inverse] == self._ids[:, None]
+    excluded = ids[places] == self._ids[:, None]
     order = np.argsort(excluded, axis=1, kind='stable')[:, : self._k]
     left = top.take(order)
     left.positions[np.take_along_axis(excluded, order, axis=1)] = NO_POSITION

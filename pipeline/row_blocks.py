@@ -24,6 +24,10 @@ class Selection:
   group_by: str | None = None
   excluded_ids: tuple[str, ...] | None = None
 
+  def num_leaders(self, k: int) -> int:
+    """How many to look for: one of them may be taken out afterwards."""
+    return k + (self.excluded_ids is not None)
+
 
 EVERYTHING = Selection()
 
@@ -47,7 +51,9 @@ class ScoredRows:
   Attributes:
     vectors: [num_rows, projection_dim] float32.
     positions: [num_rows] int64.
-    self_influence: [num_rows] float32.
+    self_influence: [num_rows] float32, normalised as the options say.
+    bounds: [num_rows] float32, of scores before scales: |score| <= bound times
+      the norm of the query.
     scales: [num_rows] float32, or None for 1.
     error_factors: [num_rows] float32, see `score_errors`; None where they were
       not asked for.
@@ -57,6 +63,7 @@ class ScoredRows:
   vectors: np.ndarray
   positions: np.ndarray
   self_influence: np.ndarray
+  bounds: np.ndarray
   scales: np.ndarray | None = None
   error_factors: np.ndarray | None = None
   groups: np.ndarray | None = None
@@ -109,13 +116,16 @@ class Scorer:
   def score(self, block: block_reader.ReadBlock) -> ScoredRows:
     """The rows of a block that has those columns."""
     own = influence_scores.self_influence(block.vectors, self.weights)
-    squared_norms = np.empty(0, np.float32)
+    squared_norms, normalized = np.empty(0, np.float32), own
     if self._normalization == 'gradient_norm':
       squared_norms = block.rows['squared_gradient_norm'].to_numpy()
+      tiny = np.finfo(np.float32).tiny
+      normalized = own / np.maximum(squared_norms, tiny)
     return ScoredRows(
       block.vectors,
       np.arange(block.first, block.first + len(own)),
-      own,
+      normalized,
+      np.sqrt(own),
       influence_scores.row_scales(own, squared_norms, self._normalization),
       self._error_factors(block, own, squared_norms),
     )

@@ -54,7 +54,7 @@ def scan(
     query_projections, index.eigenvalues, options
   )
   norms = influence_scores.query_norms(queries, scorer.weights)
-  num_leaders = k + (selection.excluded_ids is not None)
+  num_leaders = selection.num_leaders(k)
   if upper_bounds:
     factors = score_errors.query_factors(
       queries, scorer.weights, index.codec.column_scales, options.normalization
@@ -111,7 +111,7 @@ def merged(
   for part in parts:
     for value, leading in part.items():
       by_value.setdefault(value, []).append(leading)
-  count = k + (selection.excluded_ids is not None)
+  count = selection.num_leaders(k)
   return {
     value: Leading(
       top_k.merged([leading.highest for leading in some], count),
@@ -146,7 +146,7 @@ class _Scan:
     self._ends.add(
       rows.vectors,
       rows.positions,
-      bounds=np.sqrt(rows.self_influence),
+      bounds=rows.bounds,
       scales=rows.scales,
     )
 
@@ -180,7 +180,7 @@ class _UpperBoundScan(_Scan):
     )
 
   def _add_to_ends(self, rows: row_blocks.ScoredRows) -> None:
-    vectors, bounds = rows.vectors, np.sqrt(rows.self_influence)
+    vectors, bounds = rows.vectors, rows.bounds
     if rows.scales is not None:
       vectors = vectors * rows.scales[:, None]
       bounds = bounds * rows.scales

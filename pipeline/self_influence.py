@@ -1,13 +1,12 @@
 """Self-influence of every example, and the examples with the highest."""
 
-from collections.abc import Iterator
-import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from influence_core import influence_scores, top_k, types
-from pipeline import error_bounds, index_reader, retrieve
+from pipeline import index_reader, retrieve, row_blocks
 
 
 def scores(
@@ -15,24 +14,29 @@ def scores(
   *,
   options: influence_scores.ScoreOptions,
   columns: tuple[str, ...] = (),
+  shard_numbers: Sequence[int] | None = None,
   progress: types.ProgressCallback = types.no_progress,
 ) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
   """Self-influence of every example, block by block.
+
+  Args:
+    index: opened index.
+    options: how to score.
+    columns: columns of the rows that are wanted.
+    shard_numbers: of the shards to read, in increasing order; None for all.
+    progress: called with the number of examples scored.
 
   Yields:
     `(position of the first, [num_rows] float32, rows)` of each block; rows has
     the columns asked for and those that were needed.
   """
-  weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
-  by_norm = options.normalization == 'gradient_norm'
-  if by_norm:
-    columns = (*columns, 'squared_gradient_norm')
-  for block in index.read_blocks(columns=columns, progress=progress):
-    found = influence_scores.self_influence(block.vectors, weights)
-    if by_norm:
-      norms = block.rows['squared_gradient_norm'].to_numpy()
-      found = found / np.maximum(norms, np.finfo(np.float32).tiny)
-    yield block.first, found, block.rows
+  scorer = row_blocks.Scorer(index, options)
+  for block in index.read_blocks(
+    columns=(*columns, *scorer.columns),
+    numbers=shard_numbers,
+    progress=progress,
+  ):
+    yield block.first, scorer.score(block).self_influence, block.rows
 
 
 def top(
@@ -48,9 +52,4 @@ def top(
   for first, found, _ in scores(index, options=options, progress=progress):
     positions = first + np.arange(len(found))
     leaders = top_k.with_scores(leaders, found, positions)
-  result = retrieve.trimmed(leaders)
-  bounds = error_bounds.ErrorBounds(index, options)
-  return dataclasses.replace(
-    result,
-    error_bounds=bounds.of_self_influence(result.scores, result.positions),
-  )
+  return retrieve.most_self_influential(index, leaders, options)

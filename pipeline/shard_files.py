@@ -63,15 +63,27 @@ def vectors_header_bytes(
   return num_bytes - num_rows * codec.file_dtype.itemsize
 
 
-def check_vectors_header(
-  path: str, header: bytes, num_rows: int, codec: vector_codec.VectorCodec
-) -> None:
-  """Checks that a file holds `num_rows` rows of the codec's dtype.
+def rows_offset(
+  path: str,
+  start_of_file: bytes,
+  num_bytes: int,
+  num_rows: int,
+  codec: vector_codec.VectorCodec,
+) -> int:
+  """Where the rows begin, once the header was checked to announce them.
+
+  Args:
+    path: named in errors.
+    start_of_file: its first bytes, at least the header.
+    num_bytes: size of the file.
+    num_rows: rows that it must hold.
+    codec: how they are stored.
 
   Raises:
-    storage.DamagedFileError: It does not.
+    storage.DamagedFileError: It does not hold `num_rows` rows of that dtype.
   """
-  file = io.BytesIO(header)
+  offset = vectors_header_bytes(num_bytes, num_rows, codec)
+  file = io.BytesIO(start_of_file[: max(offset, 0)])
   try:
     version = np.lib.format.read_magic(file)
     if version != (1, 0):
@@ -90,6 +102,7 @@ def check_vectors_header(
     raise storage.DamagedFileError(
       f'{path} is larger than its {num_rows} rows of {codec.dtype}'
     )
+  return offset
 
 
 def encode_rows(

@@ -109,12 +109,18 @@ ORDERS = strategies.lists(
 )
 
 
-@hypothesis.settings(
-  max_examples=200,
-  deadline=None,
-  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
-@hypothesis.given(turns=TURNS, orders=ORDERS)
+def interleaved(max_examples):
+  """Runs a test with many turns and orders, on the one store."""
+  settings = hypothesis.settings(
+    max_examples=max_examples,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+  )
+  given = hypothesis.given(turns=TURNS, orders=ORDERS)
+  return lambda test: settings(given(test))
+
+
+@interleaved(max_examples=200)
 def test_any_interleaving_publishes_each_example_once(store, turns, orders):
   processes = start_three(store, orders)
   for number, kill in turns:
@@ -130,12 +136,7 @@ def test_any_interleaving_publishes_each_example_once(store, turns, orders):
   assert check_published() == 1
 
 
-@hypothesis.settings(
-  max_examples=50,
-  deadline=None,
-  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
-@hypothesis.given(turns=TURNS, orders=ORDERS)
+@interleaved(max_examples=50)
 def test_runs_at_once_all_end_with_one_generation(store, turns, orders):
   processes = start_three(store, orders)
   for number, _ in turns:

@@ -5,7 +5,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import checked_files, index_format, storage, vector_codec
+from influence_core import errors
+from pipeline import (
+  checked_files,
+  index_format,
+  shard_files,
+  storage,
+  vector_codec,
+)
 
 RANGE = index_format.ExampleRange('train-0', 10, 14, 'abc')
 CODEC = vector_codec.VectorCodec('float32', np.ones(2))
@@ -101,3 +108,9 @@ def test_pickled_vectors_are_not_executed(index):
   shard = index_format.Shard(RANGE, file, file, 3, 1)
   with pytest.raises(storage.DamagedFileError, match='holds object'):
     index_format.read_vectors(index, shard, CODEC)
+
+
+def test_columns_of_a_task_hide_none_of_the_index():
+  shard_files.check_columns(['label', 'length'])
+  with pytest.raises(errors.InputError, match="gives a column 'loss'"):
+    shard_files.check_columns(['label', 'loss'])

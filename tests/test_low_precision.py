@@ -89,6 +89,9 @@ def test_bounds_hold_for_every_score(exact, low, options):
     # They are bounds, not infinity: within a hundred times the true error.
     assert np.median(top.error_bounds) < 100 * np.median(difference)
   own = self_influence.top(low, k=NUM_ROWS, options=options)
+  same_pass = found.self_influence
+  np.testing.assert_array_equal(same_pass.scores, own.scores)
+  np.testing.assert_array_equal(same_pass.error_bounds, own.error_bounds)
   every = exact.self_influence(options=options)[own.positions]
   assert (np.abs(own.scores - every) <= own.error_bounds + 1e-5 * every).all()
 

@@ -209,9 +209,12 @@ def test_a_query_does_not_find_itself(tmp_path):
       assert some.positions[query, -1] == retrieve.NO_POSITION
 
 
-def test_self_influence_comes_in_the_same_pass(tmp_path):
+@pytest.mark.parametrize('normalization', ['none', 'gradient_norm', 'cosine'])
+def test_self_influence_comes_in_the_same_pass(tmp_path, normalization):
   index = make_labelled(str(tmp_path))
-  options = influence_scores.ScoreOptions(negative_eigenvalues='abs')
+  options = influence_scores.ScoreOptions(
+    negative_eigenvalues='abs', normalization=normalization
+  )
   found = index.topk(QUERIES, 9, options=options).self_influence
   own = index.self_influence(options=options)
   best = np.lexsort((np.arange(500), -own))[:9]

@@ -60,16 +60,7 @@ def run(
   opened = index_reader.Index(index)
   row_blocks.check_selection(opened, selection)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
-  record = stored_basis.load_record(basis or opened.manifest.provenance.basis)
-  loaded = loaded_task.LoadedTask.load(
-    task.selecting(record.config['parameter_paths']),
-    probe=stored_basis.load_probe(record),
-  )
-  manifest_lib.check_provenance(
-    opened.path,
-    opened.manifest.provenance,
-    {**loaded.fingerprints, 'basis': record.fingerprint},
-  )
+  record, loaded = _load_task(opened, task, basis)
   corpus = loaded.task.corpus.with_split(query_split)
   corpus.check()
   projector = checked_projector.make_projector(
@@ -119,6 +110,25 @@ def run(
     # With --out they are there, and may be too many for a document.
     'results': None if out else table.to_pylist(),
   }
+
+
+def _load_task(
+  opened: index_reader.Index,
+  task: task_lib.TaskReference,
+  basis: str | None,
+) -> tuple[stored_basis.BasisRecord, loaded_task.LoadedTask]:
+  """The basis and the task of an index, checked to belong to it."""
+  record = stored_basis.load_record(basis or opened.manifest.provenance.basis)
+  loaded = loaded_task.LoadedTask.load(
+    task.selecting(record.config['parameter_paths']),
+    probe=stored_basis.load_probe(record),
+  )
+  manifest_lib.check_provenance(
+    opened.path,
+    opened.manifest.provenance,
+    {**loaded.fingerprints, 'basis': record.fingerprint},
+  )
+  return record, loaded
 
 
 def _print_first(
