@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import importlib
 import json
 import os
+import re
 import sys
 
 from influence_core import errors, host_allocator
@@ -19,9 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, values = flags_lib.parse(sys.argv[1:] if argv is None else argv)
     console_lib.configure_logging(verbose=flags.verbose)
     console = console_lib.Console(json_only=flags.json)
-    module = importlib.import_module(
-      f'launch.commands.{flags.command.replace("-", "_")}'
-    )
+    module_name = re.sub('[- ]', '_', flags.command)
+    module = importlib.import_module(f'launch.commands.{module_name}')
     # Importing Beam and TFDS can add handlers and levels of their own.
     console_lib.configure_logging(verbose=flags.verbose)
     result = module.run(console, **values)

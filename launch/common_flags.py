@@ -1,6 +1,9 @@
 """Flags and their types that several commands share."""
 
 import argparse
+from typing import get_args
+
+from influence_core import influence_scores
 
 
 def add_number(
@@ -27,6 +30,30 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     default=[],
     metavar='NAME=VALUE',
     help='argument of that function; may be repeated',
+  )
+
+
+def add_index(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--index', required=True, help='directory of the index')
+
+
+def add_score_options(parser: argparse.ArgumentParser) -> None:
+  """The fields of `ScoreOptions`."""
+  add_number(parser, '--damping', 0.0, 'added to every eigenvalue')
+  parser.add_argument(
+    '--negative_eigenvalues',
+    choices=get_args(influence_scores.NegativeEigenvalues),
+    default='drop',
+    help='what to do with them (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--projection_dim', type=int, help='leading pairs to use (default: all)'
+  )
+  parser.add_argument(
+    '--normalization',
+    choices=get_args(influence_scores.Normalization),
+    default='none',
+    help='divide scores by norms (default: %(default)s)',
   )
 
 

@@ -7,7 +7,7 @@ import difflib
 from typing import Any, NoReturn
 
 from influence_core import gradient_projection, influence_scores
-from launch import command_flags
+from launch import command_table
 from pipeline import fit_basis_config, row_blocks
 from pipeline import task as task_lib
 
@@ -46,18 +46,22 @@ def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
       "Start with 'influence demo'."
     ),
   )
-  commands = parser.add_subparsers(
-    dest='command', metavar='COMMAND', required=True
-  )
+  groups = {'': _add_group(parser)}
   made = {}
-  for name, (add_arguments, summary, example) in command_flags.COMMANDS.items():
-    command = commands.add_parser(
-      name,
-      help=summary,
-      description=summary[0].upper() + summary[1:] + '.',
-      epilog=f'example:\n  influence {name} {example}',
+  for name, about in command_table.COMMANDS.items():
+    group, _, last = name.rpartition(' ')
+    if group not in groups:
+      groups[group] = _add_group(
+        groups[''].add_parser(group, help=command_table.GROUPS[group])
+      )
+    command = groups[group].add_parser(
+      last,
+      help=about.summary,
+      description=about.summary[0].upper() + about.summary[1:] + '.',
+      epilog=f'example:\n  influence {name} {about.example}',
     )
-    add_arguments(command)
+    about.add_arguments(command)
+    command.set_defaults(command=name)
     command.add_argument(
       '--json',
       action='store_true',
@@ -68,6 +72,10 @@ def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
     )
     made[name] = command
   return parser, made
+
+
+def _add_group(parser: _Parser) -> Any:
+  return parser.add_subparsers(metavar='COMMAND', required=True)
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -82,7 +90,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   values = vars(flags).copy()
   for name in ('command', 'json', 'verbose'):
     del values[name]
-  if flags.command in ('project', 'topk'):
+  if command_table.COMMANDS[flags.command].takes_beam_options:
     values['beam_arguments'] = rest
   elif rest:
     command.error(f'{flags.command} takes nothing after --')

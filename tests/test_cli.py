@@ -18,10 +18,10 @@ def fault(task_flags, name):
 
 @pytest.mark.parametrize('command', COMMANDS)
 def test_help_teaches_with_an_example(influence, command):
-  shown = influence(command, '--help')
+  shown = influence(*command.split(), '--help')
   assert shown.status == 0
   assert f'example:\n  influence {command} ' in shown.stdout
-  unknown = influence(command, '--jsom')
+  unknown = influence(*command.split(), '--jsom')
   assert unknown.status == 2
 
 

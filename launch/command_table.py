@@ -1,0 +1,115 @@
+"""The commands of `influence`: their flags, summaries and examples."""
+
+import argparse
+from collections.abc import Callable
+import dataclasses
+
+from launch import (
+  common_flags,
+  example_flags,
+  fit_basis_flags,
+  index_flags,
+  project_flags,
+  search_flags,
+)
+
+_TASK_EXAMPLE = (
+  '--task launch.example_tasks.mnist_cnn:make_task --task_arg workdir=W'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """A command; its name is that of a module of `launch.commands`.
+
+  Attributes:
+    add_arguments: adds its flags to a parser.
+    summary: what it does, in one line.
+    example: what may follow its name.
+    takes_beam_options: whether what follows -- goes to Beam.
+  """
+
+  add_arguments: Callable[[argparse.ArgumentParser], None]
+  summary: str
+  example: str
+  takes_beam_options: bool = False
+
+
+# The first of two words is a group of commands.
+COMMANDS: dict[str, Command] = {
+  'demo': Command(
+    example_flags.add_demo,
+    'finds the wrong labels among 1,797 handwritten digits, all stages',
+    '--out influence_demo',
+  ),
+  'train-example': Command(
+    example_flags.add_train_example,
+    'trains a model to try the other commands on',
+    'mnist_cnn --workdir W --data_dir D --flip_labels 0.1',
+  ),
+  'fit-basis': Command(
+    fit_basis_flags.add_fit_basis,
+    'fits the leading eigenpairs of the Hessian',
+    f'{_TASK_EXAMPLE} --out W/basis --projection_dim 50',
+  ),
+  'project': Command(
+    project_flags.add_project,
+    'projects the gradient of every training example and stores an index',
+    f'{_TASK_EXAMPLE} --basis W/basis --index W/index',
+    takes_beam_options=True,
+  ),
+  'topk': Command(
+    search_flags.add_topk,
+    'finds proponents and opponents of queries in an index',
+    f"{_TASK_EXAMPLE} --index W/index --query_split 'test[:100]' --k 10",
+    takes_beam_options=True,
+  ),
+  'self-influence': Command(
+    search_flags.add_self_influence,
+    'finds mislabelled and atypical training examples in an index',
+    '--index W/index --k 100',
+  ),
+  'doctor': Command(
+    project_flags.add_doctor,
+    'checks a task and states memory, batch size and expected rate',
+    f'{_TASK_EXAMPLE} --projection_dim 50',
+  ),
+  'generations': Command(
+    common_flags.add_index,
+    'lists the published states of an index',
+    '--index W/index',
+  ),
+  'diff': Command(
+    index_flags.add_diff,
+    'shows what changed between two generations of an index',
+    '--index W/index --old 1 --new 2',
+  ),
+  'rollback': Command(
+    index_flags.add_rollback,
+    'publishes an older generation again, as the newest',
+    '--index W/index --generation 1',
+  ),
+  'gc': Command(
+    index_flags.add_gc,
+    'deletes generations and files that no reader needs',
+    '--index W/index --dry_run',
+  ),
+  'export': Command(
+    index_flags.add_export,
+    'writes an index as one file for pandas, Polars, DuckDB, numpy or FAISS',
+    '--index W/index --format parquet --out W/index.parquet',
+  ),
+  'verify': Command(
+    common_flags.add_index,
+    'reads every byte of an index and checks it',
+    '--index W/index',
+  ),
+  'describe': Command(
+    index_flags.add_describe,
+    'shows what a basis or an index is, and how good',
+    '--basis W/basis',
+  ),
+}
+
+# What the first word stands for, of commands of two words.
+GROUPS: dict[str, str] = {}

@@ -1,0 +1,33 @@
+"""The flags of `influence demo` and `train-example`."""
+
+import argparse
+
+
+def add_demo(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--out', default='influence_demo', help='directory (default: %(default)s)'
+  )
+
+
+def add_train_example(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    'example', choices=('mnist_cnn', 'digits_cnn'), help='what to train'
+  )
+  parser.add_argument(
+    '--workdir', required=True, help='where the model is stored'
+  )
+  parser.add_argument(
+    '--data_dir',
+    help='TFDS directory of the prepared dataset; digits_cnn makes its own',
+  )
+  parser.add_argument(
+    '--flip_labels',
+    type=float,
+    default=0.0,
+    metavar='FRACTION',
+    help='training labels to make wrong (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--num_epochs', type=int, help='default: what suits the example'
+  )
+  parser.add_argument('--seed', type=int, default=0)
