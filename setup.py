@@ -31,6 +31,7 @@ setuptools.setup(
     'orbax-checkpoint>=0.11.30,<0.13',
     'gcsfs>=2025.9',
     # Used directly; most also come with the packages above.
+    'array-record>=0.8',
     'duckdb>=2,<3',
     'fsspec>=2025.9',
     'google-crc32c>=1.5,<2',

@@ -1,5 +1,11 @@
-"""Array trees in Orbax checkpoints: model parameters and eigenvectors."""
+"""Array trees in Orbax checkpoints: model parameters and eigenvectors.
 
+Orbax works on local files: remote checkpoints are read from the copy of this
+machine, and written by way of a temporary one.
+"""
+
+import pathlib
+import tempfile
 from typing import Any
 
 import jax
@@ -7,7 +13,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from influence_core import errors, parameter_selection
-from pipeline import storage
+from pipeline import machine_cache, storage
+
+# Orbax writes this file last, and reads no checkpoint without it.
+_LAST_FILE = '_CHECKPOINT_METADATA'
 
 
 def save_arrays(path: str, tree: Any) -> None:
@@ -17,16 +26,34 @@ def save_arrays(path: str, tree: Any) -> None:
   whole or not at all. An existing one is never replaced.
 
   Raises:
-    errors.InputError: There is something at `path` already.
+    errors.InputError: There is something at `path` already, or it cannot be
+      written.
   """
+  path = storage.absolute(path)
   if storage.exists(path):
     raise errors.InputError(
       f'{path} already exists; choose another directory or delete it'
     )
+  if storage.is_local(path):
+    _save_local(path, tree)
+    return
+  with tempfile.TemporaryDirectory() as temporary:
+    _save_local(f'{temporary}/checkpoint', tree)
+    _upload(pathlib.Path(temporary, 'checkpoint'), path)
+
+
+def _save_local(path: str, tree: Any) -> None:
   with ocp.StandardCheckpointer(
     multiprocessing_options=_by_this_process()
   ) as checkpointer:
-    checkpointer.save(storage.absolute(path), tree)
+    checkpointer.save(path, tree)
+
+
+def _upload(directory: pathlib.Path, path: str) -> None:
+  files = [file for file in directory.rglob('*') if file.is_file()]
+  for file in sorted(files, key=lambda file: file.name == _LAST_FILE):
+    name = file.relative_to(directory).as_posix()
+    storage.create_exclusive(storage.join(path, name), file.read_bytes())
 
 
 def load_arrays(path: str, like: Any | None = None) -> Any:
@@ -49,11 +76,12 @@ def load_arrays(path: str, like: Any | None = None) -> Any:
     raise errors.InputError(
       f'no checkpoint at {path}; train the model first or correct the path'
     )
+  local = machine_cache.local_directory(path)
   with ocp.Checkpointer(
     ocp.PyTreeCheckpointHandler(), multiprocessing_options=_by_this_process()
   ) as checkpointer:
     try:
-      stored = checkpointer.metadata(path).item_metadata
+      stored = checkpointer.metadata(local).item_metadata
       if stored is None:
         raise ValueError('it has no tree metadata')
       stored = stored.tree
@@ -65,7 +93,7 @@ def load_arrays(path: str, like: Any | None = None) -> Any:
       _check_same_model(path, stored, like)
     arguments = _numpy_restore_arguments(stored if like is None else like)
     return checkpointer.restore(
-      path, args=ocp.args.PyTreeRestore(item=like, restore_args=arguments)
+      local, args=ocp.args.PyTreeRestore(item=like, restore_args=arguments)
     )
 
 

@@ -9,13 +9,13 @@ import bisect
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
-import fsspec
 import tensorflow_datasets as tfds
 
 from influence_core import errors
-from pipeline import fingerprints, storage
+from pipeline import file_identity, machine_cache, record_files, storage
 
 RawExample = Mapping[str, Any]
 
@@ -23,10 +23,6 @@ RawExample = Mapping[str, Any]
 _READ_TOGETHER = 256
 
 ID_KEY = 'tfds_id'
-
-# What identifies the content of a file in fsspec's listings: checksums and
-# generations of object stores where there are any, size and time otherwise.
-_IDENTITY_KEYS = ('size', 'crc32c', 'md5Hash', 'etag', 'ETag', 'generation')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +69,15 @@ class TfdsCorpus:
       self.shard_fingerprint(shard.name)
 
   @functools.cached_property
+  def _directory(self) -> str:
+    return _version_directory(self.dataset, self.data_dir)
+
+  @functools.cached_property
   def _builder(self) -> tfds.core.DatasetBuilder:
-    path = _version_directory(self.dataset, self.data_dir)
-    builder = tfds.builder_from_directory(path)
+    path = self._directory
+    builder = tfds.builder_from_directory(
+      machine_cache.local_directory(path, without='array_record-')
+    )
     file_format = builder.info.file_format
     if file_format is None or file_format.value != 'array_record':
       raise errors.InputError(
@@ -102,8 +104,8 @@ class TfdsCorpus:
     return instructions
 
   @functools.cached_property
-  def _source(self) -> Any:
-    return self._builder.as_data_source(self.split)
+  def _records(self) -> record_files.RecordFiles:
+    return record_files.RecordFiles()
 
   def source_shards(self) -> list[SourceShard]:
     """The parts of dataset files that make up the split, in order."""
@@ -131,18 +133,13 @@ class TfdsCorpus:
     Raises:
       errors.InputError: The file is missing.
     """
-    path = storage.join(str(self._builder.data_path), name)
-    filesystem, location = fsspec.core.url_to_fs(path)
-    try:
-      info = filesystem.info(location)
-    except FileNotFoundError as error:
+    path = storage.join(self._directory, name)
+    identity = file_identity.of(path)
+    if identity is None:
       raise errors.InputError(
         f'{path} is missing; prepare {self.dataset} in {self.data_dir} again'
-      ) from error
-    identity = {key: info[key] for key in _IDENTITY_KEYS if key in info}
-    if identity.keys() == {'size'}:
-      identity['modified'] = str(info.get('mtime', info.get('created')))
-    return fingerprints.of_json(identity)
+      )
+    return identity.fingerprint
 
   def read_range(
     self, shard_name: str, start: int, stop: int
@@ -177,24 +174,39 @@ class TfdsCorpus:
     """Examples by their ids."""
     for start in range(0, len(ids), _READ_TOGETHER):
       some = ids[start : start + _READ_TOGETHER]
-      positions = [
-        self._offsets[name] + int(record)
-        for name, _, record in (text.rpartition('__') for text in some)
-      ]
-      try:
-        examples = self._source.__getitems__(positions)
-      except Exception:  # One of them cannot be decoded: which one?
-        examples = [self._read(position) for position in positions]
-      for example_id, example in zip(some, examples, strict=True):
-        if not isinstance(example, UndecodableExample):
-          example = {**example, ID_KEY: example_id}
-        yield example_id, example
+      for name, group in itertools.groupby(some, _file_of):
+        yield from self._read(name, list(group))
 
-  def _read(self, position: int) -> RawExample | UndecodableExample:
+  def _read(
+    self, name: str, ids: list[str]
+  ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
+    """Examples of one file."""
+    path = storage.join(self._directory, name)
+    positions = [int(text.rpartition('__')[2]) for text in ids]
+    records: Sequence[bytes | UndecodableExample]
     try:
-      return self._source[position]
+      records = self._records.read(path, positions)
+    except RuntimeError:  # One of them is damaged: which one?
+      records = [self._read_one(path, position) for position in positions]
+    for example_id, record in zip(ids, records, strict=True):
+      yield example_id, self._decode(example_id, record)
+
+  def _read_one(self, path: str, position: int) -> bytes | UndecodableExample:
+    try:
+      return self._records.read(path, [position])[0]
+    except RuntimeError as error:
+      return UndecodableExample(f'{type(error).__name__}: {error}')
+
+  def _decode(
+    self, example_id: str, record: bytes | UndecodableExample
+  ) -> RawExample | UndecodableExample:
+    if isinstance(record, UndecodableExample):
+      return record
+    try:
+      example = self._builder.info.features.deserialize_example_np(record)
     except Exception as error:  # Decoders raise whatever their format does.
       return UndecodableExample(f'{type(error).__name__}: {error}')
+    return {**example, ID_KEY: example_id}
 
 
 def _version_directory(dataset: str, data_dir: str) -> str:
@@ -223,3 +235,7 @@ def _version_directory(dataset: str, data_dir: str) -> str:
 
 def _base_name(path: str) -> str:
   return path.rsplit('/', 1)[-1]
+
+
+def _file_of(example_id: str) -> str:
+  return example_id.rpartition('__')[0]

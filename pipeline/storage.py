@@ -44,8 +44,8 @@ def join(path: str, *names: str) -> str:
 
 def exists(path: str) -> bool:
   """Whether a file or directory is there now (no cached listing is used)."""
-  filesystem, name = _filesystem(path)
-  with _told(path):
+  filesystem, name = filesystem_of(path)
+  with told(path):
     return filesystem.exists(name)
 
 
@@ -71,9 +71,9 @@ class Entry:
 
 def entries(directory: str) -> dict[str, Entry]:
   """Everything inside `directory` by name, from one listing."""
-  filesystem, name = _filesystem(directory)
+  filesystem, name = filesystem_of(directory)
   try:
-    with _told(directory):
+    with told(directory):
       found = filesystem.ls(name, detail=True)
   except (FileNotFoundError, NotADirectoryError):
     return {}
@@ -121,9 +121,9 @@ def read_range(path: str, start: int, stop: int) -> bytes:
 
 
 def _read(path: str, **limits: int) -> bytes:
-  filesystem, name = _filesystem(path)
+  filesystem, name = filesystem_of(path)
   try:
-    with _told(path):
+    with told(path):
       return filesystem.cat_file(name, **limits)
   except FileNotFoundError as error:
     raise DamagedFileError(f'{path} is missing') from error
@@ -139,12 +139,12 @@ def create_exclusive(path: str, data: bytes | memoryview) -> bool:
   Raises:
     errors.InputError: It cannot be written; nothing is there then.
   """
-  filesystem, name = _filesystem(path)
+  filesystem, name = filesystem_of(path)
   try:
     if isinstance(filesystem, local.LocalFileSystem):
       _create_local(name, data)
     else:
-      with _told(path):
+      with told(path):
         filesystem.pipe_file(name, bytes(data), mode='create', **_CHECKED)
   except FileExistsError:
     return False
@@ -178,15 +178,15 @@ def _create_local(path: str, data: bytes | memoryview) -> None:
 
 def remove(path: str) -> None:
   """Deletes a file; nothing happens when it is not there."""
-  filesystem, name = _filesystem(path)
-  with contextlib.suppress(FileNotFoundError), _told(path):
+  filesystem, name = filesystem_of(path)
+  with contextlib.suppress(FileNotFoundError), told(path):
     filesystem.rm_file(name)
 
 
 def remove_directory(path: str) -> None:
   """Deletes a directory with all inside; nothing happens without one."""
-  filesystem, name = _filesystem(path)
-  with contextlib.suppress(FileNotFoundError), _told(path):
+  filesystem, name = filesystem_of(path)
+  with contextlib.suppress(FileNotFoundError), told(path):
     filesystem.rm(name, recursive=True)
 
 
@@ -199,7 +199,7 @@ def remove_empty_directory(path: str) -> None:
 
 def is_local(path: str) -> bool:
   """Whether a path is on this machine's file system."""
-  return isinstance(_filesystem(path)[0], local.LocalFileSystem)
+  return isinstance(filesystem_of(path)[0], local.LocalFileSystem)
 
 
 def free_bytes(directory: str) -> int | None:
@@ -242,7 +242,7 @@ def open_for_writing(path: str) -> Iterator[Any]:
   Raises:
     errors.InputError: The file cannot be written; an older one stays then.
   """
-  filesystem, name = _filesystem(path)
+  filesystem, name = filesystem_of(path)
   # What is uploaded to an object store appears whole anyway.
   is_local_file = isinstance(filesystem, local.LocalFileSystem)
   written = f'{name}.tmp-{uuid.uuid4().hex}' if is_local_file else name
@@ -264,7 +264,7 @@ def open_for_writing(path: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _told(path: str) -> Iterator[None]:
+def told(path: str) -> Iterator[None]:
   """Errors of object stores, which every library has its own of, as one kind.
 
   gcsfs has tried six times by then, with growing pauses.
@@ -283,7 +283,7 @@ def _told(path: str) -> Iterator[None]:
     ) from error
 
 
-def _filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
   """The file system of `path`, without stale listings, and its name there."""
   try:
     filesystem, name = fsspec.core.url_to_fs(path)

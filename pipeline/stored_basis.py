@@ -25,6 +25,7 @@ from pipeline import (
   checked_files,
   checkpoints,
   fingerprints,
+  machine_cache,
   preprocessing_probe,
   storage,
 )
@@ -210,9 +211,14 @@ def load(record: BasisRecord) -> basis_lib.Basis:
     storage.DamagedFileError: They are not the ones that were stored.
   """
   eigenvectors = {}
+  # All at once: machines that start together then read different parts.
+  directory = record.probe.name.partition('/')[0]
+  local = machine_cache.local_directory(storage.join(record.path, directory))
   for part in record.parts:
     path = storage.join(record.path, part.name)
-    vectors = checkpoints.load_arrays(path)
+    vectors = checkpoints.load_arrays(
+      storage.join(local, part.name.partition('/')[2])
+    )
     found = fingerprints.of_arrays(vectors)
     if found != part.fingerprint:
       raise storage.DamagedFileError(

@@ -1,16 +1,20 @@
 """Fixtures shared by all tests: a small corpus, its basis and its index."""
 
+import asyncio
 import dataclasses
 import json
 import os
 from pathlib import Path
 import subprocess
 import sys
+import types
 
+import fsspec
 import pytest
 
 from launch import cli
-from tests import linear_task
+from pipeline import machine_cache
+from tests import linear_task, object_store
 
 ROOT = Path(__file__).parents[1]
 
@@ -116,3 +120,19 @@ def index(workdir, task_flags, basis) -> Path:
   flags = ['--basis', str(basis), '--index', str(path), '--range_size', '40']
   assert cli.main(['project', *task_flags, *flags, '--json']) == 0
   return path
+
+
+@pytest.fixture(name='store')
+def fixture_store(monkeypatch, tmp_path):
+  """gs:// on this machine; what is copied from there is in `tmp_path`."""
+  store = object_store.ObjectStore()
+  settings = {'endpoint_url': store.endpoint, 'token': 'anon', 'project': 'p'}
+  monkeypatch.setitem(fsspec.config.conf, 'gs', settings)
+  monkeypatch.setenv(machine_cache.DIRECTORY_VARIABLE, str(tmp_path / 'cache'))
+  # Pauses between attempts a thousand times shorter.
+  quick = types.SimpleNamespace(
+    **{**vars(asyncio), 'sleep': lambda s: asyncio.sleep(s / 1000)}
+  )
+  monkeypatch.setattr('gcsfs.retry.asyncio', quick)
+  yield store
+  store.close()

@@ -10,6 +10,7 @@ from http import server
 import http.client
 import json
 import random
+import re
 import threading
 import time
 import urllib.parse
@@ -128,12 +129,13 @@ class ObjectStore:
 
   def _process(self, method, path, headers, body: bytes) -> Reply:
     with self._lock:
+      path, headers, body = _without_parts(path, headers, body)
       query = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query)
       name = None
       if 'upload_id' in query:
         name = self._uploads_to_new_names.get(query['upload_id'][0])
       elif query.get('ifGenerationMatch') == ['0']:
-        name = query.get('name', [None])[0] or _multipart_name(body)
+        name = query.get('name', [None])[0]
       if name is not None and self._exists(name):
         return _error(412, 'conditionNotMet')
       reply = self._forward(method, path, headers, body)
@@ -163,8 +165,23 @@ class ObjectStore:
       return Reply(answer.status, dict(answer.getheaders()), content)
 
 
-def _multipart_name(body: bytes) -> str:
-  return json.loads(body.split(b'\n\n', 2)[1].split(b'\n--')[0])['name']
+def _without_parts(path: str, headers: dict[str, str], body: bytes):
+  """An upload in parts as a plain one: the emulator alters their bytes."""
+  found = re.search('boundary="?([^";]+)', headers.get('Content-Type', ''))
+  if 'uploadType=multipart' not in path or found is None:
+    return path, headers, body
+  about, content = body.split(b'--' + found[1].encode())[1:3]
+  newline = b'\r\n' if about.startswith(b'\r\n') else b'\n'
+  about, content = (
+    part.split(2 * newline, 1)[1].removesuffix(newline)
+    for part in (about, content)
+  )
+  name = urllib.parse.quote(json.loads(about)['name'], safe='')
+  if not content:  # Which it knows in parts only.
+    return f'{path}&name={name}', headers, body
+  path = path.replace('uploadType=multipart', f'uploadType=media&name={name}')
+  kind = {'Content-Type': 'application/octet-stream'}
+  return path, {**headers, **kind}, content
 
 
 def _read_body(handler) -> bytes:

@@ -1,11 +1,7 @@
 """gs:// has the guarantees of a local directory, over a bad network too."""
 
-import asyncio
 import concurrent.futures
-import types
 
-import fsspec
-from gcsfs import retry
 import numpy as np
 import pytest
 
@@ -13,20 +9,6 @@ from influence_core import errors, influence_scores
 from pipeline import block_reader, index_reader, retrieve, storage
 from tests import object_store
 from tests.synthetic_index import QUERIES, VECTORS, make_index
-
-
-@pytest.fixture(name='store')
-def fixture_store(monkeypatch):
-  store = object_store.ObjectStore()
-  settings = {'endpoint_url': store.endpoint, 'token': 'anon', 'project': 'p'}
-  monkeypatch.setitem(fsspec.config.conf, 'gs', settings)
-  # Pauses between attempts a thousand times shorter.
-  quick = types.SimpleNamespace(
-    **{**vars(asyncio), 'sleep': lambda s: asyncio.sleep(s / 1000)}
-  )
-  monkeypatch.setattr(retry, 'asyncio', quick)
-  yield store
-  store.close()
 
 
 def url(name):
