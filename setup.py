@@ -51,15 +51,23 @@ setuptools.setup(
     'dataflow': ['apache-beam[gcp]>=2.70,<3'],
     'cuda': ['jax[cuda12]>=0.9,<0.12'],
     'tpu': ['jax[tpu]>=0.9,<0.12'],
+    'dask': ['dask[distributed]>=2025.1'],
     'test': [
+      'dask[distributed]>=2025.1',
       'faiss-cpu>=1.9',
       'gcp-storage-emulator>=2024.8.3',
       'hypothesis>=6',
       'mypy>=1.15',
+      'psutil>=5',
       'pytest>=8',
       'ruff>=0.9',
     ],
     'benchmark': ['faiss-cpu>=1.9', 'psutil>=5'],
   },
-  entry_points={'console_scripts': ['influence=launch.cli:main']},
+  entry_points={
+    'console_scripts': [
+      'influence=launch.cli:main',
+      'influence-worker=pipeline.worker_boot:main',
+    ]
+  },
 )

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import sys
+from typing import NoReturn
 
-from influence_core import errors, host_allocator
+from influence_core import host_allocator
 from launch import console as console_lib
+from launch import error_lines, watchdog
 from launch import flags as flags_lib
 
 
@@ -26,13 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     console_lib.configure_logging(verbose=flags.verbose)
     result = module.run(console, **values)
   except KeyboardInterrupt:
-    _fail('interrupted; run the same command again to go on', 130)
-    sys.stderr.flush()
-    os._exit(130)  # Worker threads of Beam can be stopped in no other way.
+    _leave('interrupted; run the same command again to go on', 130)
+  except watchdog.StalledError as error:
+    _leave(str(error), 1)
   except OSError as error:
     return _fail(f'{error.strerror or error}: {error.filename or "?"}', 1)
   except Exception as error:
-    line = expected_error(error)
+    line = error_lines.expected_error(error)
     if line is None:
       raise
     return _fail(line, 1)
@@ -41,25 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-def expected_error(error: BaseException) -> str | None:
-  """The one line to show for an error, None if it is a defect of ours.
-
-  Beam reports what a worker raised as text with a traceback in it; the line
-  of the error itself stands last there.
-  """
-  if isinstance(error, errors.InputError):
-    return str(error)
-  told: list[type[Exception]] = [
-    errors.InputError,
-    *errors.InputError.__subclasses__(),
-    OSError,
-  ]
-  markers = [f'{error_type.__name__}: ' for error_type in told]
-  for line in reversed(str(error).splitlines()):
-    for marker in markers:
-      if marker in line:
-        return line.split(marker, 1)[1].split(' [while running', 1)[0]
-  return None
+def _leave(line: str, status: int) -> NoReturn:
+  """Ends the process at once: Beam's threads can be stopped in no other way."""
+  _fail(line, status)
+  sys.stderr.flush()
+  os._exit(status)
 
 
 def _fail(line: str, status: int) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 
 from launch import (
   common_flags,
+  engine_flags,
   example_flags,
   fit_basis_flags,
   index_flags,
@@ -73,6 +74,11 @@ COMMANDS: dict[str, Command] = {
     project_flags.add_doctor,
     'checks a task and states memory, batch size and expected rate',
     f'{_TASK_EXAMPLE} --projection_dim 50',
+  ),
+  'install-engine': Command(
+    engine_flags.add_install_engine,
+    'fetches the job server of Flink or Spark, or Prism, with Maven or Go',
+    'prism',
   ),
   'generations': Command(
     common_flags.add_index,

@@ -9,6 +9,7 @@ one JSON object and nothing else.
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import logging
+import os
 import sys
 import time
 
@@ -133,15 +134,19 @@ class Console:
 
 
 def configure_logging(*, verbose: bool) -> None:
-  """Our lines from INFO, everybody else's from ERROR (WARNING if verbose)."""
+  """Our lines from INFO, those of libraries only if verbose.
+
+  They log the tracebacks of errors that they also raise, which are told then.
+  """
   logging.basicConfig(
     format='%(asctime)s %(levelname)s %(message)s',
     datefmt='%Y-%m-%dT%H:%M:%S%z',
-    level=logging.WARNING if verbose else logging.ERROR,
+    level=logging.WARNING if verbose else logging.CRITICAL,
     force=True,
   )
   logger.setLevel(logging.INFO)
-  # They log the traceback of an error that they also raise, which is told then.
+  # Dask makes handlers of its own when it is imported.
+  os.environ.setdefault('DASK_LOGGING__DISTRIBUTED', 'error')
   for library in ('apache_beam', 'gcsfs'):
     level = logging.WARNING if verbose else logging.CRITICAL
     logging.getLogger(library).setLevel(level)

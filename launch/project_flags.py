@@ -4,7 +4,7 @@ import argparse
 from typing import get_args
 
 from influence_core import device_memory, gradient_projection
-from launch import common_flags
+from launch import common_flags, engine_flags
 from pipeline import vector_codec
 
 
@@ -12,7 +12,7 @@ def add_project(parser: argparse.ArgumentParser) -> None:
   common_flags.add_task(parser)
   parser.add_argument('--basis', required=True, help='from fit-basis')
   common_flags.add_index(parser)
-  common_flags.add_number(parser, '--num_workers', 2, 'workers on this machine')
+  engine_flags.add_engine(parser)
   add_projection(parser)
   common_flags.add_number(
     parser, '--range_size', 4096, 'examples of a unit of work, at most'
@@ -22,6 +22,12 @@ def add_project(parser: argparse.ArgumentParser) -> None:
     '--max_rejected_fraction',
     0.001,
     'fail when more examples are unusable',
+  )
+  common_flags.add_number(
+    parser,
+    '--stall_minutes',
+    30.0,
+    'fail when a worker on this machine takes longer for a batch',
   )
   parser.add_argument(
     '--vector_dtype',
@@ -33,8 +39,10 @@ def add_project(parser: argparse.ArgumentParser) -> None:
     ),
   )
   parser.epilog = (
-    f'{parser.epilog}\n\nEverything after -- goes to Beam, for instance '
-    '--runner=DataflowRunner\nor --direct_running_mode=multi_processing.'
+    f'{parser.epilog}\n\nEverything after -- goes to Beam, instead of or '
+    'besides what --engine stands for:\n'
+    '--direct_running_mode=multi_processing, --job_endpoint=host:8099,\n'
+    '--dask_client_address=tcp://host:8786, ...'
   )
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from launch import common_flags, project_flags
+from launch import common_flags, engine_flags, project_flags
 
 
 def add_topk(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +40,11 @@ def add_topk(parser: argparse.ArgumentParser) -> None:
       'answer is that of float32 for certain'
     ),
   )
+  engine_flags.add_engine(parser, of_search=True)
   parser.epilog = (
     f'{parser.epilog}\n\nFor many queries, or an index far away, the search '
-    'runs on Beam with what follows --,\nfor instance '
-    '--direct_num_workers=2 or --runner=DataflowRunner; the answer is the same.'
+    'runs on Beam with --engine or with what\nfollows --, such as '
+    '--direct_num_workers=2; the answer is the same.'
   )
 
 

@@ -1,9 +1,10 @@
 """What a worker process holds and does: ranges in, committed shards out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import itertools
+import os
 import threading
 
 import jax
@@ -18,6 +19,7 @@ from pipeline import (
   loaded_task,
   stored_basis,
   vector_codec,
+  work_journal,
 )
 from pipeline import task as task_lib
 
@@ -35,6 +37,8 @@ class ProjectionSettings:
     range_size: examples of the largest range.
     task_fingerprints: what the plan was made for.
     basis_fingerprint: what the plan was made for.
+    journal: directory for `work_journal` of workers on the launcher's machine;
+      None elsewhere.
   """
 
   task: task_lib.TaskReference
@@ -45,6 +49,7 @@ class ProjectionSettings:
   range_size: int
   task_fingerprints: dict[str, str]
   basis_fingerprint: str
+  journal: str | None = None
 
 
 class ProjectionWorker:
@@ -59,6 +64,11 @@ class ProjectionWorker:
     # A worker process has not come through the command line.
     host_allocator.keep_freed_memory()
     self._settings = settings
+    with work_journal.working_at(settings.journal, f'start-{os.getpid()}'):
+      self._load()
+
+  def _load(self) -> None:
+    settings = self._settings
     record = stored_basis.load_record(settings.basis)
     self._loaded = loaded_task.LoadedTask.load(
       settings.task, probe=stored_basis.load_probe(record)
@@ -106,7 +116,9 @@ class ProjectionWorker:
     shard = index_format.find_shard(index, example_range)
     if shard:
       return shard
-    content = self._project(example_range)
+    journal = self._settings.journal
+    with work_journal.working_at(journal, example_range.stem) as step:
+      content = self._project(example_range, step)
     self._check_source_unchanged(example_range)
     return index_format.write_shard(index, example_range, content, self._codec)
 
@@ -130,7 +142,7 @@ class ProjectionWorker:
       )
 
   def _project(
-    self, example_range: index_format.ExampleRange
+    self, example_range: index_format.ExampleRange, step: Callable[[], None]
   ) -> index_format.ShardContent:
     rejected: dict[str, str] = {}
     vectors = [np.empty((0, self._projection_dim), np.float32)]
@@ -146,6 +158,7 @@ class ProjectionWorker:
         }
         vectors.append(projected[finite])
         tables.append(rows.filter(pa.array(finite)))
+      step()
     # Integers and floats, or missing values, may alternate between batches.
     rows = (
       pa.concat_tables(tables, promote_options='permissive')

@@ -1,52 +1,48 @@
-"""Beam options: defaults for one machine, and a check for misspelt ones."""
+"""Beam options of an engine, and a check for misspelt ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import difflib
+import shlex
 
 from apache_beam.options import pipeline_options
 from apache_beam.runners import runner
 
 from influence_core import errors
-
-# DirectRunner would silently choose between two engines, depending on whether
-# it can download one of them. FnApiRunner is always the same.
-LOCAL_RUNNER = 'FnApiRunner'
+from pipeline import engines
 
 
 def make_options(
-  beam_arguments: Sequence[str], num_workers: int
+  engine: str,
+  num_workers: int,
+  beam_arguments: Sequence[str],
+  *,
+  tell: Callable[[str], None],
 ) -> pipeline_options.PipelineOptions:
-  """Beam options from what the user wrote after `--`.
+  """Beam options of an engine, with those that the user wrote after `--`.
 
-  Without `--runner`, the pipeline runs on this machine in `num_workers`
-  threads of one process, which share parameters, basis and devices;
-  `--direct_running_mode=multi_processing` gives each its own process.
+  Args:
+    engine: a key of `engines.ENGINES`.
+    num_workers: workers on this machine.
+    beam_arguments: of the user.
+    tell: called with a line that says what the options are.
 
   Raises:
-    errors.InputError: An option that no part of Beam knows, or num_workers is
+    errors.InputError: An option that no part of Beam knows, a runner that
+      cannot be loaded, something that it needs is not there, or num_workers is
       not positive.
   """
   if num_workers < 1:
     raise errors.InputError(
       f'num_workers is {num_workers}, expected at least 1'
     )
-  arguments = list(beam_arguments)
-  known = known_options()
-  for argument in arguments:
-    name = argument.split('=', 1)[0]
-    if name.startswith('-') and name not in known:
-      close = difflib.get_close_matches(name, known, 1)
-      hint = f'did you mean {close[0]}?' if close else 'see the Beam manual'
-      raise errors.InputError(f'{name} is no Beam option; {hint}')
-  names = {argument.split('=', 1)[0] for argument in arguments}
-  if '--runner' not in names:
-    arguments.append(f'--runner={LOCAL_RUNNER}')
-    if '--direct_num_workers' not in names:
-      arguments.append(f'--direct_num_workers={num_workers}')
-    if '--direct_running_mode' not in names:
-      arguments.append('--direct_running_mode=multi_threading')
-  options = pipeline_options.PipelineOptions(arguments)
-  name = options.view_as(pipeline_options.StandardOptions).runner
+  arguments = engines.arguments(engine, num_workers, beam_arguments)
+  tell(f'engine={engine} options={shlex.join(arguments)}')
+  name = (
+    pipeline_options.PipelineOptions(arguments)
+    .view_as(pipeline_options.StandardOptions)
+    .runner
+  )
+  # This also makes the options of the runner known.
   try:
     runner.create_runner(name)
   except (ValueError, ImportError, AttributeError) as error:
@@ -54,11 +50,18 @@ def make_options(
       f'Beam cannot load the runner {name} ({error}); correct --runner or '
       'install what it needs'
     ) from error
-  return options
+  known = known_options()
+  for argument in beam_arguments:
+    option = argument.split('=', 1)[0]
+    if option.startswith('-') and option not in known:
+      close = difflib.get_close_matches(option, known, 1)
+      hint = f'did you mean {close[0]}?' if close else 'see the Beam manual'
+      raise errors.InputError(f'{option} is no Beam option; {hint}')
+  return pipeline_options.PipelineOptions(arguments)
 
 
 def known_options() -> set[str]:
-  """Every option that a class of Beam's options defines."""
+  """Every option that a class of Beam's options defines so far."""
   known: set[str] = set()
   for option_class in pipeline_options.PipelineOptions.__subclasses__():
     parser = pipeline_options._BeamArgumentParser(allow_abbrev=False)

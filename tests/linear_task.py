@@ -6,6 +6,7 @@ Also a template: this is all that a task of one's own needs.
 import contextlib
 import io
 from pathlib import Path
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +78,10 @@ def preprocess(raw, fault=''):
   if fault == 'other_preprocessing':
     return {'x': 2 * raw['x'], 'y': raw['y']}
   record = raw[corpus_lib.ID_KEY].endswith('__50')
+  if fault == 'slow_examples':
+    time.sleep(0.03)
+  if fault == 'endless_example' and record:
+    time.sleep(1000)
   if fault == 'bad_example' and record:
     raise ValueError('no such thing')
   if fault == 'nan_example' and record:

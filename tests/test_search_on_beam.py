@@ -26,7 +26,7 @@ def test_gives_what_a_local_search_gives(index, monkeypatch, selection, mode):
   scan = functools.partial(
     search_on_beam.scan,
     runner_options=runner_options_lib.make_options(
-      [f'--direct_running_mode={mode}'], 2
+      'local', 2, [f'--direct_running_mode={mode}'], tell=print
     ),
   )
   found = retrieve.search(opened, queries, scan=scan, **arguments)

@@ -60,11 +60,13 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     task=task,
     basis=basis,
     index=index,
+    engine='local',
     num_workers=2,
     projection_options=gradient_projection.ProjectionOptions(),
     vector_dtype='float32',
     range_size=128,
     max_rejected_fraction=0.0,
+    stall_minutes=30.0,
     beam_arguments=[],
   )
   suspicious = self_influence.run(

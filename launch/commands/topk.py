@@ -31,8 +31,6 @@ from pipeline import task as task_lib
 _NUM_PRINTED = 3
 # Examples projected again at a time, at least.
 _CERTIFIED_BATCH = 128
-# Of a Beam runner on this machine, unless it is told.
-_NUM_WORKERS = 2
 
 
 def run(
@@ -49,14 +47,18 @@ def run(
   selection: row_blocks.Selection,
   exclude_self: bool = False,
   certify: bool = False,
+  engine: str | None = None,
+  num_workers: int = 2,
   beam_arguments: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
   if projection_options.batch_size is not None:
     gradient_projection.check_batch_size(projection_options.batch_size)
   beam_options = None
-  if beam_arguments:
-    beam_options = runner_options.make_options(beam_arguments, _NUM_WORKERS)
+  if engine or beam_arguments:
+    beam_options = runner_options.make_options(
+      engine or 'local', num_workers, beam_arguments, tell=console.tell
+    )
   opened = index_reader.Index(index)
   row_blocks.check_selection(opened, selection)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)

@@ -1,0 +1,102 @@
+"""A projection made ready: what is to be done, checked before it begins."""
+
+import dataclasses
+
+from influence_core import gradient_projection
+from pipeline import (
+  loaded_task,
+  projection_worker,
+  storage,
+  stored_basis,
+  vector_codec,
+)
+from pipeline import plan as plan_lib
+from pipeline import task as task_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionJob:
+  """What a run is to do.
+
+  Attributes:
+    plan: what the index is to hold.
+    changes: what of it is missing.
+    settings: for the workers.
+  """
+
+  plan: plan_lib.Plan
+  changes: plan_lib.Changes
+  settings: projection_worker.ProjectionSettings
+
+  @property
+  def index(self) -> str:
+    return self.settings.index
+
+  def save_plan(self) -> str:
+    """Stores the plan for the step that publishes; returns its path.
+
+    Raises:
+      errors.InputError: The index cannot be written.
+    """
+    storage.check_writable(self.index)
+    return plan_lib.save(
+      self.index,
+      dataclasses.replace(
+        self.plan, adopted_generation=self.changes.generation
+      ),
+    )
+
+
+def prepare(
+  *,
+  task: task_lib.TaskReference,
+  basis: str,
+  index: str,
+  options: gradient_projection.ProjectionOptions,
+  vector_dtype: vector_codec.VectorDtype,
+  range_size: int,
+) -> ProjectionJob:
+  """Loads and checks everything, and compares with what is published.
+
+  Args:
+    task: how to make the task.
+    basis: path of the basis.
+    index: path of the index, new or not.
+    options: how to project.
+    vector_dtype: how projections are stored.
+    range_size: examples of a unit of work, at most.
+
+  Raises:
+    errors.InputError: Something is missing, wrong or does not belong together.
+  """
+  if options.batch_size is not None:
+    gradient_projection.check_batch_size(options.batch_size)
+  record = stored_basis.load_record(basis)
+  index = storage.absolute(index)
+  task = task.selecting(record.config['parameter_paths'])
+  loaded = loaded_task.LoadedTask.load(
+    task, probe=stored_basis.load_probe(record)
+  )
+  stored_basis.check_belongs(record, loaded.fingerprints)
+  plan = plan_lib.make_plan(
+    loaded.task.corpus,
+    task=task.to_json(),
+    basis=record.path,
+    eigenvalues=record.eigenvalues,
+    task_fingerprints=loaded.fingerprints,
+    basis_fingerprint=record.fingerprint,
+    basis_dtype=options.basis_dtype,
+    vector_dtype=vector_dtype,
+    range_size=range_size,
+  )
+  settings = projection_worker.ProjectionSettings(
+    task=task,
+    basis=record.path,
+    index=index,
+    options=options,
+    vector_dtype=vector_dtype,
+    range_size=max(item.num_examples for item in plan.ranges),
+    task_fingerprints=loaded.fingerprints,
+    basis_fingerprint=record.fingerprint,
+  )
+  return ProjectionJob(plan, plan_lib.changes(index, plan), settings)
