@@ -39,6 +39,7 @@ setuptools.setup(
     'matplotlib>=3.9,<4',
     'numpy>=2,<3',
     'pillow>=10',
+    'prometheus_client>=0.20',
     'pyarrow>=16',
     'rich>=13',
     # TensorFlow Datasets needs it to write a dataset and does not say so.

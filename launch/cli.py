@@ -1,17 +1,31 @@
 """The `influence` program: runs a command and tells its errors in one line."""
 
+import argparse
 from collections.abc import Sequence
 import importlib
 import json
 import os
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NamedTuple
 
-from influence_core import host_allocator
+from influence_core import errors, host_allocator
 from launch import console as console_lib
-from launch import error_lines, watchdog
+from launch import error_lines, exit_status, metrics
 from launch import flags as flags_lib
+
+# Beam's threads, which may be blocked for ever, can be stopped in no other way.
+_ENDING_AT_ONCE = (
+  exit_status.ExitStatus.INTERRUPTED,
+  exit_status.ExitStatus.STALLED,
+)
+
+
+class _Failure(NamedTuple):
+  """Why a command did not succeed: a line and an exit status."""
+
+  line: str
+  status: exit_status.ExitStatus
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,36 +34,75 @@ def main(argv: Sequence[str] | None = None) -> int:
   host_allocator.keep_freed_memory()
   try:
     flags, values = flags_lib.parse(sys.argv[1:] if argv is None else argv)
-    console_lib.configure_logging(verbose=flags.verbose)
-    console = console_lib.Console(json_only=flags.json)
-    module_name = re.sub('[- ]', '_', flags.command)
-    module = importlib.import_module(f'launch.commands.{module_name}')
-    # Importing Beam and TFDS can add handlers and levels of their own.
-    console_lib.configure_logging(verbose=flags.verbose)
-    result = module.run(console, **values)
-  except KeyboardInterrupt:
-    _leave('interrupted; run the same command again to go on', 130)
-  except watchdog.StalledError as error:
-    _leave(str(error), 1)
-  except OSError as error:
-    return _fail(f'{error.strerror or error}: {error.filename or "?"}', 1)
-  except Exception as error:
-    line = error_lines.expected_error(error)
-    if line is None:
+  except errors.InputError as error:
+    return _tell(_Failure(str(error), exit_status.ExitStatus.FAILED))
+  console = console_lib.Console(json_only=flags.json)
+  result: dict[str, Any] = {}
+  failure = None
+  try:
+    if flags.metrics_file:
+      metrics.check(flags.metrics_file)
+    result = _run(console, flags, values)
+  except (Exception, KeyboardInterrupt) as error:
+    failure = _failure(error)
+    if failure is None:
       raise
-    return _fail(line, 1)
+  status = failure.status if failure else exit_status.ExitStatus.DONE
+  if flags.metrics_file:
+    try:
+      metrics.write(
+        flags.metrics_file,
+        flags.command,
+        status=status,
+        seconds=console.seconds,
+        result=result,
+      )
+    except errors.InputError as error:
+      failure = failure or _Failure(str(error), exit_status.ExitStatus.FAILED)
+  if failure:
+    return _tell(failure, as_json=flags.log_json)
   if flags.json:
     print(json.dumps(result))
   return 0
 
 
-def _leave(line: str, status: int) -> NoReturn:
-  """Ends the process at once: Beam's threads can be stopped in no other way."""
-  _fail(line, status)
-  sys.stderr.flush()
-  os._exit(status)
+def _run(
+  console: console_lib.Console,
+  flags: argparse.Namespace,
+  values: dict[str, Any],
+) -> dict[str, Any]:
+  settings = {'verbose': flags.verbose, 'as_json': flags.log_json}
+  console_lib.configure_logging(**settings)
+  module_name = re.sub('[- ]', '_', flags.command)
+  module = importlib.import_module(f'launch.commands.{module_name}')
+  # Importing Beam and TFDS can add handlers and levels of their own.
+  console_lib.configure_logging(**settings)
+  return module.run(console, **values)
 
 
-def _fail(line: str, status: int) -> int:
-  print(f'influence: error: {" ".join(line.split())}', file=sys.stderr)
-  return status
+def _failure(error: BaseException) -> _Failure | None:
+  """What to tell of an error; None if it is a defect of ours."""
+  if isinstance(error, KeyboardInterrupt):
+    return _Failure(
+      'interrupted; run the same command again to go on',
+      exit_status.ExitStatus.INTERRUPTED,
+    )
+  if isinstance(error, OSError):
+    return _Failure(
+      f'{error.strerror or error}: {error.filename or "?"}',
+      exit_status.ExitStatus.FAILED,
+    )
+  told = error_lines.expected_error(error)
+  return told and _Failure(told.text, exit_status.of_error(told.kind))
+
+
+def _tell(failure: _Failure, *, as_json: bool = False) -> int:
+  line = ' '.join(failure.line.split())
+  if as_json:
+    console_lib.logger.error(line)
+  else:
+    print(f'influence: error: {line}', file=sys.stderr)
+  if failure.status in _ENDING_AT_ONCE:
+    sys.stderr.flush()
+    os._exit(failure.status)
+  return failure.status

@@ -11,6 +11,7 @@ from launch import (
   fit_basis_flags,
   index_flags,
   project_flags,
+  schedule_flags,
   search_flags,
 )
 
@@ -58,6 +59,11 @@ COMMANDS: dict[str, Command] = {
     'projects the gradient of every training example and stores an index',
     f'{_TASK_EXAMPLE} --basis W/basis --index W/index',
     takes_beam_options=True,
+  ),
+  'reindex': Command(
+    schedule_flags.add_reindex,
+    'brings an index up to date: the one command that a scheduler calls',
+    '--config reindex.toml',
   ),
   'topk': Command(
     search_flags.add_topk,

@@ -8,8 +8,11 @@ one JSON object and nothing else.
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import datetime
+import json
 import logging
 import os
+import re
 import sys
 import time
 
@@ -19,6 +22,9 @@ import rich.table
 
 _LOG_INTERVAL_SECONDS = 15
 _LINE_WIDTH = 10_000
+
+_PAIR = re.compile(r'(\w+)=(\S+)')
+_PAIRS = re.compile(r'(\w+=\S+ ?)+')
 
 logger = logging.getLogger('influence')
 
@@ -133,7 +139,31 @@ class Console:
     yield update
 
 
-def configure_logging(*, verbose: bool) -> None:
+class _JsonFormatter(logging.Formatter):
+  """One JSON object per line; key=value pairs of a message are fields, too."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    message = record.getMessage()
+    pairs = dict(_PAIR.findall(message)) if _PAIRS.fullmatch(message) else {}
+    when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+    return json.dumps(
+      {
+        'time': when.isoformat(timespec='milliseconds'),
+        'severity': record.levelname,
+        'message': message,
+        **{name: _number(text) for name, text in pairs.items()},
+      }
+    )
+
+
+def _number(text: str) -> str | float:
+  try:
+    return float(text)
+  except ValueError:
+    return text
+
+
+def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
   """Our lines from INFO, those of libraries only if verbose.
 
   They log the tracebacks of errors that they also raise, which are told then.
@@ -144,6 +174,9 @@ def configure_logging(*, verbose: bool) -> None:
     level=logging.WARNING if verbose else logging.CRITICAL,
     force=True,
   )
+  if as_json:
+    for handler in logging.getLogger().handlers:
+      handler.setFormatter(_JsonFormatter())
   logger.setLevel(logging.INFO)
   # Dask makes handlers of its own when it is imported.
   os.environ.setdefault('DASK_LOGGING__DISTRIBUTED', 'error')

@@ -1,26 +1,41 @@
 """Errors as one line, also those that Beam reports as text from far away."""
 
+from typing import NamedTuple
+
 from influence_core import errors
 
 
-def expected_error(error: BaseException) -> str | None:
+class ErrorLine(NamedTuple):
+  """An error to show.
+
+  Attributes:
+    text: the line.
+    kind: name of its class.
+  """
+
+  text: str
+  kind: str
+
+
+def expected_error(error: BaseException) -> ErrorLine | None:
   """The one line to show for an error, None if it is a defect of ours.
 
   Beam reports what a worker raised as text with a traceback in it; the line
   of the error itself stands last there.
   """
   if isinstance(error, errors.InputError):
-    return str(error)
+    return ErrorLine(str(error), type(error).__name__)
   told: list[type[Exception]] = [
-    errors.InputError,
     *errors.InputError.__subclasses__(),
+    errors.InputError,
     OSError,
   ]
-  markers = [f'{error_type.__name__}: ' for error_type in told]
   for line in reversed(str(error).splitlines()):
-    for marker in markers:
+    for error_type in told:
+      marker = f'{error_type.__name__}: '
       if marker in line:
-        return line.split(marker, 1)[1].split(' [while running', 1)[0]
+        text = line.split(marker, 1)[1].split(' [while running', 1)[0]
+        return ErrorLine(text, error_type.__name__)
   return None
 
 

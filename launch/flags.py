@@ -7,7 +7,7 @@ import difflib
 from typing import Any, NoReturn
 
 from influence_core import gradient_projection, influence_scores
-from launch import command_table
+from launch import command_table, exit_status
 from pipeline import fit_basis_config, row_blocks
 from pipeline import task as task_lib
 
@@ -43,7 +43,8 @@ def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
     epilog=(
       'The order of the work: train-example (or your own model), fit-basis,\n'
       'project, then topk and self-influence as often as you like.\n'
-      "Start with 'influence demo'."
+      "Start with 'influence demo'.\n\n"
+      f'exit status:\n{exit_status.table()}'
     ),
   )
   groups = {'': _add_group(parser)}
@@ -62,16 +63,34 @@ def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
     )
     about.add_arguments(command)
     command.set_defaults(command=name)
-    command.add_argument(
-      '--json',
-      action='store_true',
-      help='print one JSON object on stdout and nothing else there',
-    )
-    command.add_argument(
-      '--verbose', action='store_true', help='show warnings of libraries too'
-    )
+    _add_reporting(command)
     made[name] = command
   return parser, made
+
+
+def _add_reporting(command: _Parser) -> None:
+  command.add_argument(
+    '--json',
+    action='store_true',
+    help='print one JSON object on stdout and nothing else there',
+  )
+  command.add_argument(
+    '--log_json',
+    action='store_true',
+    help='log lines are JSON objects, as log services want them',
+  )
+  command.add_argument(
+    '--metrics_file',
+    metavar='FILE',
+    help="write the result's numbers here at the end, in Prometheus' format",
+  )
+  command.add_argument(
+    '--verbose', action='store_true', help='show warnings of libraries too'
+  )
+
+
+# Flags of every command, which the program itself follows.
+REPORTING = ('command', 'json', 'log_json', 'metrics_file', 'verbose')
 
 
 def _add_group(parser: _Parser) -> Any:
@@ -88,7 +107,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     hint = command.suggestion(unknown[0])
     command.error(f'unknown argument {unknown[0]}{hint}')
   values = vars(flags).copy()
-  for name in ('command', 'json', 'verbose'):
+  for name in REPORTING:
     del values[name]
   if command_table.COMMANDS[flags.command].takes_beam_options:
     values['beam_arguments'] = rest

@@ -22,9 +22,16 @@ from pipeline import index_format, projection_worker, rejected_examples
 from pipeline import manifest as manifest_lib
 from pipeline import plan as plan_lib
 
+# Namespace of the counters that a runner shows.
+COUNTERS = 'influence'
+
 
 class ProjectRange(beam.DoFn):
-  """Projects a range and commits its shard, or finds it committed."""
+  """Projects a range and commits its shard, or finds it committed.
+
+  Its counters are for looking at: where ranges are tried again, they count both
+  attempts. What an index holds is said by its manifest.
+  """
 
   def __init__(self, settings: projection_worker.ProjectionSettings):
     self._settings = settings
@@ -39,8 +46,14 @@ class ProjectRange(beam.DoFn):
     )
 
   def process(self, element: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    example_range = index_format.ExampleRange(**element)
-    yield self._worker.project_range(example_range).to_json()
+    shard = self._worker.project_range(index_format.ExampleRange(**element))
+    for name, value in (
+      ('ranges', 1),
+      ('examples_written', shard.num_written),
+      ('examples_rejected', shard.num_rejected),
+    ):
+      beam.metrics.Metrics.counter(COUNTERS, name).inc(value)
+    yield shard.to_json()
 
 
 class PublishManifest(beam.DoFn):

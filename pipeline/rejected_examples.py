@@ -11,13 +11,17 @@ from pipeline import checked_files, index_format, storage
 _SCHEMA = pa.schema([('id', pa.string()), ('reason', pa.string())])
 
 
+class TooManyRejectedError(errors.InputError):
+  """More examples cannot be used than was allowed."""
+
+
 def check_fraction(
   index: str, shards: Sequence[index_format.Shard], max_fraction: float
 ) -> None:
   """Refuses to publish when too many examples were rejected.
 
   Raises:
-    errors.InputError: Names the fraction and the first rejected example.
+    TooManyRejectedError: Names the fraction and the first rejected example.
   """
   num_read = sum(shard.range.num_examples for shard in shards)
   num_rejected = sum(shard.num_rejected for shard in shards)
@@ -26,7 +30,7 @@ def check_fraction(
   first = next(shard for shard in shards if shard.num_rejected)
   rejected = index_format.read_rejected(index, first)
   example_id, reason = next(iter(rejected.items()))
-  raise errors.InputError(
+  raise TooManyRejectedError(
     f'{num_rejected} of {num_read} examples were rejected, more than the '
     f'allowed fraction {max_fraction}; the first is {example_id} ({reason}); '
     'correct the data or raise --max_rejected_fraction'

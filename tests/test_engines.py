@@ -9,6 +9,7 @@ import time
 import pytest
 
 from influence_core import errors
+from launch import exit_status
 from pipeline import engine_files, engines
 from tests import engine_servers, linear_task
 from tests.conftest import ROOT
@@ -75,7 +76,7 @@ def test_killed_local_worker_is_told(influence, task_flags, basis, tmp_path):
     worker = engine_servers.descendants('sdk_worker_main', process.pid)[0]
     os.kill(worker, signal.SIGKILL)
     _, told = process.communicate(timeout=60)
-  assert process.returncode == 1
+  assert process.returncode == exit_status.ExitStatus.STALLED
   assert f'its worker process {worker} was killed at points-train' in told
   assert 'Traceback' not in told
   finished = influence(*flags(slow, basis, tmp_path, '--range_size', 10))
@@ -88,7 +89,7 @@ def test_batch_that_never_ends_is_told(task_flags, basis, tmp_path):
   command = flags(endless, basis, tmp_path, '--stall_minutes', 0.05)
   with start(command) as process:
     _, told = process.communicate(timeout=100)
-  assert process.returncode == 1
+  assert process.returncode == exit_status.ExitStatus.STALLED
   assert 'no batch of points-train.array_record-00000' in told
   assert 'Traceback' not in told
 

@@ -1,0 +1,100 @@
+"""`influence reindex`: the one command that a scheduler calls.
+
+lock -> basis (refit where the model changed) -> project -> verify -> gc
+  -> announce
+"""
+
+import json
+import os
+import subprocess
+from typing import Any
+
+from influence_core import errors
+from launch import console as console_lib
+from launch import reindex_config
+from launch.commands import fit_basis, gc, project, verify
+from pipeline import (
+  fingerprints,
+  fit_basis_config,
+  loaded_task,
+  run_lock,
+  storage,
+  stored_basis,
+)
+
+
+def run(console: console_lib.Console, *, config: str) -> dict[str, Any]:
+  """Brings an index up to date.
+
+  Raises:
+    run_lock.OverlapError: Another run is at work.
+    fingerprints.StaleFingerprintError: The basis is of another model, and is
+      not to be fitted again.
+    errors.InputError: See the commands that it consists of.
+  """
+  settings = reindex_config.load(config)
+  index = storage.absolute(settings.index)
+  with run_lock.held(index, settings.lock_hours):
+    result: dict[str, Any] = {'index': index}
+    basis = _current_basis(console, settings)
+    result['basis'] = basis
+    result['project'] = project.run(
+      console, **settings.project_arguments(basis)
+    )
+    if settings.verify:
+      result['verify'] = verify.run(console, index=index)
+    if settings.gc is not None:
+      result['gc'] = gc.run(console, **settings.gc_arguments())
+    if settings.announce:
+      _announce(settings.announce, result)
+  return result
+
+
+def _current_basis(
+  console: console_lib.Console, settings: reindex_config.ReindexConfig
+) -> str:
+  """A basis of the model as it is now.
+
+  That of the configuration, or one beside it that is named by the model.
+  """
+  record = stored_basis.load_record(settings.basis)
+  arguments = settings.project_arguments(settings.basis)
+  task = arguments['task'].selecting(record.config['parameter_paths'])
+  loaded = loaded_task.LoadedTask.load(
+    task, probe=stored_basis.load_probe(record)
+  )
+  try:
+    stored_basis.check_belongs(record, loaded.fingerprints)
+    return record.path
+  except fingerprints.StaleFingerprintError as error:
+    if not settings.refit_basis:
+      raise
+    console.tell(f'{error}; it is fitted again')
+  model = fingerprints.of_json(dict(loaded.fingerprints))
+  path = f'{record.path}-{model}'
+  names = fit_basis_config.FitBasisConfig.__dataclass_fields__
+  fit_basis.run(
+    console,
+    task=task,
+    out=path,
+    config=fit_basis_config.FitBasisConfig(
+      **{name: record.config[name] for name in names}
+    ),
+    resources=fit_basis_config.Resources(),
+  )
+  return path
+
+
+def _announce(program: list[str] | tuple[str, ...], result: Any) -> None:
+  try:
+    subprocess.run(
+      list(program),
+      input=json.dumps(result).encode(),
+      check=True,
+      stdout=subprocess.DEVNULL,
+    )
+  except (OSError, subprocess.CalledProcessError) as error:
+    raise errors.InputError(
+      f'the index is up to date, but could not be announced ({error}); correct '
+      f'announce, which is {os.fsdecode(program[0])}'
+    ) from error
