@@ -22,7 +22,7 @@ setuptools.setup(
       'launch.*',
     ]
   ),
-  package_data={'pipeline': ['*.html.j2']},
+  package_data={'pipeline': ['*.html.j2'], 'launch': ['deploy/*']},
   install_requires=[
     'jax>=0.9,<0.12',
     'flax>=0.12,<0.13',
@@ -38,6 +38,7 @@ setuptools.setup(
     'jinja2>=3.1,<4',
     'matplotlib>=3.9,<4',
     'numpy>=2,<3',
+    'packaging>=24',
     'pillow>=10',
     'prometheus_client>=0.20',
     'pyarrow>=16',
@@ -50,10 +51,13 @@ setuptools.setup(
   ],
   extras_require={
     'dataflow': ['apache-beam[gcp]>=2.70,<3'],
+    # Of the container's variants this one needs nothing more.
+    'cpu': [],
     'cuda': ['jax[cuda12]>=0.9,<0.12'],
     'tpu': ['jax[tpu]>=0.9,<0.12'],
     'dask': ['dask[distributed]>=2025.1'],
     'test': [
+      'apache-beam[gcp]>=2.70,<3',
       'dask[distributed]>=2025.1',
       'faiss-cpu>=1.9',
       'gcp-storage-emulator>=2024.8.3',

@@ -6,6 +6,7 @@ import dataclasses
 
 from launch import (
   common_flags,
+  dataflow_flags,
   engine_flags,
   example_flags,
   fit_basis_flags,
@@ -64,6 +65,24 @@ COMMANDS: dict[str, Command] = {
     schedule_flags.add_reindex,
     'brings an index up to date: the one command that a scheduler calls',
     '--config reindex.toml',
+  ),
+  'submit dataflow': Command(
+    dataflow_flags.add_submit,
+    'projects a corpus on Dataflow, without waiting for it',
+    '--project P --region us-central1 --image I --temp_location gs://B/tmp '
+    '--task my_team.my_task:make_task --task_arg workdir=gs://B/model '
+    '--basis gs://B/basis --index gs://B/index',
+    takes_beam_options=True,
+  ),
+  'status': Command(
+    dataflow_flags.add_status,
+    'tells of a Dataflow job, or follows it to its end',
+    '2026-11-25_01_02_03-123 --project P --region us-central1 --follow',
+  ),
+  'dataflow-template': Command(
+    dataflow_flags.add_template,
+    'writes a flex template, which schedulers launch jobs from',
+    '--image I --out gs://B/template.json',
   ),
   'topk': Command(
     search_flags.add_topk,
@@ -124,4 +143,4 @@ COMMANDS: dict[str, Command] = {
 }
 
 # What the first word stands for, of commands of two words.
-GROUPS: dict[str, str] = {}
+GROUPS = {'submit': 'sends a job to a cloud'}

@@ -9,10 +9,27 @@ from pipeline import vector_codec
 
 
 def add_project(parser: argparse.ArgumentParser) -> None:
+  add_job(parser)
+  engine_flags.add_engine(parser)
+  common_flags.add_number(
+    parser,
+    '--stall_minutes',
+    30.0,
+    'fail when a worker on this machine takes longer for a batch',
+  )
+  parser.epilog = (
+    f'{parser.epilog}\n\nEverything after -- goes to Beam, instead of or '
+    'besides what --engine stands for:\n'
+    '--direct_running_mode=multi_processing, --job_endpoint=host:8099,\n'
+    '--dask_client_address=tcp://host:8786, ...'
+  )
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+  """What is projected and how, wherever it runs."""
   common_flags.add_task(parser)
   parser.add_argument('--basis', required=True, help='from fit-basis')
   common_flags.add_index(parser)
-  engine_flags.add_engine(parser)
   add_projection(parser)
   common_flags.add_number(
     parser, '--range_size', 4096, 'examples of a unit of work, at most'
@@ -23,12 +40,6 @@ def add_project(parser: argparse.ArgumentParser) -> None:
     0.001,
     'fail when more examples are unusable',
   )
-  common_flags.add_number(
-    parser,
-    '--stall_minutes',
-    30.0,
-    'fail when a worker on this machine takes longer for a batch',
-  )
   parser.add_argument(
     '--vector_dtype',
     choices=get_args(vector_codec.VectorDtype),
@@ -37,12 +48,6 @@ def add_project(parser: argparse.ArgumentParser) -> None:
       'how projections are stored; bfloat16 halves and int8 quarters the '
       'index, and topk states the error of each score (default: %(default)s)'
     ),
-  )
-  parser.epilog = (
-    f'{parser.epilog}\n\nEverything after -- goes to Beam, instead of or '
-    'besides what --engine stands for:\n'
-    '--direct_running_mode=multi_processing, --job_endpoint=host:8099,\n'
-    '--dask_client_address=tcp://host:8786, ...'
   )
 
 

@@ -13,11 +13,19 @@ from pipeline import engine_files
 # DirectRunner would silently choose between two engines, depending on whether
 # it can download one of them. FnApiRunner is always the same.
 LOCAL_RUNNER = 'FnApiRunner'
+DATAFLOW_RUNNER = 'DataflowRunner'
 WORKER_PROGRAM = 'influence-worker'
 
 # Where Beam's own servers listen unless they are told otherwise.
 _JOB_ENDPOINT = 'localhost:8099'
 _WORKER_POOL = 'localhost:50000'
+
+
+# Of the machines of an engine, in the words of Dataflow.
+ACCELERATORS = {
+  'dataflow-gpu': 'type:nvidia-l4;count:1;install-nvidia-driver',
+  'dataflow-tpu': 'type:tpu-v5-lite-podslice;topology:1x1',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +117,30 @@ def _worker_processes() -> list[str]:
   ]
 
 
+def _dataflow(engine: str, machine_type: str) -> Callable[[int], list[str]]:
+  def arguments(num_workers: int) -> list[str]:
+    del num_workers  # Dataflow adds and removes machines by itself.
+    device = [
+      f'--dataflow_service_options=worker_accelerator={kind}'
+      for name, kind in ACCELERATORS.items()
+      if name == engine
+    ]
+    return [
+      f'--runner={DATAFLOW_RUNNER}',
+      f'--machine_type={machine_type}',
+      *device,
+      # One process on each machine, which owns its devices; its threads share
+      # parameters and basis, and overlap input with work on the devices.
+      '--experiments=no_use_multiple_sdk_containers',
+      '--number_of_worker_harness_threads=2',
+      # The image has this package and Beam.
+      '--sdk_location=container',
+      '--disk_size_gb=100',
+    ]
+
+  return arguments
+
+
 ENGINES: dict[str, Engine] = {
   'local': Engine('threads of this process', _local),
   'dask': Engine('a Dask cluster', _dask),
@@ -116,6 +148,17 @@ ENGINES: dict[str, Engine] = {
   'prism': Engine("Beam's Prism, on this machine", _prism),
   'flink': Engine('Apache Flink', _flink),
   'spark': Engine('Apache Spark', _spark),
+  'dataflow-cpu': Engine(
+    'Dataflow', _dataflow('dataflow-cpu', 'n2-standard-8')
+  ),
+  'dataflow-gpu': Engine(
+    'with an NVIDIA L4 on each machine',
+    _dataflow('dataflow-gpu', 'g2-standard-8'),
+  ),
+  'dataflow-tpu': Engine(
+    'with a TPU v5e on each machine',
+    _dataflow('dataflow-tpu', 'ct5lp-hightpu-1t'),
+  ),
 }
 
 

@@ -119,9 +119,14 @@ def save(index: str, plan: Plan) -> str:
 
   Its age tells `generations.find_garbage` what a run may still be at work on.
   """
-  path = storage.join(index, 'plans', f'plan-{uuid.uuid4().hex}.json')
+  path = new_path(index)
   storage.create_exclusive(path, checked_files.encode_json(plan.to_json()))
   return path
+
+
+def new_path(index: str) -> str:
+  """A name that no plan has."""
+  return storage.join(index, 'plans', f'plan-{uuid.uuid4().hex}.json')
 
 
 def load(path: str) -> Plan:

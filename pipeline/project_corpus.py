@@ -131,13 +131,26 @@ def build_pipeline(
   plan_path: str,
   settings: projection_worker.ProjectionSettings,
   max_rejected_fraction: float,
+  accelerator: str | None = None,
 ) -> beam.PCollection:
-  """Attaches the projection of a plan's ranges to a Beam pipeline."""
+  """Attaches the projection of a plan's ranges to a Beam pipeline.
+
+  Args:
+    root: the pipeline.
+    ranges: to project.
+    plan_path: where the plan is.
+    settings: for the workers.
+    max_rejected_fraction: nothing is published when more are unusable.
+    accelerator: of the machines that project, as a resource hint of Dataflow.
+  """
+  project: beam.PTransform = beam.ParDo(ProjectRange(settings))
+  if accelerator:
+    project = project.with_resource_hints(accelerator=accelerator)
   return (
     root
     | 'Ranges' >> beam.Create([dataclasses.asdict(x) for x in ranges])
     | 'Spread' >> beam.Reshuffle()
-    | 'Project' >> beam.ParDo(ProjectRange(settings))
+    | 'Project' >> project
     | 'Gather'
     >> beam.CombineGlobally(beam.combiners.ToListCombineFn()).without_defaults()
     | 'Publish'
@@ -147,20 +160,41 @@ def build_pipeline(
   )
 
 
-def run_pipeline(
+def submit_pipeline(
   ranges: Sequence[index_format.ExampleRange],
   *,
   plan_path: str,
   settings: projection_worker.ProjectionSettings,
   max_rejected_fraction: float,
   options: pipeline_options.PipelineOptions,
+  accelerator: str | None = None,
+) -> beam.runners.runner.PipelineResult:
+  """Like `run_pipeline`, but does not wait: the result tells of the job."""
+  root = beam.Pipeline(options=options)
+  build_pipeline(
+    root,
+    ranges,
+    plan_path=plan_path,
+    settings=settings,
+    max_rejected_fraction=max_rejected_fraction,
+    accelerator=accelerator,
+  )
+  return root.run()
+
+
+def run_pipeline(
+  ranges: Sequence[index_format.ExampleRange], **arguments: Any
 ) -> None:
-  """Projects ranges on the chosen Beam runner, publishes, and waits for it."""
-  with beam.Pipeline(options=options) as root:
-    build_pipeline(
-      root,
-      ranges,
-      plan_path=plan_path,
-      settings=settings,
-      max_rejected_fraction=max_rejected_fraction,
-    )
+  """Projects ranges on the chosen Beam runner, publishes, and waits for it.
+
+  Args:
+    ranges: to project.
+    **arguments: of `submit_pipeline`.
+
+  Raises:
+    RuntimeError: The runner failed.
+  """
+  result = submit_pipeline(ranges, **arguments)
+  state = result.wait_until_finish()
+  if state not in (None, beam.runners.runner.PipelineState.DONE):
+    raise RuntimeError(f'the pipeline ended in state {state}')

@@ -11,6 +11,7 @@ import http.client
 import json
 import random
 import re
+import sys
 import threading
 import time
 import urllib.parse
@@ -26,6 +27,16 @@ class Reply:
   status: int
   headers: dict[str, str]
   body: bytes
+
+
+class LoopbackServer(server.ThreadingHTTPServer):
+  """Says nothing of clients that go away."""
+
+  daemon_threads = True
+
+  def handle_error(self, request, client_address):
+    if not isinstance(sys.exc_info()[1], ConnectionError):
+      super().handle_error(request, client_address)
 
 
 class ObjectStore:
@@ -64,8 +75,7 @@ class ObjectStore:
           return lambda: store.handle(self)
         raise AttributeError(name)
 
-    self._proxy = server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    self._proxy.daemon_threads = True
+    self._proxy = LoopbackServer(('127.0.0.1', 0), Handler)
     threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
     self.endpoint = f'http://127.0.0.1:{self._proxy.server_port}'
     self._forward(

@@ -1,0 +1,62 @@
+"""`influence status`: a Dataflow job, as it is or until it ends."""
+
+import time
+from typing import Any
+
+from influence_core import errors
+from launch import console as console_lib
+
+_POLL_SECONDS = 15.0
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  job: str,
+  project: str,
+  region: str,
+  dataflow_endpoint: str | None,
+  follow: bool,
+) -> dict[str, Any]:
+  """Tells the state of a job, with its messages and counters.
+
+  Raises:
+    errors.InputError: There is no such job, or it has failed.
+  """
+  from launch import dataflow_client  # Its packages may not be installed.
+
+  client = dataflow_client.DataflowClient(project, region, dataflow_endpoint)
+  told: set[str] = set()
+  while True:
+    status = client.status(job)
+    last = ''
+    for number, importance, text in client.messages(job):
+      if importance == 'ERROR':
+        last = text
+      if number not in told:
+        told.add(number)
+        console.tell(f'{importance} {text}')
+    if status.has_ended or not follow:
+      break
+    examples = status.counters.get('examples_written', 0)
+    console.tell(
+      f'state={status.state} seconds={status.seconds:.0f} examples={examples}'
+    )
+    time.sleep(_POLL_SECONDS)
+  if status.state == 'JOB_STATE_FAILED':
+    raise errors.InputError(
+      f'job {status.name} ({job}) failed: {last or "it does not say why"}; '
+      'submit it again, what is done is kept'
+    )
+  counters = ', '.join(f'{k} {v:,}' for k, v in sorted(status.counters.items()))
+  console.print(
+    f'{status.name}: {status.state} after {status.seconds:.0f} s'
+    f'{"; " if counters else ""}{counters}'
+  )
+  return {
+    'job_id': status.job_id,
+    'job_name': status.name,
+    'state': status.state,
+    'seconds': status.seconds,
+    'counters': dict(status.counters),
+  }
