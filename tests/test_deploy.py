@@ -1,5 +1,6 @@
 """Containers: the versions in them are those that are tested."""
 
+from importlib import metadata
 import re
 import sys
 
@@ -25,10 +26,8 @@ def test_all_that_is_needed_is_pinned():
 
 
 def test_pins_are_what_setup_allows():
-  text = (ROOT / 'setup.py').read_text()
-  found = re.findall(r"'([\w.-]+(?:\[[\w,]+\])?[<>=][^']+)'", text)
-  needs = [requirements.Requirement(x) for x in found if x[0].isalpha()]
-  assert len(needs) > 15
+  found = metadata.requires(pinned_requirements.PACKAGE)
+  needs = [requirements.Requirement(text) for text in found]
   for need in needs:
     pinned = pins().get(need.name.lower().replace('_', '-'))
     if pinned is not None:
