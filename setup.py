@@ -72,7 +72,7 @@ setuptools.setup(
   entry_points={
     'console_scripts': [
       'influence=launch.cli:main',
-      'influence-worker=pipeline.worker_boot:main',
+      'influence-worker=launch.worker_boot:main',
     ]
   },
 )
