@@ -60,19 +60,24 @@ def _local_sharding() -> jax.NamedSharding:
   return cut(0, jax.local_devices())
 
 
-def parallel_map(function: Callable, *, donate_argnums: tuple = ()) -> Any:
+def parallel_map(
+  function: Callable, *, donate_argnums: tuple = (), is_local: bool = False
+) -> Any:
   """`function` run on every device, with `DEVICE_AXIS` for reductions.
 
   With several processes, on the devices of all of them; each gives and gets
-  what belongs to its local devices.
+  what belongs to its local devices. `is_local` leaves the others out, so that
+  processes need not keep step.
   """
+  if is_local and jax.process_count() > 1:
+    return local_map(function, donate_argnums=donate_argnums)
   return jax.pmap(
     function, axis_name=DEVICE_AXIS, donate_argnums=donate_argnums
   )
 
 
 def local_map(function: Callable, *, donate_argnums: tuple = ()) -> Any:
-  """`function` run on every local device, without any exchange.
+  """`function` run on every local device, with `DEVICE_AXIS` for those.
 
   What `pmap` does, but it can also be compiled in advance by one process of
   several.
@@ -149,6 +154,20 @@ def sum_over_processes(array: np.ndarray) -> np.ndarray:
   bits = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
   parts = np.asarray(multihost_utils.process_allgather(bits))
   return parts.view(array.dtype).sum(axis=0).reshape(array.shape)
+
+
+def gather_bytes(data: bytes) -> list[bytes]:
+  """What every process gives, in their order; all must call it."""
+  if jax.process_count() == 1:
+    return [data]
+  size = largest_over_processes(len(data))
+  padded = np.zeros(size, np.uint8)
+  padded[: len(data)] = np.frombuffer(data, np.uint8)
+  parts = np.asarray(multihost_utils.process_allgather(padded))
+  sizes = np.asarray(multihost_utils.process_allgather(np.array(len(data))))
+  return [
+    part.tobytes()[:count] for part, count in zip(parts, sizes, strict=True)
+  ]
 
 
 def any_process(value: bool) -> bool:

@@ -61,7 +61,9 @@ def compile_program(
     device_program.with_lead(packed, devices),
     device_program.with_lead(features, devices, micro_batch),
   )
-  lowered = multi_device.parallel_map(project_on_device).lower(*inputs)
+  lowered = multi_device.parallel_map(project_on_device, is_local=True).lower(
+    *inputs
+  )
   return device_program.compiled(lowered, micro_batch)
 
 

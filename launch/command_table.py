@@ -5,6 +5,7 @@ from collections.abc import Callable
 import dataclasses
 
 from launch import (
+  cluster_flags,
   common_flags,
   dataflow_flags,
   engine_flags,
@@ -29,13 +30,13 @@ class Command:
     add_arguments: adds its flags to a parser.
     summary: what it does, in one line.
     example: what may follow its name.
-    takes_beam_options: whether what follows -- goes to Beam.
+    rest: name of the argument that gets what follows --; None for none.
   """
 
   add_arguments: Callable[[argparse.ArgumentParser], None]
   summary: str
   example: str
-  takes_beam_options: bool = False
+  rest: str | None = None
 
 
 # The first of two words is a group of commands.
@@ -59,7 +60,7 @@ COMMANDS: dict[str, Command] = {
     project_flags.add_project,
     'projects the gradient of every training example and stores an index',
     f'{_TASK_EXAMPLE} --basis W/basis --index W/index',
-    takes_beam_options=True,
+    rest='beam_arguments',
   ),
   'reindex': Command(
     schedule_flags.add_reindex,
@@ -72,7 +73,23 @@ COMMANDS: dict[str, Command] = {
     '--project P --region us-central1 --image I --temp_location gs://B/tmp '
     '--task my_team.my_task:make_task --task_arg workdir=gs://B/model '
     '--basis gs://B/basis --index gs://B/index',
-    takes_beam_options=True,
+    rest='beam_arguments',
+  ),
+  'submit batch': Command(
+    cluster_flags.add_batch,
+    'runs a command as a job of Cloud Batch',
+    '--project P --region us-central1 --image I --job_name fit '
+    '--machine_type g2-standard-8 --accelerator nvidia-l4 -- fit-basis '
+    '--task my_team.my_task:make_task --out gs://B/basis',
+    rest='command',
+  ),
+  'submit kubernetes': Command(
+    cluster_flags.add_kubernetes,
+    'prints a command as a Kubernetes job, for kubectl apply',
+    '--image I --job_name fit --accelerator tpu-v5-lite-podslice '
+    '--topology 2x4 --num_accelerators 4 --num_hosts 2 -- fit-basis '
+    '--multi_process --task my_team.my_task:make_task --out gs://B/basis',
+    rest='command',
   ),
   'status': Command(
     dataflow_flags.add_status,
@@ -88,7 +105,7 @@ COMMANDS: dict[str, Command] = {
     search_flags.add_topk,
     'finds proponents and opponents of queries in an index',
     f"{_TASK_EXAMPLE} --index W/index --query_split 'test[:100]' --k 10",
-    takes_beam_options=True,
+    rest='beam_arguments',
   ),
   'self-influence': Command(
     search_flags.add_self_influence,

@@ -57,6 +57,14 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_multi_process(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--multi_process',
+    action='store_true',
+    help='work together with the other processes of a pod, one on each host',
+  )
+
+
 def add_memory_budget(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--memory_budget',

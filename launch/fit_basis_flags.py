@@ -106,11 +106,7 @@ def _add_krylov(parser: argparse.ArgumentParser) -> None:
       'models that do not fit one (default: %(default)s)'
     ),
   )
-  parser.add_argument(
-    '--multi_process',
-    action='store_true',
-    help='work together with the other processes of a pod, one on each host',
-  )
+  common_flags.add_multi_process(parser)
 
 
 def _count_or_auto(text: str) -> int | None:

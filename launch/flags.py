@@ -109,14 +109,17 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   values = vars(flags).copy()
   for name in REPORTING:
     del values[name]
-  if command_table.COMMANDS[flags.command].takes_beam_options:
-    values['beam_arguments'] = rest
+  if argument := command_table.COMMANDS[flags.command].rest:
+    values[argument] = rest
   elif rest:
     command.error(f'{flags.command} takes nothing after --')
   if 'task' in values:
     values['task'] = task_lib.TaskReference(
-      values['task'], _task_arguments(command, values.pop('task_arg'))
+      values['task'],
+      _named_values(command, 'task_arg', values.pop('task_arg')),
     )
+  if 'label' in values:
+    values['label'] = _named_values(command, 'label', values['label'])
   if 'krylov_dtype' in values:
     _gather_fit_basis(values)
   if 'basis_placement' in values:
@@ -169,11 +172,13 @@ def _split_at_separator(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   return argv[:position], argv[position + 1 :]
 
 
-def _task_arguments(command: _Parser, texts: Sequence[str]) -> dict[str, str]:
+def _named_values(
+  command: _Parser, flag: str, texts: Sequence[str]
+) -> dict[str, str]:
   arguments = {}
   for text in texts:
     name, separator, value = text.partition('=')
     if not (name and separator):
-      command.error(f'--task_arg is {text!r}, expected NAME=VALUE')
+      command.error(f'--{flag} is {text!r}, expected NAME=VALUE')
     arguments[name] = value
   return arguments

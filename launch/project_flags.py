@@ -17,6 +17,7 @@ def add_project(parser: argparse.ArgumentParser) -> None:
     30.0,
     'fail when a worker on this machine takes longer for a batch',
   )
+  common_flags.add_multi_process(parser)
   parser.epilog = (
     f'{parser.epilog}\n\nEverything after -- goes to Beam, instead of or '
     'besides what --engine stands for:\n'

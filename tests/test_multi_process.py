@@ -23,12 +23,12 @@ def fixture_workdir(tmp_path_factory):
   return workdir
 
 
-def start(flags, *, num_processes=NUM_PROCESSES):
+def start(flags, *, num_processes=NUM_PROCESSES, name='fit-basis'):
   """The same command in every process, as on the hosts of a pod."""
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
     port = probe.getsockname()[1]
-  command = [sys.executable, '-m', 'launch', 'fit-basis', *map(str, flags)]
+  command = [sys.executable, '-m', 'launch', name, *map(str, flags)]
   if num_processes > 1:
     command.append('--multi_process')
   return [

@@ -67,6 +67,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     range_size=128,
     max_rejected_fraction=0.0,
     stall_minutes=30.0,
+    multi_process=False,
     beam_arguments=[],
   )
   suspicious = self_influence.run(

@@ -1,12 +1,12 @@
 """`influence fit-basis`: the leading eigenpairs of the curvature, stored."""
 
-import os
 from typing import Any
 
 import jax
 
-from influence_core import errors, multi_device, parameter_selection
+from influence_core import multi_device, parameter_selection
 from launch import console as console_lib
+from launch import processes
 from launch.commands import describe
 from pipeline import (
   fit_basis,
@@ -31,7 +31,7 @@ def run(
 ) -> dict[str, Any]:
   """Fits a basis, or says that it is fitted already."""
   if multi_process:
-    _join_processes()
+    processes.join()
   if jax.process_index() > 0:
     console = console.quiet()  # The first process tells what all have done.
   loaded = loaded_task.LoadedTask.load(task)
@@ -61,26 +61,6 @@ def run(
     'selected': selected,
     **describe.describe_basis(console, record),
   }
-
-
-def _join_processes() -> None:
-  try:
-    jax.distributed.initialize(
-      num_processes=_number('JAX_NUM_PROCESSES'),
-      process_id=_number('JAX_PROCESS_ID'),
-    )
-  except (RuntimeError, ValueError) as error:
-    raise errors.InputError(
-      f'cannot join the other processes ({error}); outside of TPU pods, Slurm '
-      'and Kubernetes set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and '
-      'JAX_PROCESS_ID'
-    ) from error
-
-
-def _number(variable: str) -> int | None:
-  """An environment variable; JAX finds out by itself on known clusters."""
-  text = os.environ.get(variable)
-  return None if text is None else int(text)
 
 
 def _show_selection(

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from influence_core import errors, gradient_projection
 from launch import console as console_lib
-from launch import watched_projection
+from launch import hosts_projection, processes, watched_projection
 from pipeline import (
   index_reader,
   projection_job,
@@ -29,6 +31,7 @@ def run(
   range_size: int,
   max_rejected_fraction: float,
   stall_minutes: float,
+  multi_process: bool,
   beam_arguments: Sequence[str],
 ) -> dict[str, Any]:
   """Projects what is missing and publishes, or says that nothing is to do."""
@@ -36,9 +39,19 @@ def run(
     raise errors.InputError(
       f'max_rejected_fraction is {max_rejected_fraction}, expected 0 to 1'
     )
-  beam_options = runner_options.make_options(
-    engine, num_workers, beam_arguments, tell=console.tell
-  )
+  if multi_process:
+    if beam_arguments or engine != 'local':
+      raise errors.InputError(
+        'multi_process does without Beam; leave out --engine and what follows '
+        '--, or --multi_process'
+      )
+    processes.join()
+    if jax.process_index() > 0:
+      console = console.quiet()  # The first one tells what all have done.
+  else:
+    beam_options = runner_options.make_options(
+      engine, num_workers, beam_arguments, tell=console.tell
+    )
   job = projection_job.prepare(
     task=task,
     basis=basis,
@@ -53,13 +66,21 @@ def run(
     )
     return _result(job, num_projected=0)
   tell_changes(console, job.changes)
-  num_projected = watched_projection.run(
-    console,
-    job,
-    max_rejected_fraction=max_rejected_fraction,
-    stall_seconds=60 * stall_minutes,
-    options=beam_options,
-  )
+  if multi_process:
+    num_projected = hosts_projection.run(
+      console,
+      job,
+      num_threads=num_workers,
+      max_rejected_fraction=max_rejected_fraction,
+    )
+  else:
+    num_projected = watched_projection.run(
+      console,
+      job,
+      max_rejected_fraction=max_rejected_fraction,
+      stall_seconds=60 * stall_minutes,
+      options=beam_options,
+    )
   result = _result(job, num_projected=num_projected)
   rate = num_projected / console.seconds['project']
   console.print(

@@ -1,0 +1,79 @@
+"""A projection by the hosts of a pod, without Beam: each takes its ranges.
+
+Every process projects on its own devices and needs the others only at the end,
+when the first one publishes. One that was killed ends the job; the same command
+goes on with what is missing.
+"""
+
+import concurrent.futures
+import json
+
+import jax
+
+from influence_core import multi_device
+from launch import console as console_lib
+from pipeline import (
+  index_format,
+  project_corpus,
+  projection_job,
+  projection_worker,
+)
+from pipeline import plan as plan_lib
+
+
+def run(
+  console: console_lib.Console,
+  job: projection_job.ProjectionJob,
+  *,
+  num_threads: int,
+  max_rejected_fraction: float,
+) -> int:
+  """Projects what is missing and publishes the plan; all processes must call.
+
+  Args:
+    console: for the progress of this process.
+    job: what to do, the same in every process.
+    num_threads: of each process, to overlap input with work on the devices.
+    max_rejected_fraction: fail when more examples are unusable.
+
+  Returns:
+    How many examples were missing.
+
+  Raises:
+    errors.InputError: See `project_corpus.publish_plan`.
+  """
+  number, count = jax.process_index(), jax.process_count()
+  ranges = job.changes.wanted[number::count]
+  with console.stage('project') as progress:
+    shards = _project(job, ranges, num_threads, progress)
+    described = json.dumps([shard.to_json() for shard in shards]).encode()
+    everywhere = multi_device.gather_bytes(described)
+    if number == 0:
+      project_corpus.publish_plan(
+        job.index,
+        plan_lib.load(job.save_plan()),
+        [
+          index_format.Shard.from_json(shard)
+          for part in everywhere
+          for shard in json.loads(part)
+        ],
+        max_rejected_fraction,
+      )
+    # Nobody looks at the index before it is there.
+    multi_device.any_process(False)
+  return sum(item.num_examples for item in job.changes.wanted)
+
+
+def _project(job, ranges, num_threads, progress) -> list[index_format.Shard]:
+  """Shards of the ranges of this process."""
+  if not ranges:
+    return []
+  worker = projection_worker.ProjectionWorker(job.settings)
+  total = sum(item.num_examples for item in ranges)
+  shards, num_done = [], 0
+  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+    for shard in pool.map(worker.project_range, ranges):
+      shards.append(shard)
+      num_done += shard.range.num_examples
+      progress(num_done, total)
+  return shards
