@@ -70,6 +70,7 @@ setuptools.setup(
       'mypy>=1.15',
       'psutil>=5',
       'pytest>=8',
+      'python-hcl2>=5',
       'ruff>=0.9',
     ],
     'benchmark': ['faiss-cpu>=1.9', 'psutil>=5'],

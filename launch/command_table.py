@@ -101,6 +101,12 @@ COMMANDS: dict[str, Command] = {
     'writes a flex template, which schedulers launch jobs from',
     '--image I --out gs://B/template.json',
   ),
+  'schedule': Command(
+    schedule_flags.add_schedule,
+    'writes what runs reindex at set times: cron, systemd, Google Cloud',
+    "--config gs://B/reindex.toml --cron '0 3 * * *' --out DIR "
+    '--project P --region us-central1 --image I',
+  ),
   'topk': Command(
     search_flags.add_topk,
     'finds proponents and opponents of queries in an index',
