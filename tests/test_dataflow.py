@@ -75,6 +75,40 @@ def test_from_laptop_to_published_index(influence, api, command):
 
 
 @pytest.mark.slow
+def test_three_commands_of_the_readme(influence, api, workdir):
+  """From a laptop to a running job, as a newcomer types them."""
+  for part in ('data', 'checkpoint'):
+    upload(workdir / part, f'w/{part}')
+  readme = (ROOT / 'README.md').read_text()
+  block = readme.partition('## On Dataflow')[2].split('```')[1]
+  lines = block.strip().splitlines()
+  assert [line.split()[1] for line in lines] == [
+    'fit-basis',
+    'submit',
+    'status',
+  ]
+  typed = {
+    'P': ['my-project'],
+    'I': [IMAGE],
+    '$TASK': [
+      *('--task', 'tests.linear_task:make_task'),
+      *('--task_arg', f'workdir={url("w")}'),
+    ],
+  }
+  for line in lines:
+    words = shlex.split(line.replace('gs://B/', url('')))[1:]
+    words = [x for word in words for x in typed.get(word, [word])]
+    if words[0] != 'fit-basis':
+      words += ['--dataflow_endpoint', api.endpoint]
+    done = influence(*words, '--json')
+    assert done.status == 0, done.stderr
+    typed['JOB'] = [done.json.get('job_id')]
+  assert done.json['state'] == 'JOB_STATE_DONE'
+  index = index_reader.Index(url('index'))
+  assert index.num_examples == linear_task.NUM_TRAIN
+
+
+@pytest.mark.slow
 def test_job_of_the_same_index_is_refused(influence, api, command):
   api.is_held = True
   assert influence(*command).status == 0
