@@ -88,9 +88,9 @@ def _failure(error: BaseException) -> _Failure | None:
       exit_status.ExitStatus.INTERRUPTED,
     )
   if isinstance(error, OSError):
+    place = f': {error.filename}' if error.filename else ''
     return _Failure(
-      f'{error.strerror or error}: {error.filename or "?"}',
-      exit_status.ExitStatus.FAILED,
+      f'{error.strerror or error}{place}', exit_status.ExitStatus.FAILED
     )
   told = error_lines.expected_error(error)
   return told and _Failure(told.text, exit_status.of_error(told.kind))

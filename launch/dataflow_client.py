@@ -7,6 +7,8 @@ import datetime
 import json
 from typing import Any
 
+import requests
+
 from influence_core import errors
 
 try:
@@ -153,6 +155,10 @@ def told() -> Iterator[None]:
     raise errors.InputError(
       f'Dataflow answers {error.code}: {error.message}; check --project, '
       '--region and permissions'
+    ) from error
+  except (exceptions.RetryError, requests.RequestException) as error:
+    raise errors.InputError(
+      f'Dataflow cannot be reached ({error}); check the network'
     ) from error
   except auth_exceptions.GoogleAuthError as error:
     raise errors.InputError(

@@ -122,7 +122,6 @@ def check_remote(**paths: str | None) -> None:
 def submit(
   where: DataflowJob,
   job: projection_job.ProjectionJob,
-  max_rejected_fraction: float,
 ) -> str:
   """Sends a job; returns its id.
 
@@ -136,9 +135,7 @@ def submit(
 
   try:
     with dataflow_client.told():
-      result = _run(
-        where, where.options(), job, job.save_plan(), max_rejected_fraction
-      )
+      result = _run(where, where.options(), job, job.save_plan())
   except apiclient.DataflowJobAlreadyExistsError as error:
     raise errors.InputError(
       f'{error}; wait for it, or choose another --job_name'
@@ -149,7 +146,6 @@ def submit(
 def request(
   where: DataflowJob,
   job: projection_job.ProjectionJob,
-  max_rejected_fraction: float,
 ) -> dict[str, Any]:
   """What `submit` would send, with nothing sent, staged or stored."""
   with tempfile.TemporaryDirectory() as directory:
@@ -159,7 +155,7 @@ def request(
       template_location=f'{directory}/job.json',
     )
     plan_path = plan_lib.new_path(job.index)
-    _run(where, options, job, plan_path, max_rejected_fraction)
+    _run(where, options, job, plan_path)
     text = pathlib.Path(directory, 'job.json').read_text()
     return json.loads(text.replace(directory, str(where.temp_location)))
 
@@ -169,14 +165,13 @@ def _run(
   options: pipeline_options.PipelineOptions,
   job: projection_job.ProjectionJob,
   plan_path: str,
-  max_rejected_fraction: float,
 ) -> Any:
   return project_corpus.submit_pipeline(
     # A job that a template has launched needs work even with nothing to do.
     job.changes.wanted or job.plan.ranges[:1],
     plan_path=plan_path,
     settings=job.settings,
-    max_rejected_fraction=max_rejected_fraction,
+    max_rejected_fraction=job.max_rejected_fraction,
     options=options,
     accelerator=where.accelerator_hint,
   )

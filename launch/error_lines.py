@@ -1,6 +1,10 @@
 """Errors as one line, also those that Beam reports as text from far away."""
 
+from collections.abc import Iterator
+import contextlib
 from typing import NamedTuple
+
+import grpc
 
 from influence_core import errors
 
@@ -37,6 +41,40 @@ def expected_error(error: BaseException) -> ErrorLine | None:
         text = line.split(marker, 1)[1].split(' [while running', 1)[0]
         return ErrorLine(text, error_type.__name__)
   return None
+
+
+@contextlib.contextmanager
+def server_told() -> Iterator[None]:
+  """Servers of Beam's engines that do not answer, in one line.
+
+  Raises:
+    errors.InputError: One does not.
+  """
+  try:
+    yield
+  except (grpc.RpcError, grpc.FutureTimeoutError) as error:
+    raise errors.InputError(
+      f'the engine does not answer ({last_line(error)}); is its server running '
+      'and its address right?'
+    ) from error
+
+
+@contextlib.contextmanager
+def engine_told() -> Iterator[None]:
+  """Failures of a Beam engine in one line.
+
+  Raises:
+    errors.InputError: It failed, or does not answer.
+  """
+  try:
+    with server_told():
+      yield
+  except RuntimeError as error:
+    if expected_error(error):
+      raise
+    raise errors.InputError(
+      f'the engine failed ({last_line(error)}); run the same command again'
+    ) from error
 
 
 def last_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import jax
 
 from influence_core import multi_device
 from launch import console as console_lib
+from launch import watched_projection
 from pipeline import (
   index_format,
   project_corpus,
@@ -26,7 +27,6 @@ def run(
   job: projection_job.ProjectionJob,
   *,
   num_threads: int,
-  max_rejected_fraction: float,
 ) -> int:
   """Projects what is missing and publishes the plan; all processes must call.
 
@@ -34,7 +34,6 @@ def run(
     console: for the progress of this process.
     job: what to do, the same in every process.
     num_threads: of each process, to overlap input with work on the devices.
-    max_rejected_fraction: fail when more examples are unusable.
 
   Returns:
     How many examples were missing.
@@ -43,7 +42,10 @@ def run(
     errors.InputError: See `project_corpus.publish_plan`.
   """
   number, count = jax.process_index(), jax.process_count()
-  ranges = job.changes.wanted[number::count]
+  wanted = job.changes.wanted
+  num_missing = sum(item.num_examples for item in wanted)
+  num_missing -= watched_projection.num_committed(job.index, wanted)
+  ranges = wanted[number::count]
   with console.stage('project') as progress:
     shards = _project(job, ranges, num_threads, progress)
     described = json.dumps([shard.to_json() for shard in shards]).encode()
@@ -57,11 +59,11 @@ def run(
           for part in everywhere
           for shard in json.loads(part)
         ],
-        max_rejected_fraction,
+        job.max_rejected_fraction,
       )
     # Nobody looks at the index before it is there.
     multi_device.any_process(False)
-  return sum(item.num_examples for item in job.changes.wanted)
+  return num_missing
 
 
 def _project(job, ranges, num_threads, progress) -> list[index_format.Shard]:

@@ -8,7 +8,6 @@ import tempfile
 from typing import Any
 
 from apache_beam.options import pipeline_options
-import grpc
 
 from influence_core import errors
 from launch import console as console_lib
@@ -30,7 +29,6 @@ def run(
   console: console_lib.Console,
   job: projection_job.ProjectionJob,
   *,
-  max_rejected_fraction: float,
   stall_seconds: float,
   options: pipeline_options.PipelineOptions,
 ) -> int:
@@ -39,7 +37,6 @@ def run(
   Args:
     console: for the progress.
     job: what to do.
-    max_rejected_fraction: fail when more examples are unusable.
     stall_seconds: longest that a worker on this machine may take for a batch.
     options: of Beam.
 
@@ -53,14 +50,14 @@ def run(
   index, ranges = job.index, job.changes.wanted
   plan_path = job.save_plan()
   total = sum(item.num_examples for item in ranges)
-  num_present = _num_committed(index, ranges)
+  num_present = num_committed(index, ranges)
   if num_present:
     console.print(f'{num_present} of {total} examples are there already')
   with (
     tempfile.TemporaryDirectory() as journal,
     console.stage('project') as progress,
     watchdog.watch(
-      lambda: progress(_num_committed(index, ranges), total),
+      lambda: progress(num_committed(index, ranges), total),
       lambda: work_journal.find_stuck(journal, stall_seconds),
     ),
     # Beam's workers print the traceback of an error that is raised here too.
@@ -75,12 +72,12 @@ def run(
         job,
         plan_path=plan_path,
         settings=settings,
-        max_rejected_fraction=max_rejected_fraction,
+        max_rejected_fraction=job.max_rejected_fraction,
         options=options,
       )
     else:
       project_corpus.publish_plan(
-        index, plan_lib.load(plan_path), (), max_rejected_fraction
+        index, plan_lib.load(plan_path), (), job.max_rejected_fraction
       )
   return total - num_present
 
@@ -97,9 +94,10 @@ def _run_pipeline(
   """
   for attempt in range(1, _MAX_ATTEMPTS + 1):
     try:
-      project_corpus.run_pipeline(job.changes.wanted, **arguments)
+      with error_lines.server_told():
+        project_corpus.run_pipeline(job.changes.wanted, **arguments)
       return
-    except (RuntimeError, grpc.RpcError) as error:
+    except RuntimeError as error:
       if error_lines.expected_error(error):
         raise
       line = error_lines.last_line(error)
@@ -111,7 +109,7 @@ def _run_pipeline(
       console.warn(f'the engine failed ({line}); what is missing begins again')
 
 
-def _num_committed(
+def num_committed(
   index: str, ranges: Sequence[index_format.ExampleRange]
 ) -> int:
   """Examples of ranges whose shard is committed, from one listing.

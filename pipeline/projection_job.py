@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from influence_core import gradient_projection
+from influence_core import errors, gradient_projection
 from pipeline import (
   loaded_task,
   projection_worker,
@@ -22,11 +22,13 @@ class ProjectionJob:
     plan: what the index is to hold.
     changes: what of it is missing.
     settings: for the workers.
+    max_rejected_fraction: nothing is published when more are unusable.
   """
 
   plan: plan_lib.Plan
   changes: plan_lib.Changes
   settings: projection_worker.ProjectionSettings
+  max_rejected_fraction: float
 
   @property
   def index(self) -> str:
@@ -55,6 +57,7 @@ def prepare(
   options: gradient_projection.ProjectionOptions,
   vector_dtype: vector_codec.VectorDtype,
   range_size: int,
+  max_rejected_fraction: float,
 ) -> ProjectionJob:
   """Loads and checks everything, and compares with what is published.
 
@@ -65,10 +68,15 @@ def prepare(
     options: how to project.
     vector_dtype: how projections are stored.
     range_size: examples of a unit of work, at most.
+    max_rejected_fraction: nothing is published when more are unusable.
 
   Raises:
     errors.InputError: Something is missing, wrong or does not belong together.
   """
+  if not 0 <= max_rejected_fraction <= 1:
+    raise errors.InputError(
+      f'max_rejected_fraction is {max_rejected_fraction}, expected 0 to 1'
+    )
   if options.batch_size is not None:
     gradient_projection.check_batch_size(options.batch_size)
   record = stored_basis.load_record(basis)
@@ -99,4 +107,5 @@ def prepare(
     task_fingerprints=loaded.fingerprints,
     basis_fingerprint=record.fingerprint,
   )
-  return ProjectionJob(plan, plan_lib.changes(index, plan), settings)
+  changes = plan_lib.changes(index, plan)
+  return ProjectionJob(plan, changes, settings, max_rejected_fraction)

@@ -323,6 +323,9 @@ def test_service_that_refuses_is_told(influence, api):
     'status', 'absent', *PLACE, '--dataflow_endpoint', api.endpoint
   )
   assert 'Dataflow answers 403: ' in refused.error_line
+  nowhere = ['--dataflow_endpoint', 'http://localhost:1']
+  line = influence('status', 'absent', *PLACE, *nowhere).error_line
+  assert 'Dataflow cannot be reached' in line
 
 
 def test_job_names_are_made_of_any_index():

@@ -172,6 +172,21 @@ def test_missing_job_server_is_told_before_work(
   assert not (tmp_path / 'i').exists()
 
 
+@pytest.mark.parametrize('command', ['project', 'topk'])
+def test_server_that_does_not_answer_is_told(
+  influence, task_flags, basis, index, tmp_path, command
+):
+  flags = {
+    'project': ['--basis', basis, '--index', tmp_path],
+    'topk': ['--index', index, '--query_split', 'test'],
+  }[command]
+  line = influence(
+    *(command, *task_flags, *flags, '--engine', 'portable', '--'),
+    *('--job_endpoint=localhost:1', '--job_server_timeout=1'),
+  ).error_line
+  assert 'the engine does not answer' in line
+
+
 def test_altered_engine_file_is_refused(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   path = tmp_path / engine_files.path('prism')

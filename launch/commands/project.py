@@ -35,10 +35,6 @@ def run(
   beam_arguments: Sequence[str],
 ) -> dict[str, Any]:
   """Projects what is missing and publishes, or says that nothing is to do."""
-  if not 0 <= max_rejected_fraction <= 1:
-    raise errors.InputError(
-      f'max_rejected_fraction is {max_rejected_fraction}, expected 0 to 1'
-    )
   if multi_process:
     if beam_arguments or engine != 'local':
       raise errors.InputError(
@@ -59,6 +55,7 @@ def run(
     options=projection_options,
     vector_dtype=vector_dtype,
     range_size=range_size,
+    max_rejected_fraction=max_rejected_fraction,
   )
   if job.changes.is_empty:
     console.print(
@@ -67,17 +64,11 @@ def run(
     return _result(job, num_projected=0)
   tell_changes(console, job.changes)
   if multi_process:
-    num_projected = hosts_projection.run(
-      console,
-      job,
-      num_threads=num_workers,
-      max_rejected_fraction=max_rejected_fraction,
-    )
+    num_projected = hosts_projection.run(console, job, num_threads=num_workers)
   else:
     num_projected = watched_projection.run(
       console,
       job,
-      max_rejected_fraction=max_rejected_fraction,
       stall_seconds=60 * stall_minutes,
       options=beam_options,
     )

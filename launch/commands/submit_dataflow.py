@@ -78,17 +78,14 @@ def run(
     options=projection_options,
     vector_dtype=vector_dtype,
     range_size=range_size,
+    max_rejected_fraction=max_rejected_fraction,
   )
   if print_request:
-    return _show(
-      console, dataflow_job.request(where, job, max_rejected_fraction)
-    )
+    return _show(console, dataflow_job.request(where, job))
   project_command.tell_changes(console, job.changes)
   if not job.changes.wanted and not even_if_done:
-    return _finish_here(console, job, max_rejected_fraction)
-  return _tell_job(
-    console, where, dataflow_job.submit(where, job, max_rejected_fraction)
-  )
+    return _finish_here(console, job)
+  return _tell_job(console, where, dataflow_job.submit(where, job))
 
 
 def _show(
@@ -131,12 +128,11 @@ def _tell_job(
 def _finish_here(
   console: console_lib.Console,
   job: projection_job.ProjectionJob,
-  max_rejected_fraction: float,
 ) -> dict[str, Any]:
   """Publishes what needs no projection, such as dropped files."""
   if not job.changes.is_empty:
     project_corpus.publish_plan(
-      job.index, plan_lib.load(job.save_plan()), (), max_rejected_fraction
+      job.index, plan_lib.load(job.save_plan()), (), job.max_rejected_fraction
     )
   console.print(
     f'nothing to project: {job.index} holds all {job.plan.num_examples} '

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from influence_core import errors, gradient_projection, influence_scores
 from launch import console as console_lib
-from launch import result_tables
+from launch import error_lines, result_tables
 from pipeline import certify as certify_lib
 from pipeline import (
   checked_projector,
@@ -80,7 +80,7 @@ def run(
   queries, projections = project_queries(loaded, corpus, projector)
   if exclude_self:
     selection = dataclasses.replace(selection, excluded_ids=tuple(queries.ids))
-  with console.stage('topk') as progress:
+  with console.stage('topk') as progress, error_lines.engine_told():
     scan = scan_lib.scan
     if beam_options:
       scan = functools.partial(search_on_beam.scan, runner_options=beam_options)
