@@ -50,7 +50,9 @@ setuptools.setup(
     'importlib_resources>=6',
     # For the example tasks and the demo.
     'optax>=0.2.5,<0.3',
+    'sacrebleu>=2.4',
     'scikit-learn>=1.5,<2',
+    'tokenizers>=0.20',
   ],
   extras_require={
     'dataflow': ['apache-beam[gcp]>=2.70,<3'],

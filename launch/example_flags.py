@@ -11,7 +11,9 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 
 def add_train_example(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    'example', choices=('mnist_cnn', 'digits_cnn'), help='what to train'
+    'example',
+    choices=('mnist_cnn', 'digits_cnn', 'seq2seq'),
+    help='what to train',
   )
   parser.add_argument(
     '--workdir', required=True, help='where the model is stored'
@@ -19,6 +21,12 @@ def add_train_example(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--data_dir',
     help='TFDS directory of the prepared dataset; digits_cnn makes its own',
+  )
+  parser.add_argument(
+    '--dataset', help='another TFDS dataset of the same kind (default: its own)'
+  )
+  parser.add_argument(
+    '--size', help='of the model; seq2seq: mini, small, base or big'
   )
   parser.add_argument(
     '--flip_labels',

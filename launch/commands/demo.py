@@ -43,6 +43,8 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     example='digits_cnn',
     workdir=out,
     data_dir=None,
+    dataset=None,
+    size=None,
     flip_labels=_FLIPPED_FRACTION,
     num_epochs=None,
     seed=0,

@@ -5,7 +5,7 @@ from typing import Any
 
 from influence_core import errors
 from launch import console as console_lib
-from launch.example_tasks import image_classifier, train_classifier
+from launch.example_tasks import example as example_lib
 from pipeline import storage
 
 
@@ -15,30 +15,40 @@ def run(
   example: str,
   workdir: str,
   data_dir: str | None,
+  dataset: str | None,
+  size: str | None,
   flip_labels: float,
   num_epochs: int | None,
   seed: int,
 ) -> dict[str, Any]:
   """Trains an example, or says that it is trained already."""
   module = importlib.import_module(f'launch.example_tasks.{example}')
+  about: example_lib.Example = module.EXAMPLE
   if data_dir is None:
-    if not hasattr(module, 'prepare'):
+    if about.prepare is None:
       raise errors.InputError(
         f'{example} needs --data_dir, the TFDS directory that its dataset was '
         'prepared in'
       )
     data_dir = storage.join(workdir, 'data')
-  config = module.make_config(
-    data_dir=data_dir, flip_labels=flip_labels, num_epochs=num_epochs, seed=seed
+  config = about.make_config(
+    example_lib.ExampleOptions(
+      data_dir=storage.absolute(data_dir),
+      dataset=dataset,
+      size=size,
+      flip_labels=flip_labels,
+      num_epochs=num_epochs,
+      seed=seed,
+    )
   )
   storage.check_writable(workdir)
-  if hasattr(module, 'prepare'):
-    module.prepare(config.data_dir)
+  if about.prepare is not None:
+    about.prepare(config.data_dir)
   config.corpus('train').check()
   task = f'{module.__name__}:make_task'
   result = {'task': task, 'workdir': workdir, 'data_dir': config.data_dir}
-  if storage.exists(image_classifier.config_path(workdir)):
-    if image_classifier.load_config(workdir) != config:
+  if storage.exists(example_lib.config_path(workdir)):
+    if about.load_config(workdir) != config:
       raise errors.InputError(
         f'{workdir} holds a model trained with other options; choose another '
         '--workdir or delete it'
@@ -46,10 +56,7 @@ def run(
     console.print(f'{workdir} is trained already with these options.')
     return {**result, 'trained': False}
   with console.stage('train', 'steps') as progress:
-    accuracies = train_classifier.train(config, workdir, progress=progress)
-  console.print(
-    f'trained {example}: accuracy {accuracies["train_accuracy"]:.4f} on the '
-    f'training labels as given, {accuracies["test_accuracy"]:.4f} on the test '
-    f'split; stored in {workdir}'
-  )
-  return {**result, 'trained': True, **accuracies}
+    metrics = about.train(config, workdir, progress)
+  told = ', '.join(f'{k} {v:.4f}' for k, v in metrics.items())
+  console.print(f'trained {example}: {told}; stored in {workdir}')
+  return {**result, 'trained': True, **metrics}

@@ -7,8 +7,7 @@ import numpy as np
 from sklearn import datasets
 import tensorflow_datasets as tfds
 
-from launch.example_tasks import image_classifier
-from pipeline import storage
+from launch.example_tasks import example, image_classifier, train_classifier
 from pipeline import task as task_lib
 
 _NUM_TRAIN = 1497
@@ -21,21 +20,21 @@ def make_task(workdir: str) -> task_lib.Task:
 
 
 def make_config(
-  *, data_dir: str, flip_labels: float, num_epochs: int | None, seed: int
+  options: example.ExampleOptions,
 ) -> image_classifier.ClassifierConfig:
   """What `train-example digits_cnn` trains: until it has memorised them."""
   return image_classifier.ClassifierConfig(
     dataset='digits',
-    data_dir=storage.absolute(data_dir),
+    data_dir=options.data_dir,
     channels=(16, 32),
     hidden=128,
     image_size=8,
     max_pixel=16,
-    flip_labels=flip_labels,
-    num_epochs=num_epochs or 200,
+    flip_labels=options.flip_labels,
+    num_epochs=options.num_epochs or 200,
     batch_size=64,
     learning_rate=5e-3,
-    seed=seed,
+    seed=options.seed,
   )
 
 
@@ -83,3 +82,11 @@ def prepare(data_dir: str) -> None:
     Digits(data_dir=data_dir, file_format='array_record').download_and_prepare(
       download_config=tfds.download.DownloadConfig(num_shards=_NUM_FILES)
     )
+
+
+EXAMPLE = example.Example(
+  make_config,
+  image_classifier.load_config,
+  train_classifier.train,
+  prepare,
+)

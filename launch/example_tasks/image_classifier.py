@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 from influence_core import curvature_products, errors, types
+from launch.example_tasks import example
 from pipeline import checked_files, checkpoints, storage
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
@@ -159,23 +160,13 @@ def preprocess(
   }
 
 
-def config_path(workdir: str) -> str:
-  return storage.join(workdir, 'config.json')
-
-
 def load_config(workdir: str) -> ClassifierConfig:
   """How the classifier in `workdir` was trained.
 
   Raises:
     errors.InputError: Nothing was trained there.
   """
-  path = config_path(workdir)
-  if not storage.exists(path):
-    raise errors.InputError(
-      f'workdir {workdir} holds no trained classifier (no config.json); '
-      'run train-example first'
-    )
-  content = checked_files.read_json(path)
+  content = example.read_config(workdir)
   return ClassifierConfig(**{**content, 'channels': tuple(content['channels'])})
 
 
@@ -201,8 +192,3 @@ def flip_labels(
     ids[index]: int((labels[index] + shift) % NUM_CLASSES)
     for index, shift in zip(chosen, shifts, strict=True)
   }
-
-
-def as_json(config: ClassifierConfig) -> dict[str, Any]:
-  content = dataclasses.asdict(config)
-  return {**content, 'channels': list(config.channels)}

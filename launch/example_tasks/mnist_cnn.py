@@ -1,7 +1,6 @@
 """MNIST with a convolutional network of 0.8 million parameters."""
 
-from launch.example_tasks import image_classifier
-from pipeline import storage
+from launch.example_tasks import example, image_classifier, train_classifier
 from pipeline import task as task_lib
 
 
@@ -11,19 +10,26 @@ def make_task(workdir: str) -> task_lib.Task:
 
 
 def make_config(
-  *, data_dir: str, flip_labels: float, num_epochs: int | None, seed: int
+  options: example.ExampleOptions,
 ) -> image_classifier.ClassifierConfig:
   """What `train-example mnist_cnn` trains; two epochs unless told otherwise."""
   return image_classifier.ClassifierConfig(
     dataset='mnist',
-    data_dir=storage.absolute(data_dir),
+    data_dir=options.data_dir,
     channels=(32, 64),
     hidden=256,
     image_size=28,
     max_pixel=255,
-    flip_labels=flip_labels,
-    num_epochs=num_epochs or 2,
+    flip_labels=options.flip_labels,
+    num_epochs=options.num_epochs or 2,
     batch_size=128,
     learning_rate=2e-3,
-    seed=seed,
+    seed=options.seed,
   )
+
+
+EXAMPLE = example.Example(
+  make_config,
+  image_classifier.load_config,
+  train_classifier.train,
+)

@@ -1,14 +1,13 @@
 """Trains the classifier of `image_classifier` and stores it."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
 import optax
 
 from influence_core import errors, types
-from launch.example_tasks import image_classifier
+from launch.example_tasks import example, image_classifier
 from pipeline import checked_files, checkpoints, storage
 from pipeline import corpus as corpus_lib
 
@@ -31,9 +30,8 @@ class Examples:
 def train(
   config: image_classifier.ClassifierConfig,
   workdir: str,
-  *,
   progress: types.ProgressCallback = types.no_progress,
-) -> dict[str, Any]:
+) -> dict[str, float]:
   """Trains with Adam on a cosine schedule and stores the result in `workdir`.
 
   `config.json` is written last: it marks the work directory as complete.
@@ -63,10 +61,7 @@ def train(
   storage.create_exclusive(
     storage.join(workdir, 'label_flips.json'), checked_files.encode_json(flips)
   )
-  storage.create_exclusive(
-    image_classifier.config_path(workdir),
-    checked_files.encode_json(image_classifier.as_json(config)),
-  )
+  example.save_config(workdir, config)
   return accuracies(config, params, train_split)
 
 
@@ -74,7 +69,7 @@ def accuracies(
   config: image_classifier.ClassifierConfig,
   params: types.Params,
   train_split: Examples,
-) -> dict[str, Any]:
+) -> dict[str, float]:
   return {
     'train_accuracy': _accuracy(config, params, train_split),
     'test_accuracy': _accuracy(config, params, read_split(config, 'test')),

@@ -1,0 +1,75 @@
+"""What an example task is to `influence train-example`."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+from influence_core import errors, types
+from pipeline import checked_files, storage
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleOptions:
+  """What a user may choose of any example; None for what suits it.
+
+  Attributes:
+    data_dir: TFDS directory of the prepared dataset, absolute.
+    dataset: TFDS name of another dataset of the same shape.
+    size: of the model, by the example's own names.
+    flip_labels: fraction of the training labels to make wrong.
+    num_epochs: passes over the training split.
+    seed: of initialisation, order and label flips.
+  """
+
+  data_dir: str
+  dataset: str | None = None
+  size: str | None = None
+  flip_labels: float = 0.0
+  num_epochs: int | None = None
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A model with its corpus, to be trained.
+
+  Attributes:
+    make_config: options -> all that determines the trained model; a dataclass
+      with a method `corpus(split)`.
+    load_config: work directory -> the configuration of what was trained there.
+    train: (config, work directory, progress) -> metrics by name. Writes
+      config.json last.
+    prepare: (data_dir) makes the dataset; None where the user does.
+  """
+
+  make_config: Callable[[ExampleOptions], Any]
+  load_config: Callable[[str], Any]
+  train: Callable[[Any, str, types.ProgressCallback], dict[str, float]]
+  prepare: Callable[[str], None] | None = None
+
+
+def config_path(workdir: str) -> str:
+  """The file that marks a work directory as complete."""
+  return storage.join(workdir, 'config.json')
+
+
+def save_config(workdir: str, config: Any) -> None:
+  """Stores the dataclass that a model was trained by."""
+  storage.create_exclusive(
+    config_path(workdir), checked_files.encode_json(dataclasses.asdict(config))
+  )
+
+
+def read_config(workdir: str) -> dict[str, Any]:
+  """What `save_config` has stored.
+
+  Raises:
+    errors.InputError: Nothing was trained there.
+  """
+  path = config_path(workdir)
+  if not storage.exists(path):
+    raise errors.InputError(
+      f'workdir {workdir} holds no trained model (no config.json); run '
+      'train-example first'
+    )
+  return checked_files.read_json(path)

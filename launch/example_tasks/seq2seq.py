@@ -1,0 +1,14 @@
+"""Translation with an encoder-decoder Transformer; Multi30k unless told."""
+
+from launch.example_tasks import example, train_translator, translation
+from pipeline import task as task_lib
+
+
+def make_task(workdir: str, loss_reduction: str = 'sum') -> task_lib.Task:
+  """The translator trained by `influence train-example seq2seq`."""
+  return translation.make_task(workdir, loss_reduction)
+
+
+EXAMPLE = example.Example(
+  translation.make_config, translation.load_config, train_translator.train
+)

@@ -1,0 +1,69 @@
+"""Subword vocabularies trained on a corpus, and texts as rows of tokens."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from launch.example_tasks.transformer import PAD_ID
+from pipeline import checked_files, storage
+
+END_ID = 1
+_SPECIAL = ('<pad>', '<end>')
+
+
+class Vocabulary:
+  """Byte-pair encoding: any text has tokens, and comes back from them."""
+
+  def __init__(self, tokenizer: tokenizers.Tokenizer):
+    self._tokenizer = tokenizer
+
+  @classmethod
+  def train(cls, texts: Iterable[str], size: int) -> 'Vocabulary':
+    """Learns up to `size` subwords from texts."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+      vocab_size=size,
+      special_tokens=list(_SPECIAL),
+      initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+      show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return cls(tokenizer)
+
+  @classmethod
+  def load(cls, path: str) -> 'Vocabulary':
+    """Reads one that was saved.
+
+    Raises:
+      storage.DamagedFileError: It is missing or altered.
+    """
+    content = checked_files.read_json(path)['tokenizer']
+    return cls(tokenizers.Tokenizer.from_str(content))
+
+  def save(self, path: str) -> None:
+    content = {'tokenizer': self._tokenizer.to_str()}
+    storage.create_exclusive(path, checked_files.encode_json(content))
+
+  @property
+  def size(self) -> int:
+    return self._tokenizer.get_vocab_size()
+
+  def row(self, text: str, num_tokens: int) -> np.ndarray:
+    """[num_tokens] int32: the text, its end, padding; cut where too long."""
+    ids = self._tokenizer.encode(text).ids[: num_tokens - 1]
+    row = np.full(num_tokens, PAD_ID, np.int32)
+    row[: len(ids)] = ids
+    row[len(ids)] = END_ID
+    return row
+
+  def text(self, row: Sequence[int]) -> str:
+    """The text of tokens up to the first end."""
+    ids = list(row)
+    if END_ID in ids:
+      ids = ids[: ids.index(END_ID)]
+    return self._tokenizer.decode([int(x) for x in ids]).strip()

@@ -1,0 +1,130 @@
+"""Trains the translator of `translation`, stores it and measures its BLEU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sacrebleu
+
+from influence_core import errors, types
+from launch.example_tasks import (
+  example,
+  subwords,
+  training,
+  transformer,
+  translation,
+)
+from pipeline import checkpoints, storage
+from pipeline import corpus as corpus_lib
+
+_LABEL_SMOOTHING = 0.1
+_NUM_EPOCHS_KEPT = 4
+_DECODED_TOGETHER = 100
+
+
+def train(
+  config: translation.TranslationConfig,
+  workdir: str,
+  progress: types.ProgressCallback = types.no_progress,
+) -> dict[str, float]:
+  """Trains and stores the result in `workdir`; config.json comes last.
+
+  Returns:
+    `bleu` of the test split, decoded greedily.
+  """
+  raw = list(read_split(config, 'train'))
+  vocabulary = subwords.Vocabulary.train(
+    (
+      translation.text_of(pair, feature)
+      for pair in raw
+      for feature in (config.source, config.target)
+    ),
+    config.vocabulary_size,
+  )
+  rows = [translation.preprocess(x, config, vocabulary) for x in raw]
+  features = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+  params = training.fit(
+    config.initialise(),
+    features,
+    lambda params, batch, key: _training_loss(config, params, batch, key),
+    config.schedule,
+    save=training.save_epochs(
+      workdir, config.schedule.num_epochs, _NUM_EPOCHS_KEPT
+    ),
+    progress=progress,
+  )
+  checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)
+  vocabulary.save(translation.vocabulary_path(workdir))
+  example.save_config(workdir, config)
+  return {'bleu': bleu(config, params, vocabulary, 'test')}
+
+
+def _training_loss(config, params, batch, key) -> jax.Array:
+  """Mean over tokens, with smoothed labels and dropout."""
+  logits = config.model.apply(
+    params, batch['source'], batch['target'], rngs={'dropout': key}
+  )
+  losses = translation.output_loss(logits, batch, 'mean')
+  mask = batch['target'] != transformer.PAD_ID
+  uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+  smooth = jnp.sum(uniform * mask, axis=1) / jnp.sum(mask, axis=1)
+  return (1 - _LABEL_SMOOTHING) * losses + _LABEL_SMOOTHING * smooth
+
+
+def read_split(config: translation.TranslationConfig, split: str):
+  """Raw examples of a split.
+
+  Raises:
+    errors.InputError: An example cannot be read, or has no such feature.
+  """
+  corpus = config.corpus(split)
+  for example_id, raw in corpus.read_positions(range(corpus.num_examples)):
+    if isinstance(raw, corpus_lib.UndecodableExample):
+      raise errors.InputError(
+        f'example {example_id} of {config.dataset} cannot be read '
+        f'({raw.reason}); prepare the dataset again'
+      )
+    for feature in (config.source, config.target):
+      if feature not in raw:
+        raise errors.InputError(
+          f'{config.dataset} has no feature {feature!r}; it has '
+          f'{", ".join(sorted(raw))}'
+        )
+    yield raw
+
+
+def bleu(
+  config: translation.TranslationConfig,
+  params: types.Params,
+  vocabulary: subwords.Vocabulary,
+  split: str,
+) -> float:
+  """BLEU of greedy translations, by sacrebleu's defaults."""
+  raw = list(read_split(config, split))
+  rows = [translation.preprocess(x, config, vocabulary)['source'] for x in raw]
+  found = translate(config, params, np.stack(rows))
+  references = [translation.text_of(x, config.target) for x in raw]
+  texts = [vocabulary.text(row) for row in found]
+  return sacrebleu.corpus_bleu(texts, [references]).score
+
+
+def translate(
+  config: translation.TranslationConfig,
+  params: types.Params,
+  source: np.ndarray,
+) -> np.ndarray:
+  """The likeliest token at each step, [num_examples, num_tokens] int32."""
+
+  @jax.jit
+  def decode(source):
+    def step(number, target):
+      logits = config.model.apply(params, source, target)
+      return target.at[:, number].set(jnp.argmax(logits[:, number], axis=-1))
+
+    # Positions still to be written must not be padding, which is masked.
+    start = jnp.full(source.shape, subwords.END_ID, jnp.int32)
+    return jax.lax.fori_loop(0, source.shape[1], step, start)
+
+  chunks = range(0, len(source), _DECODED_TOGETHER)
+  return np.concatenate(
+    [np.asarray(decode(source[i : i + _DECODED_TOGETHER])) for i in chunks]
+  )

@@ -1,0 +1,110 @@
+"""Trains any example in memory: Adam, cosine schedule, checkpoints by epoch."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from influence_core import types
+from pipeline import checkpoints, storage
+
+# Loss of a batch in training: (params, features, random key) -> [batch].
+TrainingLoss = Callable[[types.Params, types.Features, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """How long, and how fast.
+
+  Attributes:
+    num_epochs: passes over the examples.
+    batch_size: examples of a step.
+    learning_rate: peak; it warms up for a twentieth of the steps.
+    seed: of order and dropout.
+  """
+
+  num_epochs: int
+  batch_size: int
+  learning_rate: float
+  seed: int
+
+
+def fit(
+  params: types.Params,
+  features: types.Features,
+  loss: TrainingLoss,
+  schedule: Schedule,
+  *,
+  save: Callable[[int, types.Params], None] | None = None,
+  progress: types.ProgressCallback = types.no_progress,
+) -> types.Params:
+  """Minimises the mean loss.
+
+  Args:
+    params: to start from.
+    features: pytree of [num_examples, ...] arrays, all of the corpus.
+    loss: of a batch.
+    schedule: see there.
+    save: called with the number of epochs done and the parameters, after each.
+    progress: called with steps done and in all.
+
+  Returns:
+    Trained parameters, on the host.
+  """
+  size = len(jax.tree.leaves(features)[0])
+  batch_size = min(schedule.batch_size, size)
+  steps_per_epoch = size // batch_size
+  num_steps = schedule.num_epochs * steps_per_epoch
+  optimizer = optax.adam(
+    optax.warmup_cosine_decay_schedule(
+      0.0, schedule.learning_rate, max(1, num_steps // 20), num_steps
+    )
+  )
+
+  @jax.jit
+  def step(params, state, batch, key):
+    def mean_loss(params):
+      return jnp.mean(loss(params, batch, key))
+
+    updates, state = optimizer.update(jax.grad(mean_loss)(params), state)
+    return optax.apply_updates(params, updates), state
+
+  state = optimizer.init(params)
+  generator = np.random.default_rng(schedule.seed)
+  keys = jax.random.split(jax.random.key(schedule.seed), num_steps)
+  num_done = 0
+  for epoch in range(schedule.num_epochs):
+    order = generator.permutation(size)
+    for number in range(steps_per_epoch):
+      rows = order[number * batch_size : (number + 1) * batch_size]
+      batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], features)
+      params, state = step(params, state, batch, keys[num_done])
+      num_done += 1
+      progress(num_done, num_steps)
+    if save is not None:
+      save(epoch + 1, jax.device_get(params))
+  return jax.device_get(params)
+
+
+def epoch_path(workdir: str, epoch: int) -> str:
+  """Where the parameters after an epoch are."""
+  return storage.join(workdir, 'epochs', f'{epoch:03d}')
+
+
+def save_epochs(
+  workdir: str, num_epochs: int, num_kept: int
+) -> Callable[[int, Any], None]:
+  """For `fit`: keeps the last parameters and some before, evenly spread."""
+  kept = {
+    round(x) for x in np.linspace(1, num_epochs, min(num_kept, num_epochs))
+  }
+
+  def save(epoch: int, params: types.Params) -> None:
+    if epoch in kept:
+      checkpoints.save_arrays(epoch_path(workdir, epoch), params)
+
+  return save

@@ -1,0 +1,215 @@
+"""Translation with an encoder-decoder Transformer; Multi30k, German to English.
+
+A work directory holds config.json, vocabulary.json and the checkpoint.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from influence_core import curvature_products, errors, types
+from launch.example_tasks import example, subwords, training, transformer
+from pipeline import checkpoints, storage
+from pipeline import corpus as corpus_lib
+from pipeline import task as task_lib
+
+Reduction = Literal['sum', 'mean']
+
+# Width, layers, heads, subwords and tokens of a text; base and big as Vaswani
+# et al., "Attention is all you need", 2017; mini is for two cores.
+_SIZES = {
+  'mini': (128, 2, 4, 6000, 40),
+  'small': (256, 3, 8, 8000, 64),
+  'base': (512, 6, 8, 32_000, 128),
+  'big': (1024, 6, 16, 32_000, 128),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslationConfig:
+  """All that determines a trained translator.
+
+  Attributes:
+    dataset: TFDS name of a translation set.
+    data_dir: TFDS data_dir, absolute.
+    source: feature with the text to translate.
+    target: feature with its translation.
+    vocabulary_size: subwords of both languages together.
+    num_tokens: of a text at most, its end included.
+    width: of the representations.
+    num_layers: of encoder and decoder each.
+    num_heads: of each attention.
+    dropout_rate: in training.
+    schedule: of the training.
+  """
+
+  dataset: str
+  data_dir: str
+  source: str
+  target: str
+  vocabulary_size: int
+  num_tokens: int
+  width: int
+  num_layers: int
+  num_heads: int
+  dropout_rate: float
+  schedule: training.Schedule
+
+  def corpus(self, split: str) -> corpus_lib.TfdsCorpus:
+    return corpus_lib.TfdsCorpus(self.dataset, split, self.data_dir)
+
+  @property
+  def model(self) -> transformer.EncoderDecoder:
+    return transformer.EncoderDecoder(
+      self.vocabulary_size,
+      self.width,
+      self.num_layers,
+      self.num_heads,
+      self.dropout_rate,
+    )
+
+  def initialise(self) -> types.Params:
+    tokens = jnp.zeros((1, self.num_tokens), jnp.int32)
+    return self.model.init(jax.random.key(self.schedule.seed), tokens, tokens)
+
+
+def output_loss(
+  logits: jax.Array, features: types.Features, reduction: Reduction
+) -> jax.Array:
+  """Cross-entropy of each sentence, [batch]: sum or mean over its tokens."""
+  target = features['target']
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+  mask = target != transformer.PAD_ID
+  total = jnp.sum(losses * mask, axis=1)
+  if reduction == 'sum':
+    return total
+  return total / jnp.sum(mask, axis=1)
+
+
+def make_config(options: example.ExampleOptions) -> TranslationConfig:
+  """What `train-example seq2seq` trains.
+
+  Raises:
+    errors.InputError: The size is unknown, or labels are to be flipped.
+  """
+  if options.flip_labels:
+    raise errors.InputError(
+      f'flip_labels is {options.flip_labels}, but translations have no labels'
+    )
+  size = options.size or 'mini'
+  if size not in _SIZES:
+    raise errors.InputError(
+      f'size is {size!r}, expected one of {", ".join(_SIZES)}'
+    )
+  width, num_layers, num_heads, vocabulary_size, num_tokens = _SIZES[size]
+  dataset = options.dataset or 'multi30k'
+  source, target = _languages(dataset)
+  return TranslationConfig(
+    dataset=dataset,
+    data_dir=options.data_dir,
+    source=source,
+    target=target,
+    vocabulary_size=vocabulary_size,
+    num_tokens=num_tokens,
+    width=width,
+    num_layers=num_layers,
+    num_heads=num_heads,
+    dropout_rate=0.1,
+    schedule=training.Schedule(
+      num_epochs=options.num_epochs or 15,
+      batch_size=128,
+      learning_rate=3e-3 if width < 256 else 1e-3,
+      seed=options.seed,
+    ),
+  )
+
+
+def _languages(dataset: str) -> tuple[str, str]:
+  """Source and target features: `name/de-en` says them, as in TFDS's names."""
+  pair = dataset.partition(':')[0].partition('/')[2].split('-')
+  return (pair[0], pair[1]) if len(pair) == 2 else ('de', 'en')
+
+
+def make_task(workdir: str, loss_reduction: str = 'sum') -> task_lib.Task:
+  """The task of the translator trained in `workdir`.
+
+  Args:
+    workdir: of `influence train-example seq2seq`.
+    loss_reduction: 'sum' or 'mean' over the tokens of a sentence.
+  """
+  if loss_reduction not in ('sum', 'mean'):
+    raise errors.InputError(
+      f'loss_reduction is {loss_reduction!r}, expected sum or mean'
+    )
+  config = load_config(workdir)
+  vocabulary = subwords.Vocabulary.load(vocabulary_path(workdir))
+  model = config.model
+
+  def outputs(params, features):
+    return model.apply(params, features['source'], features['target'])
+
+  def loss_of_outputs(logits, features):
+    return output_loss(logits, features, loss_reduction)
+
+  return task_lib.Task(
+    name=f'{config.dataset}_translation',
+    load_parameters=lambda: checkpoints.load_arrays(
+      storage.join(workdir, 'checkpoint'),
+      like=jax.eval_shape(config.initialise),
+    ),
+    per_example_loss=lambda params, features: loss_of_outputs(
+      outputs(params, features), features
+    ),
+    corpus=config.corpus('train'),
+    preprocess=lambda raw: preprocess(raw, config, vocabulary),
+    row_columns=lambda raw: columns(raw, config),
+    loss_reduction=loss_reduction,
+    split_loss=curvature_products.SplitLoss(outputs, loss_of_outputs),
+  )
+
+
+def preprocess(
+  raw: corpus_lib.RawExample,
+  config: TranslationConfig,
+  vocabulary: subwords.Vocabulary,
+) -> dict[str, np.ndarray]:
+  """Source and target as [num_tokens] int32."""
+  return {
+    name: vocabulary.row(text_of(raw, feature), config.num_tokens)
+    for name, feature in (('source', config.source), ('target', config.target))
+  }
+
+
+def columns(
+  raw: corpus_lib.RawExample, config: TranslationConfig
+) -> Mapping[str, Any]:
+  """Both texts, to read beside the scores."""
+  return {
+    'source': text_of(raw, config.source),
+    'target': text_of(raw, config.target),
+  }
+
+
+def text_of(raw: corpus_lib.RawExample, feature: str) -> str:
+  value = raw[feature]
+  return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def vocabulary_path(workdir: str) -> str:
+  return storage.join(workdir, 'vocabulary.json')
+
+
+def load_config(workdir: str) -> TranslationConfig:
+  """How the translator in `workdir` was trained.
+
+  Raises:
+    errors.InputError: Nothing was trained there.
+  """
+  content = example.read_config(workdir)
+  schedule = training.Schedule(**content.pop('schedule'))
+  return TranslationConfig(**content, schedule=schedule)
