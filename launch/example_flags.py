@@ -12,7 +12,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 def add_train_example(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'example',
-    choices=('mnist_cnn', 'digits_cnn', 'seq2seq'),
+    choices=('mnist_cnn', 'digits_cnn', 'vit', 'seq2seq'),
     help='what to train',
   )
   parser.add_argument(
@@ -26,7 +26,8 @@ def add_train_example(parser: argparse.ArgumentParser) -> None:
     '--dataset', help='another TFDS dataset of the same kind (default: its own)'
   )
   parser.add_argument(
-    '--size', help='of the model; seq2seq: mini, small, base or big'
+    '--size',
+    help='of the model: Ti/4, S/16, L/32, ... or, of seq2seq, mini to big',
   )
   parser.add_argument(
     '--flip_labels',
@@ -34,6 +35,11 @@ def add_train_example(parser: argparse.ArgumentParser) -> None:
     default=0.0,
     metavar='FRACTION',
     help='training labels to make wrong (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--pretrained',
+    metavar='CHECKPOINT',
+    help='Orbax checkpoint to start from; layers of other shapes start anew',
   )
   parser.add_argument(
     '--num_epochs', type=int, help='default: what suits the example'

@@ -86,6 +86,11 @@ class TfdsCorpus:
       )
     return builder
 
+  @property
+  def features(self) -> Mapping[str, Any]:
+    """Features of an example by name, as TFDS describes them."""
+    return dict(self._builder.info.features)
+
   @functools.cached_property
   def _instructions(self) -> list[Any]:
     try:

@@ -45,6 +45,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     data_dir=None,
     dataset=None,
     size=None,
+    pretrained=None,
     flip_labels=_FLIPPED_FRACTION,
     num_epochs=None,
     seed=0,

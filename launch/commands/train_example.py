@@ -18,6 +18,7 @@ def run(
   dataset: str | None,
   size: str | None,
   flip_labels: float,
+  pretrained: str | None,
   num_epochs: int | None,
   seed: int,
 ) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def run(
       dataset=dataset,
       size=size,
       flip_labels=flip_labels,
+      pretrained=pretrained,
       num_epochs=num_epochs,
       seed=seed,
     )

@@ -26,10 +26,12 @@ def make_config(
   return image_classifier.ClassifierConfig(
     dataset='digits',
     data_dir=options.data_dir,
-    channels=(16, 32),
-    hidden=128,
-    image_size=8,
+    architecture='convolutional',
+    network={'channels': [16, 32], 'hidden': 128},
+    image_shape=[8, 8, 1],
+    num_classes=10,
     max_pixel=16,
+    pretrained=options.pretrained,
     flip_labels=options.flip_labels,
     num_epochs=options.num_epochs or 200,
     batch_size=64,
@@ -53,9 +55,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         {
           # Writing the Image feature would need TensorFlow; Tensor does not.
           'image': tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
-          'label': tfds.features.ClassLabel(
-            num_classes=image_classifier.NUM_CLASSES
-          ),
+          'label': tfds.features.ClassLabel(num_classes=10),
         }
       ),
     )

@@ -17,6 +17,7 @@ class ExampleOptions:
     dataset: TFDS name of another dataset of the same shape.
     size: of the model, by the example's own names.
     flip_labels: fraction of the training labels to make wrong.
+    pretrained: Orbax checkpoint of parameters to start from.
     num_epochs: passes over the training split.
     seed: of initialisation, order and label flips.
   """
@@ -25,6 +26,7 @@ class ExampleOptions:
   dataset: str | None = None
   size: str | None = None
   flip_labels: float = 0.0
+  pretrained: str | None = None
   num_epochs: int | None = None
   seed: int = 0
 

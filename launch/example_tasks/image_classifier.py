@@ -1,7 +1,7 @@
-"""A small convolutional classifier: model, training and task.
+"""Classifiers of images: models and task.
 
-`mnist_cnn` and `digits_cnn` are two sizes of it. A trained model lives in a
-work directory:
+`mnist_cnn`, `digits_cnn` and `vit` are such. A trained model lives in a work
+directory:
 
     WORKDIR/config.json        how it was trained; a task needs nothing else
     WORKDIR/checkpoint/        Orbax checkpoint of the parameters
@@ -17,14 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import PIL.Image
 
 from influence_core import curvature_products, errors, types
-from launch.example_tasks import example
+from launch.example_tasks import example, transformer
 from pipeline import checked_files, checkpoints, storage
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
-
-NUM_CLASSES = 10
 
 
 class ConvolutionalNetwork(nn.Module):
@@ -33,19 +32,27 @@ class ConvolutionalNetwork(nn.Module):
   Attributes:
     channels: of each 3x3 convolution; the image is halved after each.
     hidden: width of the hidden layer.
+    num_classes: of the images.
   """
 
   channels: Sequence[int]
   hidden: int
+  num_classes: int
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    """[batch, height, width, 1] float32 -> [batch, classes] logits."""
+    """[batch, height, width, channels] -> [batch, num_classes] logits."""
     for channels in self.channels:
       images = nn.relu(nn.Conv(channels, (3, 3))(images))
       images = nn.avg_pool(images, (2, 2), (2, 2))
     flat = images.reshape(len(images), -1)
-    return nn.Dense(NUM_CLASSES)(nn.relu(nn.Dense(self.hidden)(flat)))
+    return nn.Dense(self.num_classes)(nn.relu(nn.Dense(self.hidden)(flat)))
+
+
+ARCHITECTURES: dict[str, Any] = {
+  'convolutional': ConvolutionalNetwork,
+  'vision_transformer': transformer.VisionTransformer,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +62,13 @@ class ClassifierConfig:
   Attributes:
     dataset: TFDS name.
     data_dir: TFDS data_dir, absolute.
-    channels: see `ConvolutionalNetwork`.
-    hidden: see `ConvolutionalNetwork`.
-    image_size: height and width in pixels.
+    architecture: which of `ARCHITECTURES`.
+    network: its fields, but for num_classes.
+    image_shape: height, width and channels that images are brought to.
+    num_classes: of the images.
     max_pixel: value of a white pixel.
+    pretrained: checkpoint that training starts from, but for layers of other
+      shapes; None for none.
     flip_labels: fraction of the training labels that are made wrong.
     num_epochs: passes over the training split.
     batch_size: examples of a training step.
@@ -68,10 +78,12 @@ class ClassifierConfig:
 
   dataset: str
   data_dir: str
-  channels: tuple[int, ...]
-  hidden: int
-  image_size: int
+  architecture: str
+  network: Mapping[str, Any]
+  image_shape: Sequence[int]
+  num_classes: int
   max_pixel: int
+  pretrained: str | None
   flip_labels: float
   num_epochs: int
   batch_size: int
@@ -89,16 +101,21 @@ class ClassifierConfig:
       )
 
   @property
-  def model(self) -> ConvolutionalNetwork:
-    return ConvolutionalNetwork(self.channels, self.hidden)
+  def model(self) -> nn.Module:
+    fields = {
+      name: tuple(value) if isinstance(value, list) else value
+      for name, value in self.network.items()
+    }
+    return ARCHITECTURES[self.architecture](
+      **fields, num_classes=self.num_classes
+    )
 
   def corpus(self, split: str) -> corpus_lib.TfdsCorpus:
     return corpus_lib.TfdsCorpus(self.dataset, split, self.data_dir)
 
   def initialise(self) -> types.Params:
-    size = self.image_size
     return self.model.init(
-      jax.random.key(self.seed), jnp.zeros((1, size, size, 1))
+      jax.random.key(self.seed), jnp.zeros((1, *self.image_shape))
     )
 
 
@@ -154,10 +171,31 @@ def preprocess(
 ) -> dict[str, np.ndarray]:
   """Image in [0, 1] and the label it was trained with."""
   label = flips.get(raw[corpus_lib.ID_KEY], raw['label'])
+  image = fitted(np.asarray(raw['image']), config.image_shape)
   return {
-    'image': np.asarray(raw['image'], np.float32) / config.max_pixel,
+    'image': image.astype(np.float32) / config.max_pixel,
     'label': np.asarray(label, np.int32),
   }
+
+
+def fitted(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+  """An image of any size as [height, width, channels] of its middle.
+
+  Grey becomes three equal channels where those are wanted.
+  """
+  height, width, channels = shape
+  if image.shape[:2] != (height, width):
+    scale = max(height / image.shape[0], width / image.shape[1])
+    size = [round(scale * side) for side in image.shape[1::-1]]
+    resized = PIL.Image.fromarray(image.squeeze()).resize(
+      size, PIL.Image.Resampling.BILINEAR
+    )
+    image = np.atleast_3d(np.asarray(resized))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    image = image[top : top + height, left : left + width]
+  if image.shape[2] == 1 and channels == 3:
+    image = np.repeat(image, 3, axis=2)
+  return image
 
 
 def load_config(workdir: str) -> ClassifierConfig:
@@ -166,18 +204,23 @@ def load_config(workdir: str) -> ClassifierConfig:
   Raises:
     errors.InputError: Nothing was trained there.
   """
-  content = example.read_config(workdir)
-  return ClassifierConfig(**{**content, 'channels': tuple(content['channels'])})
+  return ClassifierConfig(**example.read_config(workdir))
 
 
 def flip_labels(
-  ids: Sequence[str], labels: np.ndarray, *, fraction: float, seed: int
+  ids: Sequence[str],
+  labels: np.ndarray,
+  *,
+  num_classes: int,
+  fraction: float,
+  seed: int,
 ) -> dict[str, int]:
   """Wrong labels for a random fraction of the examples.
 
   Args:
     ids: of all examples.
     labels: [num_examples] integer, the true ones.
+    num_classes: that there are.
     fraction: how many to make wrong.
     seed: of the choice.
 
@@ -187,8 +230,8 @@ def flip_labels(
   generator = np.random.default_rng(seed)
   count = round(fraction * len(ids))
   chosen = generator.choice(len(ids), count, replace=False)
-  shifts = generator.integers(1, NUM_CLASSES, count)
+  shifts = generator.integers(1, num_classes, count)
   return {
-    ids[index]: int((labels[index] + shift) % NUM_CLASSES)
+    ids[index]: int((labels[index] + shift) % num_classes)
     for index, shift in zip(chosen, shifts, strict=True)
   }

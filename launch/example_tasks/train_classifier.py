@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from influence_core import errors, types
+from influence_core import errors, parameter_selection, types
 from launch.example_tasks import example, image_classifier
 from pipeline import checked_files, checkpoints, storage
 from pipeline import corpus as corpus_lib
@@ -18,7 +18,7 @@ class Examples:
 
   Attributes:
     ids: TFDS ids.
-    images: [num_examples, height, width, 1] float32.
+    images: [num_examples, height, width, channels] float32.
     labels: [num_examples] int32.
   """
 
@@ -43,6 +43,7 @@ def train(
   flips = image_classifier.flip_labels(
     train_split.ids,
     train_split.labels,
+    num_classes=config.num_classes,
     fraction=config.flip_labels,
     seed=config.seed,
   )
@@ -97,7 +98,7 @@ def read_split(
     ids.append(example_id)
     images.append(features['image'])
     labels.append(features['label'])
-  expected = (config.image_size, config.image_size, 1)
+  expected = tuple(config.image_shape)
   if images[0].shape != expected:
     raise errors.InputError(
       f'images of {config.dataset} have shape {images[0].shape}, expected '
@@ -106,12 +107,42 @@ def read_split(
   return Examples(ids, np.stack(images), np.stack(labels))
 
 
+def _start(config: image_classifier.ClassifierConfig) -> types.Params:
+  """Initial parameters, those of a pretrained model where shapes agree.
+
+  Raises:
+    errors.InputError: The checkpoint has no parameter of this model.
+  """
+  params = config.initialise()
+  if config.pretrained is None:
+    return params
+  stored = parameter_selection.all_parameters(
+    checkpoints.load_arrays(config.pretrained)
+  )
+  taken = []
+
+  def take(path, leaf):
+    name = parameter_selection.parameter_path(path)
+    if name in stored and stored[name].shape == leaf.shape:
+      taken.append(name)
+      return stored[name]
+    return leaf
+
+  params = jax.tree_util.tree_map_with_path(take, params)
+  if not taken:
+    raise errors.InputError(
+      f'the checkpoint at {config.pretrained} has no parameter of this model; '
+      f'it has {", ".join(sorted(stored)[:3])}, ...'
+    )
+  return params
+
+
 def _fit(
   config: image_classifier.ClassifierConfig,
   split: Examples,
   progress: types.ProgressCallback,
 ) -> types.Params:
-  params = config.initialise()
+  params = _start(config)
   size = len(split.ids)
   batch_size = min(config.batch_size, size)
   num_steps = config.num_epochs * (size // batch_size)
