@@ -12,7 +12,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 def add_train_example(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'example',
-    choices=('mnist_cnn', 'digits_cnn', 'vit', 'seq2seq'),
+    choices=('mnist_cnn', 'digits_cnn', 'vit', 'seq2seq', 'language_model'),
     help='what to train',
   )
   parser.add_argument(
@@ -27,7 +27,7 @@ def add_train_example(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--size',
-    help='of the model: Ti/4, S/16, L/32, ... or, of seq2seq, mini to big',
+    help='of the model: Ti/4, S/16, L/32, ...; mini, small, base of texts',
   )
   parser.add_argument(
     '--flip_labels',

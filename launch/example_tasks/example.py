@@ -1,11 +1,12 @@
 """What an example task is to `influence train-example`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 from typing import Any
 
 from influence_core import errors, types
 from pipeline import checked_files, storage
+from pipeline import corpus as corpus_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,3 +76,20 @@ def read_config(workdir: str) -> dict[str, Any]:
       'train-example first'
     )
   return checked_files.read_json(path)
+
+
+def read_split(
+  corpus: corpus_lib.TfdsCorpus,
+) -> Iterator[corpus_lib.RawExample]:
+  """All examples of a split, raw.
+
+  Raises:
+    errors.InputError: One cannot be read.
+  """
+  for example_id, raw in corpus.read_positions(range(corpus.num_examples)):
+    if isinstance(raw, corpus_lib.UndecodableExample):
+      raise errors.InputError(
+        f'example {example_id} of {corpus.dataset} cannot be read '
+        f'({raw.reason}); prepare the dataset again'
+      )
+    yield raw

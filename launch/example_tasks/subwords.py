@@ -55,11 +55,7 @@ class Vocabulary:
 
   def row(self, text: str, num_tokens: int) -> np.ndarray:
     """[num_tokens] int32: the text, its end, padding; cut where too long."""
-    ids = self._tokenizer.encode(text).ids[: num_tokens - 1]
-    row = np.full(num_tokens, PAD_ID, np.int32)
-    row[: len(ids)] = ids
-    row[len(ids)] = END_ID
-    return row
+    return _row(self._tokenizer.encode(text).ids, num_tokens)
 
   def text(self, row: Sequence[int]) -> str:
     """The text of tokens up to the first end."""
@@ -67,3 +63,21 @@ class Vocabulary:
     if END_ID in ids:
       ids = ids[: ids.index(END_ID)]
     return self._tokenizer.decode([int(x) for x in ids]).strip()
+
+
+class Bytes:
+  """The bytes of a text as its tokens, after padding and end."""
+
+  size = len(_SPECIAL) + 256
+
+  def row(self, text: str, num_tokens: int) -> np.ndarray:
+    """[num_tokens] int32: the text, its end, padding; cut where too long."""
+    return _row([len(_SPECIAL) + x for x in text.encode()], num_tokens)
+
+
+def _row(ids: Sequence[int], num_tokens: int) -> np.ndarray:
+  ids = ids[: num_tokens - 1]
+  row = np.full(num_tokens, PAD_ID, np.int32)
+  row[: len(ids)] = ids
+  row[len(ids)] = END_ID
+  return row

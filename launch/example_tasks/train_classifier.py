@@ -86,16 +86,10 @@ def read_split(
     errors.InputError: The dataset is not there, or is not made of images of
       the expected size.
   """
-  corpus = config.corpus(split)
   ids, images, labels = [], [], []
-  for example_id, raw in corpus.read_positions(range(corpus.num_examples)):
-    if isinstance(raw, corpus_lib.UndecodableExample):
-      raise errors.InputError(
-        f'example {example_id} of {config.dataset} cannot be read '
-        f'({raw.reason}); prepare the dataset again'
-      )
+  for raw in example.read_split(config.corpus(split)):
     features = image_classifier.preprocess(raw, config, {})
-    ids.append(example_id)
+    ids.append(raw[corpus_lib.ID_KEY])
     images.append(features['image'])
     labels.append(features['label'])
   expected = tuple(config.image_shape)

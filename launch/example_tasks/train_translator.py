@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import sacrebleu
 
-from influence_core import errors, types
+from influence_core import types
 from launch.example_tasks import (
   example,
   subwords,
@@ -14,7 +14,6 @@ from launch.example_tasks import (
   translation,
 )
 from pipeline import checkpoints, storage
-from pipeline import corpus as corpus_lib
 
 _LABEL_SMOOTHING = 0.1
 _NUM_EPOCHS_KEPT = 4
@@ -31,7 +30,7 @@ def train(
   Returns:
     `bleu` of the test split, decoded greedily.
   """
-  raw = list(read_split(config, 'train'))
+  raw = list(example.read_split(config.corpus('train')))
   vocabulary = subwords.Vocabulary.train(
     (
       translation.text_of(pair, feature)
@@ -70,28 +69,6 @@ def _training_loss(config, params, batch, key) -> jax.Array:
   return (1 - _LABEL_SMOOTHING) * losses + _LABEL_SMOOTHING * smooth
 
 
-def read_split(config: translation.TranslationConfig, split: str):
-  """Raw examples of a split.
-
-  Raises:
-    errors.InputError: An example cannot be read, or has no such feature.
-  """
-  corpus = config.corpus(split)
-  for example_id, raw in corpus.read_positions(range(corpus.num_examples)):
-    if isinstance(raw, corpus_lib.UndecodableExample):
-      raise errors.InputError(
-        f'example {example_id} of {config.dataset} cannot be read '
-        f'({raw.reason}); prepare the dataset again'
-      )
-    for feature in (config.source, config.target):
-      if feature not in raw:
-        raise errors.InputError(
-          f'{config.dataset} has no feature {feature!r}; it has '
-          f'{", ".join(sorted(raw))}'
-        )
-    yield raw
-
-
 def bleu(
   config: translation.TranslationConfig,
   params: types.Params,
@@ -99,7 +76,7 @@ def bleu(
   split: str,
 ) -> float:
   """BLEU of greedy translations, by sacrebleu's defaults."""
-  raw = list(read_split(config, split))
+  raw = list(example.read_split(config.corpus(split)))
   rows = [translation.preprocess(x, config, vocabulary)['source'] for x in raw]
   found = translate(config, params, np.stack(rows))
   references = [translation.text_of(x, config.target) for x in raw]

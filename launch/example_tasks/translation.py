@@ -5,7 +5,7 @@ A work directory holds config.json, vocabulary.json and the checkpoint.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,6 @@ from launch.example_tasks import example, subwords, training, transformer
 from pipeline import checkpoints, storage
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
-
-Reduction = Literal['sum', 'mean']
 
 # Width, layers, heads, subwords and tokens of a text; base and big as Vaswani
 # et al., "Attention is all you need", 2017; mini is for two cores.
@@ -79,16 +77,27 @@ class TranslationConfig:
 
 
 def output_loss(
-  logits: jax.Array, features: types.Features, reduction: Reduction
+  logits: jax.Array, features: types.Features, reduction: str
 ) -> jax.Array:
   """Cross-entropy of each sentence, [batch]: sum or mean over its tokens."""
   target = features['target']
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-  mask = target != transformer.PAD_ID
+  return reduced(losses, target, reduction)
+
+
+def reduced(losses: jax.Array, tokens: jax.Array, reduction: str) -> jax.Array:
+  """[batch, tokens] losses -> [batch] sums or means over what is no padding.
+
+  Raises:
+    errors.InputError: reduction is neither 'sum' nor 'mean'.
+  """
+  if reduction not in ('sum', 'mean'):
+    raise errors.InputError(
+      f'loss_reduction is {reduction!r}, expected sum or mean'
+    )
+  mask = tokens != transformer.PAD_ID
   total = jnp.sum(losses * mask, axis=1)
-  if reduction == 'sum':
-    return total
-  return total / jnp.sum(mask, axis=1)
+  return total if reduction == 'sum' else total / jnp.sum(mask, axis=1)
 
 
 def make_config(options: example.ExampleOptions) -> TranslationConfig:
@@ -142,10 +151,6 @@ def make_task(workdir: str, loss_reduction: str = 'sum') -> task_lib.Task:
     workdir: of `influence train-example seq2seq`.
     loss_reduction: 'sum' or 'mean' over the tokens of a sentence.
   """
-  if loss_reduction not in ('sum', 'mean'):
-    raise errors.InputError(
-      f'loss_reduction is {loss_reduction!r}, expected sum or mean'
-    )
   config = load_config(workdir)
   vocabulary = subwords.Vocabulary.load(vocabulary_path(workdir))
   model = config.model
