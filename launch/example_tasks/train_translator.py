@@ -10,7 +10,6 @@ from launch.example_tasks import (
   example,
   subwords,
   training,
-  transformer,
   translation,
 )
 from pipeline import checkpoints, storage
@@ -62,11 +61,14 @@ def _training_loss(config, params, batch, key) -> jax.Array:
   logits = config.model.apply(
     params, batch['source'], batch['target'], rngs={'dropout': key}
   )
-  losses = translation.output_loss(logits, batch, 'mean')
-  mask = batch['target'] != transformer.PAD_ID
-  uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
-  smooth = jnp.sum(uniform * mask, axis=1) / jnp.sum(mask, axis=1)
-  return (1 - _LABEL_SMOOTHING) * losses + _LABEL_SMOOTHING * smooth
+  target = batch['target']
+  log_probabilities = jax.nn.log_softmax(logits)
+  of_target = jnp.take_along_axis(
+    log_probabilities, target[..., None], axis=-1
+  )[..., 0]
+  of_any = jnp.mean(log_probabilities, axis=-1)
+  losses = -(1 - _LABEL_SMOOTHING) * of_target - _LABEL_SMOOTHING * of_any
+  return translation.reduced(losses, target, 'mean')
 
 
 def bleu(

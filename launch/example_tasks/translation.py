@@ -21,7 +21,7 @@ from pipeline import task as task_lib
 # Width, layers, heads, subwords and tokens of a text; base and big as Vaswani
 # et al., "Attention is all you need", 2017; mini is for two cores.
 _SIZES = {
-  'mini': (128, 2, 4, 6000, 40),
+  'mini': (128, 2, 4, 4000, 32),
   'small': (256, 3, 8, 8000, 64),
   'base': (512, 6, 8, 32_000, 128),
   'big': (1024, 6, 16, 32_000, 128),
