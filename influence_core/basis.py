@@ -17,6 +17,7 @@ from influence_core import (
   errors,
   krylov_vectors,
   multi_device,
+  random_basis,
   ritz,
   types,
 )
@@ -91,6 +92,16 @@ class BasisReport:
     return cls(**values)
 
 
+Report = BasisReport | random_basis.RandomReport
+
+
+def report_from_json(content: Mapping[str, Any]) -> Report:
+  """What `to_json` of either has given."""
+  if 'method' in content:
+    return random_basis.RandomReport(**content)
+  return BasisReport.from_json(content)
+
+
 @dataclasses.dataclass(frozen=True)
 class Basis:
   """Eigenpairs by decreasing |eigenvalue|.
@@ -104,7 +115,7 @@ class Basis:
 
   eigenvalues: np.ndarray
   eigenvectors: Mapping[str, types.Array]
-  report: BasisReport
+  report: Report
 
   def __post_init__(self):
     for path, vectors in self.eigenvectors.items():

@@ -56,6 +56,11 @@ COMMANDS: dict[str, Command] = {
     'fits the leading eigenpairs of the Hessian',
     f'{_TASK_EXAMPLE} --out W/basis --projection_dim 50',
   ),
+  'random-basis': Command(
+    fit_basis_flags.add_random_basis,
+    'makes a random basis, the baseline beside fit-basis',
+    f'{_TASK_EXAMPLE} --out W/random --projection_dim 50',
+  ),
   'project': Command(
     project_flags.add_project,
     'projects the gradient of every training example and stores an index',

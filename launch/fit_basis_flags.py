@@ -1,4 +1,4 @@
-"""The flags of `influence fit-basis`."""
+"""The flags of `influence fit-basis` and `random-basis`."""
 
 import argparse
 from typing import get_args
@@ -7,6 +7,7 @@ from influence_core import (
   curvature_operator,
   curvature_products,
   krylov_vectors,
+  random_basis,
 )
 from launch import common_flags
 from pipeline import fit_basis_config
@@ -43,15 +44,7 @@ def add_fit_basis(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help='keep pairs with negative eigenvalues too',
   )
-  parser.add_argument(
-    '--parameter_paths',
-    action='append',
-    metavar='REGEX',
-    help=(
-      "parameters to use instead of the task's, by their paths; '!REGEX' "
-      'leaves out; may be repeated; later commands follow the basis'
-    ),
-  )
+  _add_parameter_paths(parser)
   common_flags.add_number(
     parser, '--num_trace_probes', 8, 'products spent on the trace; 0 for none'
   )
@@ -62,6 +55,44 @@ def add_fit_basis(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument('--seed', type=int, default=0)
   _add_krylov(parser)
+
+
+def add_random_basis(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  parser.add_argument('--out', required=True, help='where the basis is stored')
+  common_flags.add_number(parser, '--projection_dim', 50, 'vectors')
+  parser.add_argument(
+    '--method',
+    choices=get_args(random_basis.Method),
+    default='random_gram',
+    help=(
+      'random for inner products of gradients, random_gram to weight them by '
+      'the inverse Gram matrix, as TRAK (default: %(default)s)'
+    ),
+  )
+  common_flags.add_number(
+    parser, '--sample_size', 4096, 'random examples of the Gram matrix'
+  )
+  parser.add_argument(
+    '--basis_dtype',
+    choices=tuple(krylov_vectors.DTYPES),
+    default='float32',
+    help='of stored vectors (default: %(default)s)',
+  )
+  parser.add_argument('--seed', type=int, default=0)
+  _add_parameter_paths(parser)
+
+
+def _add_parameter_paths(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--parameter_paths',
+    action='append',
+    metavar='REGEX',
+    help=(
+      "parameters to use instead of the task's, by their paths; '!REGEX' "
+      'leaves out; may be repeated; later commands follow the basis'
+    ),
+  )
 
 
 def _add_krylov(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from influence_core import gradient_projection, influence_scores
 from launch import command_table, exit_status
-from pipeline import fit_basis_config, row_blocks
+from pipeline import fit_basis_config, fit_random_basis, row_blocks
 from pipeline import task as task_lib
 
 
@@ -122,6 +122,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     values['label'] = _named_values(command, 'label', values['label'])
   if 'krylov_dtype' in values:
     _gather_fit_basis(values)
+  if 'method' in values:
+    values['task'] = values['task'].selecting(values.pop('parameter_paths'))
+    values['config'] = _from_values(fit_random_basis.RandomBasisConfig, values)
   if 'basis_placement' in values:
     values['projection_options'] = gradient_projection.ProjectionOptions(
       batch_size=values.pop('batch_size'),
@@ -158,12 +161,13 @@ def _gather_fit_basis(values: dict[str, Any]) -> None:
     parameter_placement=values.pop('parameter_placement'),
     work_dir=values.pop('work_dir'),
   )
-  names = [
-    field.name for field in dataclasses.fields(fit_basis_config.FitBasisConfig)
-  ]
-  values['config'] = fit_basis_config.FitBasisConfig(
-    **{name: values.pop(name) for name in names}
-  )
+  values['config'] = _from_values(fit_basis_config.FitBasisConfig, values)
+
+
+def _from_values(config_class: Any, values: dict[str, Any]) -> Any:
+  """A dataclass of the flags that are named as its fields."""
+  fields = dataclasses.fields(config_class)
+  return config_class(**{x.name: values.pop(x.name) for x in fields})
 
 
 def _split_at_separator(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -67,7 +67,7 @@ class BasisRecord:
 
   path: str
   eigenvalues: tuple[float, ...]
-  report: basis_lib.BasisReport
+  report: basis_lib.Report
   config: Mapping[str, Any]
   task_fingerprints: Mapping[str, str]
   probe: checked_files.StoredFile
@@ -83,7 +83,7 @@ def save(
   path: str,
   eigenvalues: np.ndarray,
   eigenvectors: Iterable[tuple[str, np.ndarray]],
-  report: basis_lib.BasisReport,
+  report: basis_lib.Report,
   *,
   dtype: np.dtype,
   config: Mapping[str, Any],
@@ -197,7 +197,7 @@ def load_record(path: str) -> BasisRecord:
   return BasisRecord(
     path=path,
     eigenvalues=tuple(content.pop('eigenvalues')),
-    report=basis_lib.BasisReport.from_json(content.pop('report')),
+    report=basis_lib.report_from_json(content.pop('report')),
     probe=checked_files.StoredFile(**content.pop('probe')),
     parts=tuple(StoredPart(**part) for part in content.pop('parts')),
     **content,

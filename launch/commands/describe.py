@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from influence_core import basis as basis_lib
-from influence_core import basis_trust, errors
+from influence_core import basis_trust, errors, random_basis
 from launch import console as console_lib
 from pipeline import index_reader, stored_basis
 
@@ -27,6 +27,8 @@ def describe_basis(
 ) -> dict[str, Any]:
   """Prints eigenvalues with residuals and returns the whole record."""
   report = record.report
+  if isinstance(report, random_basis.RandomReport):
+    return _describe_random(console, record, report)
   config = record.config
   pairs = list(zip(record.eigenvalues, report.residuals, strict=True))
   shown = _spread(len(pairs))
@@ -59,6 +61,18 @@ def describe_basis(
     'go': not report.objections,
     'objections': report.objections,
   }
+
+
+def _describe_random(
+  console: console_lib.Console,
+  record: stored_basis.BasisRecord,
+  report: random_basis.RandomReport,
+) -> dict[str, Any]:
+  what = f'{record.projection_dim} random vectors, seed {record.config["seed"]}'
+  if report.method == 'random_gram':
+    what += f', weighted by the gradients of {report.sample_size:,} examples'
+  console.print(f'basis {record.path}: {what}')
+  return {**dataclasses.asdict(record), 'go': True, 'objections': []}
 
 
 def _trace(report: basis_lib.BasisReport) -> str:

@@ -1,0 +1,24 @@
+"""`influence random-basis`: the baseline beside `fit-basis`."""
+
+from typing import Any
+
+from launch import console as console_lib
+from launch.commands import describe
+from pipeline import fit_random_basis, loaded_task, storage
+from pipeline import task as task_lib
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  task: task_lib.TaskReference,
+  out: str,
+  config: fit_random_basis.RandomBasisConfig,
+) -> dict[str, Any]:
+  """Makes a random basis, or says what is there."""
+  loaded = loaded_task.LoadedTask.load(task)
+  with console.stage('random-basis'):
+    record = fit_random_basis.fit_random_basis(
+      loaded, storage.absolute(out), config
+    )
+  return describe.describe_basis(console, record)

@@ -1,0 +1,133 @@
+"""Makes and stores a random basis, so that every later stage serves it."""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from influence_core import (
+  errors,
+  gradient_projection,
+  krylov_vectors,
+  random_basis,
+)
+from pipeline import (
+  checked_projector,
+  curvature_sample,
+  fingerprints,
+  fit_basis_config,
+  loaded_task,
+  storage,
+  stored_basis,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomBasisConfig:
+  """What random basis is made.
+
+  Attributes:
+    projection_dim: number of vectors.
+    method: see `random_basis.RandomReport`.
+    sample_size: examples of the Gram matrix, drawn at random.
+    basis_dtype: that vectors are stored in.
+    seed: of signs and sample.
+  """
+
+  projection_dim: int = 50
+  method: random_basis.Method = 'random_gram'
+  sample_size: int = 4096
+  basis_dtype: fit_basis_config.VectorDtype = 'float32'
+  seed: int = 0
+
+  def __post_init__(self):
+    for name in ('projection_dim', 'sample_size'):
+      value = getattr(self, name)
+      if value < 1:
+        raise errors.InputError(f'{name} is {value}, expected at least 1')
+
+
+def fit_random_basis(
+  loaded: loaded_task.LoadedTask, path: str, config: RandomBasisConfig
+) -> stored_basis.BasisRecord:
+  """Makes a random basis and stores it at `path`, or finds it there.
+
+  Raises:
+    errors.InputError: Something else is at `path`, or it cannot be written.
+  """
+  full_config = _full_config(config, loaded)
+  if storage.exists(storage.join(path, 'basis.json')):
+    record = stored_basis.load_record(path)
+    probed = loaded.with_probe(stored_basis.load_probe(record))
+    stored_basis.check_belongs(record, probed.fingerprints)
+    if difference := fingerprints.first_difference(record.config, full_config):
+      name, other, value = difference
+      raise errors.InputError(
+        f'the basis at {path} has {name} {other}, not {value}; choose another '
+        '--out'
+      )
+    return record
+  storage.check_writable(path)
+  started = time.monotonic()
+  vectors = {
+    name: random_basis.random_vectors(
+      leaf.shape,
+      name,
+      projection_dim=config.projection_dim,
+      seed=config.seed,
+    )
+    for name, leaf in loaded.selected.items()
+  }
+  eigenvalues, rotation, sample_size = np.ones(config.projection_dim), None, 0
+  if config.method == 'random_gram':
+    projections = _projected_sample(loaded, vectors, config)
+    eigenvalues, rotation = random_basis.gram_pairs(projections)
+    sample_size = len(projections)
+  return stored_basis.save(
+    path,
+    eigenvalues,
+    random_basis.turned(vectors, rotation),
+    random_basis.RandomReport(
+      config.method, sample_size, time.monotonic() - started
+    ),
+    dtype=krylov_vectors.DTYPES[config.basis_dtype],
+    config=full_config,
+    task_fingerprints=loaded.fingerprints,
+    probe=loaded.first_examples(),
+  )
+
+
+def _projected_sample(
+  loaded: loaded_task.LoadedTask,
+  vectors: dict[str, np.ndarray],
+  config: RandomBasisConfig,
+) -> np.ndarray:
+  """[sample_size, projection_dim] float32."""
+  sample = curvature_sample.CurvatureSamples(
+    loaded, config.sample_size, config.seed
+  ).first()
+  projector = checked_projector.make_projector(
+    loaded,
+    vectors,
+    gradient_projection.ProjectionOptions(),
+    num_examples=config.sample_size,
+  )
+  projections = np.asarray(projector.project(sample).projections)
+  finite = np.isfinite(projections).all(axis=1)
+  if not finite.any():
+    raise errors.InputError(
+      f'no gradient of {len(finite)} sampled examples is finite; check the '
+      'parameters and preprocess'
+    )
+  return projections[finite]
+
+
+def _full_config(
+  config: RandomBasisConfig, loaded: loaded_task.LoadedTask
+) -> dict[str, Any]:
+  return {
+    **dataclasses.asdict(config),
+    'parameter_paths': loaded.selection,
+    'corpus': dataclasses.asdict(loaded.task.corpus),
+  }
