@@ -9,6 +9,7 @@ from launch import (
   common_flags,
   dataflow_flags,
   engine_flags,
+  evaluate_flags,
   example_flags,
   fit_basis_flags,
   index_flags,
@@ -123,6 +124,11 @@ COMMANDS: dict[str, Command] = {
     'finds mislabelled and atypical training examples in an index',
     '--index W/index --k 100',
   ),
+  'evaluate detection': Command(
+    evaluate_flags.add_detection,
+    'measures how well scores find examples that are known to be bad',
+    '--index W/index --bad "label <> true_label" --out W/evaluation',
+  ),
   'doctor': Command(
     project_flags.add_doctor,
     'checks a task and states memory, batch size and expected rate',
@@ -171,4 +177,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 # What the first word stands for, of commands of two words.
-GROUPS = {'submit': 'sends a job to a cloud'}
+GROUPS = {
+  'evaluate': 'measures how good scores are',
+  'submit': 'sends a job to a cloud',
+}

@@ -3,14 +3,13 @@
 import json
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from sklearn import metrics
 
 from influence_core import gradient_projection, influence_scores
 from launch import console as console_lib
 from launch import demo_report, result_tables
 from launch.commands import (
+  evaluate_detection,
   fit_basis,
   project,
   self_influence,
@@ -24,7 +23,6 @@ from pipeline import (
   storage,
 )
 from pipeline import manifest as manifest_lib
-from pipeline import self_influence as self_influence_lib
 from pipeline import task as task_lib
 
 _FLIPPED_FRACTION = 0.1
@@ -88,13 +86,23 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     options=_OPTIONS,
     selection=row_blocks.EVERYTHING,
   )
+  evaluated = evaluate_detection.run(
+    console.quiet(),
+    index=index,
+    bad='label <> true_label',
+    num_first=_NUM_SUSPICIOUS,
+    num_bootstrap=0,
+    seed=0,
+    out=None,
+    options=_OPTIONS,
+  )
   opened = index_reader.Index(index)
   summary: dict[str, Any] = {
     'num_examples': opened.num_examples,
     'projection_dim': opened.manifest.provenance.projection_dim,
     'eigenvalues': list(fitted['eigenvalues']),
     'basis_residuals': list(fitted['report']['residuals']),
-    'mislabeled': evaluate_mislabeled(opened),
+    'mislabeled': {row['score']: row for row in evaluated['scores']},
     'queries': _group_by_query(found['results']),
     'index': index,
     'manifest': manifest_lib.path_of(index, opened.manifest.generation),
@@ -109,45 +117,6 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     file.write(json.dumps(summary, indent=1).encode())
   _print_findings(console, out, summary)
   return summary
-
-
-def evaluate_mislabeled(
-  index: index_reader.Index,
-) -> dict[str, dict[str, float]]:
-  """How well each score ranks the wrong labels first.
-
-  Args:
-    index: whose rows have columns label and true_label.
-
-  Returns:
-    By score (self_influence, loss, random): auc, average_precision,
-    precision_at_100.
-  """
-  scores, losses, wrong = [], [], []
-  for _, shard_scores, rows in self_influence_lib.scores(
-    index, options=_OPTIONS, columns=('loss', 'label', 'true_label')
-  ):
-    scores.append(shard_scores)
-    losses.append(rows['loss'].to_numpy())
-    wrong.append(rows['label'].to_numpy() != rows['true_label'].to_numpy())
-  is_wrong = np.concatenate(wrong)
-  rankings = {
-    'self_influence': np.concatenate(scores),
-    'loss': np.concatenate(losses),
-    'random': np.random.default_rng(0).random(len(is_wrong)),
-  }
-  return {
-    name: {
-      'auc': float(metrics.roc_auc_score(is_wrong, ranking)),
-      'average_precision': float(
-        metrics.average_precision_score(is_wrong, ranking)
-      ),
-      'precision_at_100': float(
-        is_wrong[np.argsort(-ranking, kind='stable')[:_NUM_SUSPICIOUS]].mean()
-      ),
-    }
-    for name, ranking in rankings.items()
-  }
 
 
 def _group_by_query(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -171,12 +140,7 @@ def _print_findings(
     console,
     f'finding the wrong training labels ({_FLIPPED_FRACTION:.0%} of '
     f'{summary["num_examples"]}) by',
-    pa.Table.from_pylist(
-      [
-        {'score': name, **values}
-        for name, values in summary['mislabeled'].items()
-      ]
-    ),
+    pa.Table.from_pylist(list(summary['mislabeled'].values())),
   )
   console.print()
   for query in summary['queries']:

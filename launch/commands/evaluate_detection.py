@@ -1,0 +1,100 @@
+"""`influence evaluate detection`: are bad examples ranked first?"""
+
+import io
+import json
+from typing import Any
+
+import matplotlib.figure
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from influence_core import errors, influence_scores
+from launch import console as console_lib
+from launch import result_tables
+from pipeline import detection, index_reader, storage
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  index: str,
+  bad: str,
+  num_first: int,
+  num_bootstrap: int,
+  seed: int,
+  out: str | None,
+  options: influence_scores.ScoreOptions,
+) -> dict[str, Any]:
+  """Measures each score of an index as a detector.
+
+  Raises:
+    errors.InputError: A number is out of range, or see `detection`.
+  """
+  if num_first < 1 or num_bootstrap < 0:
+    raise errors.InputError(
+      f'num_first is {num_first} and num_bootstrap {num_bootstrap}, expected '
+      'at least 1 and 0'
+    )
+  if out is not None:
+    storage.check_writable(storage.absolute(out))
+  opened = index_reader.Index(index)
+  with console.stage('evaluate'):
+    rankings = detection.read_rankings(
+      opened, bad=bad, options=options, seed=seed
+    )
+    table = detection.measure(
+      rankings, num_first=num_first, num_bootstrap=num_bootstrap, seed=seed
+    )
+  num_bad, num_all = int(rankings.is_bad.sum()), len(rankings.is_bad)
+  result_tables.print_rows(
+    console, f'{num_bad:,} of {num_all:,} examples are bad; found by', table
+  )
+  result = {
+    'index': opened.path,
+    'generation': opened.generation,
+    'bad': bad,
+    'num_bad': num_bad,
+    'num_examples': num_all,
+    'num_bootstrap': num_bootstrap,
+    'seed': seed,
+    'scores': table.to_pylist(),
+  }
+  if out is not None:
+    _write(storage.absolute(out), result, table, detection.curves(rankings))
+    console.print(f'wrote detection.json, .parquet, .svg to {out}')
+  return result
+
+
+def _write(
+  out: str, result: dict[str, Any], table: pa.Table, curves: pa.Table
+) -> None:
+  with storage.open_for_writing(storage.join(out, 'detection.json')) as file:
+    file.write(json.dumps(result, indent=2).encode())
+  result_tables.write_parquet(storage.join(out, 'detection.parquet'), table)
+  result_tables.write_parquet(storage.join(out, 'curves.parquet'), curves)
+  with storage.open_for_writing(storage.join(out, 'detection.svg')) as file:
+    file.write(_plot(curves, result))
+
+
+def _plot(curves: pa.Table, result: dict[str, Any]) -> bytes:
+  """Precision over recall of every score."""
+  figure = matplotlib.figure.Figure(figsize=(6, 4.5), layout='constrained')
+  axes = figure.subplots()
+  for row in result['scores']:
+    points = curves.filter(pc.field('score') == row['score'])
+    axes.plot(
+      points['recall'].to_numpy(),
+      points['precision'].to_numpy(),
+      label=f'{row["score"]} ({row["average_precision"]:.3f})',
+    )
+  axes.set_xlabel('recall')
+  axes.set_ylabel('precision')
+  axes.set_title(
+    f'{result["num_bad"]:,} bad of {result["num_examples"]:,}, seed '
+    f'{result["seed"]}'
+  )
+  axes.legend(title='score (average precision)')
+  axes.grid(alpha=0.3)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='svg')
+  return buffer.getvalue()
