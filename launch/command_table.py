@@ -129,6 +129,11 @@ COMMANDS: dict[str, Command] = {
     'measures how well scores find examples that are known to be bad',
     '--index W/index --bad "label <> true_label" --out W/evaluation',
   ),
+  'evaluate lds': Command(
+    evaluate_flags.add_lds,
+    'measures how well influence predicts training on parts of the corpus',
+    f"{_TASK_EXAMPLE} --index W/index --query_split 'test[:50]' --out W/lds",
+  ),
   'doctor': Command(
     project_flags.add_doctor,
     'checks a task and states memory, batch size and expected rate',

@@ -22,3 +22,32 @@ def add_detection(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--out', help='directory for JSON, Parquet and a plot')
   common_flags.add_score_options(parser)
+
+
+def add_lds(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  parser.add_argument(
+    '--index',
+    required=True,
+    action='append',
+    dest='indexes',
+    help='of the same task; may be repeated, to compare bases',
+  )
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
+  )
+  common_flags.add_number(
+    parser, '--num_subsets', 50, 'random parts of the corpus to train on'
+  )
+  common_flags.add_number(parser, '--fraction', 0.5, 'of the corpus, in each')
+  common_flags.add_number(
+    parser, '--num_repeats', 1, 'trainings on each, averaged'
+  )
+  common_flags.add_number(parser, '--num_workers', 2, 'trainings at a time')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument(
+    '--out',
+    required=True,
+    help='directory for results and losses, which are kept for other runs',
+  )
+  common_flags.add_score_options(parser)

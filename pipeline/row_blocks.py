@@ -179,6 +179,39 @@ def scored_rows(
     yield rows if matches is None else rows.take(matches(block.rows))
 
 
+def all_scores(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  options: influence_scores.ScoreOptions,
+  *,
+  progress: types.ProgressCallback = types.no_progress,
+) -> tuple[np.ndarray, list[str]]:
+  """Influence of every example on every query, for indexes that fit memory.
+
+  Args:
+    index: opened index.
+    query_projections: [num_queries, projection_dim].
+    options: how to score.
+    progress: called with the number of examples scored.
+
+  Returns:
+    [num_queries, num_examples] float32, and the ids of the examples.
+  """
+  scorer = Scorer(index, options)
+  queries = influence_scores.weight_queries(
+    query_projections, index.eigenvalues, options
+  )
+  parts, ids = [], []
+  for block in index.read_blocks(
+    columns=('id', *scorer.columns), progress=progress
+  ):
+    rows = scorer.score(block)
+    scores = queries @ rows.vectors.T
+    parts.append(scores if rows.scales is None else scores * rows.scales)
+    ids += block.rows['id'].to_pylist()
+  return np.concatenate(parts, axis=1), ids
+
+
 def by_group(rows: ScoredRows) -> Iterator[tuple[object, ScoredRows]]:
   """Rows by value of the column to group by; None for all without one."""
   if rows.groups is None:

@@ -42,6 +42,9 @@ class Task:
     l2_weight: c, where training added c/2 * |theta|^2 to the mean loss.
     split_loss: the same loss as model outputs and a loss of outputs, for a
       basis of the Gauss-Newton matrix; None where that is not wanted.
+    retrain: (ids of training examples, seed) -> parameters of the same model
+      trained on those alone; for `influence evaluate`, None where that is not
+      wanted. Called from several threads.
     version: change it to mark a change of model code or preprocessing that
       parameters and a few preprocessed examples do not show.
   """
@@ -58,6 +61,7 @@ class Task:
   parameter_paths: Sequence[str] = ('.*',)
   l2_weight: float = 0.0
   split_loss: curvature_products.SplitLoss | None = None
+  retrain: Callable[[frozenset[str], int], types.Params] | None = None
   version: str = '1'
 
 

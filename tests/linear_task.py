@@ -56,13 +56,14 @@ def make_task(
   like = {'weights': jnp.zeros(NUM_FEATURES), 'bias': jnp.zeros(())}
   if fault == 'foreign_checkpoint':
     like['weights'] = jnp.zeros(NUM_FEATURES + 1)
+  data = corpus_lib.TfdsCorpus(name, split, f'{workdir}/data')
   return task_lib.Task(
     name='linear',
     load_parameters=lambda: checkpoints.load_arrays(
       f'{workdir}/{checkpoint}', like=like
     ),
     per_example_loss=losses.get(fault, per_example_loss),
-    corpus=corpus_lib.TfdsCorpus(name, split, f'{workdir}/data'),
+    corpus=data,
     preprocess=lambda raw: preprocess(raw, fault),
     row_columns=lambda raw: {'half': int(raw['y'] > 0)},
     loss_reduction='mean' if fault == 'other_reduction' else 'none',
@@ -71,7 +72,21 @@ def make_task(
     split_loss=None
     if fault == 'no_split_loss'
     else curvature_products.SplitLoss(outputs, output_loss),
+    retrain=None
+    if fault == 'no_retrain'
+    else lambda ids, seed: solution(data, ids, l2_weight),
   )
+
+
+def solution(data, ids, l2_weight):
+  """The ridge solution of some examples, whatever the seed."""
+  pairs = data.read_positions(range(data.num_examples))
+  examples = [raw for example_id, raw in pairs if example_id in ids]
+  x = np.stack([np.concatenate([[1], raw['x']]) for raw in examples])
+  y = np.array([raw['y'] for raw in examples])
+  hessian = x.T @ x / len(x) + l2_weight * np.eye(x.shape[1])
+  theta = np.linalg.solve(hessian, x.T @ y / len(x)).astype(np.float32)
+  return {'bias': theta[0], 'weights': theta[1:]}
 
 
 def preprocess(raw, fault=''):

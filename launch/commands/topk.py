@@ -62,7 +62,7 @@ def run(
   opened = index_reader.Index(index)
   row_blocks.check_selection(opened, selection)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
-  record, loaded = _load_task(opened, task, basis)
+  record, loaded = load_task(opened, task, basis)
   corpus = loaded.task.corpus.with_split(query_split)
   corpus.check()
   projector = checked_projector.make_projector(
@@ -114,7 +114,7 @@ def run(
   }
 
 
-def _load_task(
+def load_task(
   opened: index_reader.Index,
   task: task_lib.TaskReference,
   basis: str | None,

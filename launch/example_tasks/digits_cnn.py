@@ -16,7 +16,7 @@ _NUM_FILES = 3
 
 def make_task(workdir: str) -> task_lib.Task:
   """The network trained by `influence train-example digits_cnn`."""
-  return image_classifier.make_task(workdir)
+  return train_classifier.make_task(workdir)
 
 
 def make_config(

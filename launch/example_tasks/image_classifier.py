@@ -136,7 +136,7 @@ def output_loss(logits: Any, features: types.Features) -> jax.Array:
 def make_task(workdir: str) -> task_lib.Task:
   """The task of the classifier trained in `workdir`."""
   config = load_config(workdir)
-  flips = checked_files.read_json(storage.join(workdir, 'label_flips.json'))
+  flips = load_flips(workdir)
   model = config.model
 
   def row_columns(raw):
@@ -205,6 +205,11 @@ def load_config(workdir: str) -> ClassifierConfig:
     errors.InputError: Nothing was trained there.
   """
   return ClassifierConfig(**example.read_config(workdir))
+
+
+def load_flips(workdir: str) -> dict[str, int]:
+  """Wrong labels that were given to training examples, by id."""
+  return checked_files.read_json(storage.join(workdir, 'label_flips.json'))
 
 
 def flip_labels(

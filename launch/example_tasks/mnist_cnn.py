@@ -6,7 +6,7 @@ from pipeline import task as task_lib
 
 def make_task(workdir: str) -> task_lib.Task:
   """The network trained by `influence train-example mnist_cnn`."""
-  return image_classifier.make_task(workdir)
+  return train_classifier.make_task(workdir)
 
 
 def make_config(

@@ -1,6 +1,8 @@
 """Trains the classifier of `image_classifier` and stores it."""
 
+from collections.abc import Mapping
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from influence_core import errors, parameter_selection, types
 from launch.example_tasks import example, image_classifier
 from pipeline import checked_files, checkpoints, storage
 from pipeline import corpus as corpus_lib
+from pipeline import task as task_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +50,9 @@ def train(
     fraction=config.flip_labels,
     seed=config.seed,
   )
-  given = np.array(
-    [
-      flips.get(example_id, label)
-      for example_id, label in zip(
-        train_split.ids, train_split.labels, strict=True
-      )
-    ],
-    np.int32,
+  train_split = dataclasses.replace(
+    train_split, labels=_with_flips(train_split, flips)
   )
-  train_split = dataclasses.replace(train_split, labels=given)
   params = _fit(config, train_split, progress)
   checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)
   storage.create_exclusive(
@@ -64,6 +60,34 @@ def train(
   )
   example.save_config(workdir, config)
   return accuracies(config, params, train_split)
+
+
+def make_task(workdir: str) -> task_lib.Task:
+  """The task of the classifier trained in `workdir`, which can train again."""
+  config = image_classifier.load_config(workdir)
+  flips = image_classifier.load_flips(workdir)
+
+  @functools.cache
+  def given() -> Examples:
+    split = read_split(config, 'train')
+    return dataclasses.replace(split, labels=_with_flips(split, flips))
+
+  def retrain(ids: frozenset[str], seed: int) -> types.Params:
+    split = given()
+    rows = np.array([example_id in ids for example_id in split.ids])
+    some = Examples(
+      [x for x in split.ids if x in ids], split.images[rows], split.labels[rows]
+    )
+    return _fit(dataclasses.replace(config, seed=seed), some)
+
+  return dataclasses.replace(
+    image_classifier.make_task(workdir), retrain=retrain
+  )
+
+
+def _with_flips(split: Examples, flips: Mapping[str, int]) -> np.ndarray:
+  pairs = zip(split.ids, split.labels, strict=True)
+  return np.array([flips.get(x, label) for x, label in pairs], np.int32)
 
 
 def accuracies(
@@ -134,7 +158,7 @@ def _start(config: image_classifier.ClassifierConfig) -> types.Params:
 def _fit(
   config: image_classifier.ClassifierConfig,
   split: Examples,
-  progress: types.ProgressCallback,
+  progress: types.ProgressCallback = types.no_progress,
 ) -> types.Params:
   params = _start(config)
   size = len(split.ids)

@@ -29,7 +29,7 @@ _IMAGE_SIZE = 224
 
 def make_task(workdir: str) -> task_lib.Task:
   """The Transformer trained by `influence train-example vit`."""
-  return image_classifier.make_task(workdir)
+  return train_classifier.make_task(workdir)
 
 
 def make_config(

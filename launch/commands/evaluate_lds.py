@@ -1,0 +1,136 @@
+"""`influence evaluate lds`: does influence predict what retraining does?"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from influence_core import (
+  errors,
+  evaluation,
+  gradient_projection,
+  influence_scores,
+)
+from launch import console as console_lib
+from launch import result_tables
+from launch.commands import topk
+from pipeline import (
+  checked_projector,
+  index_reader,
+  retrainings,
+  row_blocks,
+  storage,
+  stored_basis,
+)
+from pipeline import task as task_lib
+
+_NUM_BOOTSTRAP = 1000
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  task: task_lib.TaskReference,
+  indexes: list[str],
+  query_split: str,
+  num_subsets: int,
+  fraction: float,
+  num_repeats: int,
+  num_workers: int,
+  seed: int,
+  out: str,
+  options: influence_scores.ScoreOptions,
+) -> dict[str, Any]:
+  """Trains on random parts of the corpus and compares with predictions.
+
+  Raises:
+    errors.InputError: Something is missing or out of range.
+  """
+  if num_workers < 1:
+    raise errors.InputError(
+      f'num_workers is {num_workers}, expected at least 1'
+    )
+  design = retrainings.Design(num_subsets, fraction, num_repeats, seed)
+  directory = storage.absolute(out)
+  storage.check_writable(directory)
+  predicted = {}
+  for index in indexes:
+    opened = index_reader.Index(index)
+    record, loaded = topk.load_task(opened, task, None)
+    corpus = loaded.task.corpus.with_split(query_split)
+    corpus.check()
+    projector = checked_projector.make_projector(
+      loaded,
+      stored_basis.load(record).eigenvectors,
+      gradient_projection.ProjectionOptions(),
+      num_examples=corpus.num_examples,
+    )
+    queries, projections = topk.project_queries(loaded, corpus, projector)
+    with console.stage('scores') as progress:
+      scores, ids = row_blocks.all_scores(
+        opened, projections, options, progress=progress
+      )
+    # A proponent lowers the loss.
+    predicted[opened.path] = -retrainings.influence_of_subsets(
+      scores, ids, retrainings.all_ids(loaded.task.corpus), design
+    )
+  with console.stage('retrain', 'trainings') as progress:
+    actual = retrainings.losses(
+      loaded,
+      queries,
+      design,
+      storage.join(directory, 'retrainings'),
+      num_workers=num_workers,
+      progress=progress,
+    )
+  return _report(console, directory, predicted, actual, queries.ids, design)
+
+
+def _report(
+  console: console_lib.Console,
+  out: str,
+  predicted: dict[str, np.ndarray],
+  actual: np.ndarray,
+  query_ids: list[str],
+  design: retrainings.Design,
+) -> dict[str, Any]:
+  rows, tables = [], []
+  for index, values in predicted.items():
+    scores = evaluation.linear_datamodelling_scores(values, actual)
+    low, high = evaluation.bootstrap_interval(
+      scores, num_samples=_NUM_BOOTSTRAP, seed=design.seed
+    )
+    rows.append(
+      {'index': index, 'lds': float(scores.mean()), 'low': low, 'high': high}
+    )
+    tables.append(
+      pa.table(
+        {
+          'index': [index] * len(scores),
+          'query_id': query_ids,
+          'spearman': scores,
+        }
+      )
+    )
+  result_tables.print_rows(
+    console,
+    f'linear datamodelling score: {len(query_ids)} queries, '
+    f'{design.num_subsets} subsets of {design.fraction:.0%}, seed '
+    f'{design.seed}; 95 % interval over queries',
+    pa.Table.from_pylist(rows),
+  )
+  result = {
+    'scores': rows,
+    'num_queries': len(query_ids),
+    'num_subsets': design.num_subsets,
+    'fraction': design.fraction,
+    'num_repeats': design.num_repeats,
+    'seed': design.seed,
+  }
+  result_tables.write_parquet(
+    storage.join(out, 'lds.parquet'), pa.concat_tables(tables)
+  )
+  with storage.open_for_writing(storage.join(out, 'lds.json')) as file:
+    file.write(json.dumps(result, indent=2).encode())
+  return result

@@ -1,0 +1,115 @@
+"""Linear datamodelling scores: by hand, and where influence must be right."""
+
+import json
+import os
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from influence_core import errors, evaluation
+from pipeline import retrainings
+
+
+def test_score_is_spearman_by_query():
+  generator = np.random.default_rng(0)
+  predicted, actual = generator.normal(size=(2, 30, 4))
+  actual[:, 0] = np.exp(predicted[:, 0])  # Another scale, the same order.
+  actual[:, 1] = -predicted[:, 1]
+  actual[:, 2] = 1.0  # Never differs.
+  found = evaluation.linear_datamodelling_scores(predicted, actual)
+  expected = stats.spearmanr(predicted[:, 3], actual[:, 3]).statistic
+  np.testing.assert_allclose(found, [1, -1, 0, expected], atol=1e-12)
+
+
+def test_shapes_must_agree():
+  for shape in ((3, 2), (1, 4)):
+    with pytest.raises(errors.InputError, match='at least two subsets'):
+      evaluation.linear_datamodelling_scores(np.zeros(shape), np.zeros((1, 4)))
+
+
+def test_interval_is_that_of_the_mean():
+  values = np.random.default_rng(0).normal(3, 2, size=400)
+  low, high = evaluation.bootstrap_interval(values, num_samples=2000, seed=0)
+  # Of a normal mean: 1.96 standard errors to each side, within a tenth.
+  half = 1.96 * values.std() / np.sqrt(len(values))
+  assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+  assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_parts_are_random_halves():
+  design = retrainings.Design(200, 0.5, 1, seed=0)
+  parts = [design.subset(number, 100) for number in range(200)]
+  assert all(len(set(part)) == 50 for part in parts)
+  counts = np.bincount(np.concatenate(parts), minlength=100)
+  # Each is in half of 200 parts: five standard deviations of 7.1.
+  assert np.abs(counts - 100).max() < 36
+  np.testing.assert_array_equal(parts[3], design.subset(3, 100))
+
+
+@pytest.fixture(name='lds')
+def fixture_lds(influence, task_flags, index, tmp_path):
+  def run(*more, task=task_flags, indexes=(index,)):
+    flags = [x for path in indexes for x in ('--index', path)]
+    return influence(
+      *('evaluate', 'lds', *task, *flags, '--query_split', 'test[:8]'),
+      *('--out', tmp_path / 'lds', '--num_subsets', 30, *more),
+    )
+
+  return run
+
+
+def test_influence_predicts_ridge_regression(
+  lds, influence, task_flags, tmp_path
+):
+  """With all of the Hessian, and better than random directions do."""
+  basis = tmp_path / 'random'
+  flags = ['--projection_dim', 2, '--method', 'random']
+  made = influence('random-basis', *task_flags, '--out', basis, *flags)
+  assert made.status == 0
+  other = ['--basis', basis, '--index', tmp_path / 'i']
+  assert influence('project', *task_flags, *other).status == 0
+  both = [tmp_path / 'i']
+  random = lds('--json', indexes=both).json['scores'][0]
+  done = lds('--json')
+  assert done.status == 0, done.stderr
+  (exact,) = done.json['scores']
+  # What is left is of second order: half of 303 examples change a loss by
+  # more than its linear part.
+  assert exact['lds'] > 0.85
+  assert exact['low'] < exact['lds'] < exact['high']
+  assert random['lds'] < exact['lds']
+  stored = pq.read_table(tmp_path / 'lds' / 'lds.parquet')
+  assert np.mean(stored['spearman'].to_numpy()) == pytest.approx(exact['lds'])
+  assert json.loads((tmp_path / 'lds' / 'lds.json').read_text()) == done.json
+
+
+def test_trainings_are_kept(lds, tmp_path):
+  assert lds().status == 0
+  directory = tmp_path / 'lds' / 'retrainings'
+  times = {x: os.stat(directory / x).st_mtime_ns for x in os.listdir(directory)}
+  assert len(times) == 30
+  assert lds('--num_workers', 1).status == 0
+  again = {x: os.stat(directory / x).st_mtime_ns for x in os.listdir(directory)}
+  assert again == times
+  assert lds('--seed', 1).status == 0
+  assert len(os.listdir(directory)) == 60
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--fraction', 1], 'fraction is 1.0, expected more than 0'),
+    (['--num_subsets', 0], 'num_subsets is 0'),
+    (['--num_workers', 0], 'num_workers is 0'),
+    (['--out', '/proc/x'], 'cannot write to /proc/x'),
+  ],
+)
+def test_mistakes_are_told(lds, flags, message):
+  assert message in lds(*flags).error_line
+
+
+def test_task_without_retrain_is_told(lds, task_flags):
+  task = [*task_flags, '--task_arg', 'fault=no_retrain']
+  assert 'task linear has no retrain' in lds(task=task).error_line
