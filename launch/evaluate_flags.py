@@ -17,7 +17,7 @@ def add_detection(parser: argparse.ArgumentParser) -> None:
     parser, '--num_first', 100, 'examples that somebody would look at'
   )
   common_flags.add_number(
-    parser, '--num_bootstrap', 100, 'resamplings for 95 % intervals'
+    parser, '--num_bootstrap', 100, 'resamplings for 95 %% intervals'
   )
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--out', help='directory for JSON, Parquet and a plot')
