@@ -134,6 +134,11 @@ COMMANDS: dict[str, Command] = {
     'measures how well influence predicts training on parts of the corpus',
     f"{_TASK_EXAMPLE} --index W/index --query_split 'test[:50]' --out W/lds",
   ),
+  'evaluate counterfactual': Command(
+    evaluate_flags.add_counterfactual,
+    'trains without the top proponents: do the losses of the queries rise?',
+    f"{_TASK_EXAMPLE} --index W/index --query_split 'test[:20]' --out W/cf",
+  ),
   'doctor': Command(
     project_flags.add_doctor,
     'checks a task and states memory, batch size and expected rate',

@@ -40,8 +40,26 @@ def add_lds(parser: argparse.ArgumentParser) -> None:
     parser, '--num_subsets', 50, 'random parts of the corpus to train on'
   )
   common_flags.add_number(parser, '--fraction', 0.5, 'of the corpus, in each')
+  _add_retraining(parser)
+  common_flags.add_score_options(parser)
+
+
+def add_counterfactual(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  common_flags.add_index(parser)
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:20]'"
+  )
   common_flags.add_number(
-    parser, '--num_repeats', 1, 'trainings on each, averaged'
+    parser, '--k', 50, 'proponents that are left out, for each query'
+  )
+  _add_retraining(parser)
+  common_flags.add_score_options(parser)
+
+
+def _add_retraining(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_number(
+    parser, '--num_repeats', 1, 'trainings on each part, averaged'
   )
   common_flags.add_number(parser, '--num_workers', 2, 'trainings at a time')
   parser.add_argument('--seed', type=int, default=0)
@@ -50,4 +68,3 @@ def add_lds(parser: argparse.ArgumentParser) -> None:
     required=True,
     help='directory for results and losses, which are kept for other runs',
   )
-  common_flags.add_score_options(parser)

@@ -39,13 +39,14 @@ def test_interval_is_that_of_the_mean():
 
 
 def test_parts_are_random_halves():
-  design = retrainings.Design(200, 0.5, 1, seed=0)
-  parts = [design.subset(number, 100) for number in range(200)]
-  assert all(len(set(part)) == 50 for part in parts)
-  counts = np.bincount(np.concatenate(parts), minlength=100)
+  design = retrainings.Design(200, 0.5, seed=0)
+  ids = [str(number) for number in range(100)]
+  parts = design.parts(ids)
+  assert all(len(part) == 50 for part in parts)
+  counts = np.array([sum(x in part for part in parts) for x in ids])
   # Each is in half of 200 parts: five standard deviations of 7.1.
   assert np.abs(counts - 100).max() < 36
-  np.testing.assert_array_equal(parts[3], design.subset(3, 100))
+  assert parts == design.parts(ids)
 
 
 @pytest.fixture(name='lds')
@@ -101,7 +102,8 @@ def test_trainings_are_kept(lds, tmp_path):
   ('flags', 'message'),
   [
     (['--fraction', 1], 'fraction is 1.0, expected more than 0'),
-    (['--num_subsets', 0], 'num_subsets is 0'),
+    (['--num_subsets', 1], 'num_subsets is 1, expected at least 2'),
+    (['--num_repeats', 0], 'num_repeats is 0'),
     (['--num_workers', 0], 'num_workers is 0'),
     (['--out', '/proc/x'], 'cannot write to /proc/x'),
   ],

@@ -7,21 +7,17 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import (
-  errors,
   evaluation,
-  gradient_projection,
   influence_scores,
 )
 from launch import console as console_lib
 from launch import result_tables
 from launch.commands import topk
 from pipeline import (
-  checked_projector,
   index_reader,
   retrainings,
   row_blocks,
   storage,
-  stored_basis,
 )
 from pipeline import task as task_lib
 
@@ -47,40 +43,29 @@ def run(
   Raises:
     errors.InputError: Something is missing or out of range.
   """
-  if num_workers < 1:
-    raise errors.InputError(
-      f'num_workers is {num_workers}, expected at least 1'
-    )
-  design = retrainings.Design(num_subsets, fraction, num_repeats, seed)
+  design = retrainings.Design(num_subsets, fraction, seed)
   directory = storage.absolute(out)
   storage.check_writable(directory)
   predicted = {}
   for index in indexes:
     opened = index_reader.Index(index)
-    record, loaded = topk.load_task(opened, task, None)
-    corpus = loaded.task.corpus.with_split(query_split)
-    corpus.check()
-    projector = checked_projector.make_projector(
-      loaded,
-      stored_basis.load(record).eigenvectors,
-      gradient_projection.ProjectionOptions(),
-      num_examples=corpus.num_examples,
+    loaded, queries, projections = topk.projected_queries(
+      opened, task, query_split
     )
-    queries, projections = topk.project_queries(loaded, corpus, projector)
     with console.stage('scores') as progress:
       scores, ids = row_blocks.all_scores(
         opened, projections, options, progress=progress
       )
     # A proponent lowers the loss.
-    predicted[opened.path] = -retrainings.influence_of_subsets(
-      scores, ids, retrainings.all_ids(loaded.task.corpus), design
-    )
+    parts = design.parts(retrainings.all_ids(loaded.task.corpus))
+    predicted[opened.path] = -retrainings.influence_of_parts(scores, ids, parts)
   with console.stage('retrain', 'trainings') as progress:
     actual = retrainings.losses(
       loaded,
       queries,
-      design,
+      parts,
       storage.join(directory, 'retrainings'),
+      num_repeats=num_repeats,
       num_workers=num_workers,
       progress=progress,
     )
@@ -125,7 +110,6 @@ def _report(
     'num_queries': len(query_ids),
     'num_subsets': design.num_subsets,
     'fraction': design.fraction,
-    'num_repeats': design.num_repeats,
     'seed': design.seed,
   }
   result_tables.write_parquet(

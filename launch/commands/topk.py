@@ -133,6 +133,22 @@ def load_task(
   return record, loaded
 
 
+def projected_queries(
+  opened: index_reader.Index, task: task_lib.TaskReference, query_split: str
+) -> tuple[loaded_task.LoadedTask, loaded_task.ExampleBatch, np.ndarray]:
+  """The task of an index, the queries of a split and their projections."""
+  record, loaded = load_task(opened, task, None)
+  corpus = loaded.task.corpus.with_split(query_split)
+  corpus.check()
+  projector = checked_projector.make_projector(
+    loaded,
+    stored_basis.load(record).eigenvectors,
+    gradient_projection.ProjectionOptions(),
+    num_examples=corpus.num_examples,
+  )
+  return loaded, *project_queries(loaded, corpus, projector)
+
+
 def _print_first(
   console: console_lib.Console, table: pa.Table, num_queries: int
 ) -> None:

@@ -1,0 +1,122 @@
+"""`influence evaluate counterfactual`: training without the top proponents.
+
+For each query, its k strongest proponents are left out of the training, and, to
+compare, k random examples: does the query's loss rise by more?
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from influence_core import errors, evaluation, influence_scores
+from launch import console as console_lib
+from launch import result_tables
+from launch.commands import topk
+from pipeline import index_reader, retrainings, row_blocks, storage
+from pipeline import task as task_lib
+
+_NUM_BOOTSTRAP = 1000
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  task: task_lib.TaskReference,
+  index: str,
+  query_split: str,
+  k: int,
+  num_repeats: int,
+  num_workers: int,
+  seed: int,
+  out: str,
+  options: influence_scores.ScoreOptions,
+) -> dict[str, Any]:
+  """Trains without proponents and without random examples.
+
+  Raises:
+    errors.InputError: Something is missing or out of range.
+  """
+  directory = storage.absolute(out)
+  storage.check_writable(directory)
+  opened = index_reader.Index(index)
+  if not 1 <= k < opened.num_examples:
+    raise errors.InputError(
+      f'k is {k}, expected 1 to less than the {opened.num_examples} examples'
+    )
+  loaded, queries, projections = topk.projected_queries(
+    opened, task, query_split
+  )
+  scores, ids = row_blocks.all_scores(opened, projections, options)
+  everything = frozenset(retrainings.all_ids(loaded.task.corpus))
+  generator = np.random.default_rng(seed)
+  strongest = np.argsort(-scores, axis=1, kind='stable')[:, :k]
+  chance = [generator.choice(len(ids), k, replace=False) for _ in queries.ids]
+  parts = [
+    everything,
+    *(everything - {ids[x] for x in row} for row in strongest),
+    *(everything - {ids[x] for x in row} for row in chance),
+  ]
+  with console.stage('retrain', 'trainings') as progress:
+    losses = retrainings.losses(
+      loaded,
+      queries,
+      parts,
+      storage.join(directory, 'retrainings'),
+      num_repeats=num_repeats,
+      num_workers=num_workers,
+      progress=progress,
+    )
+  count = len(queries.ids)
+  own = np.arange(count)
+  changes = {
+    'proponents': losses[1 + own, own] - losses[0],
+    'random': losses[1 + count + own, own] - losses[0],
+  }
+  return _report(console, directory, queries.ids, changes, k=k, seed=seed)
+
+
+def _report(
+  console: console_lib.Console,
+  out: str,
+  query_ids: list[str],
+  changes: dict[str, np.ndarray],
+  *,
+  k: int,
+  seed: int,
+) -> dict[str, Any]:
+  rows = []
+  for name, values in changes.items():
+    low, high = evaluation.bootstrap_interval(
+      values, num_samples=_NUM_BOOTSTRAP, seed=seed
+    )
+    rows.append(
+      {
+        'removed': name,
+        'change_of_loss': float(values.mean()),
+        'low': low,
+        'high': high,
+      }
+    )
+  result_tables.print_rows(
+    console,
+    f'change of the loss of {len(query_ids)} queries when {k} examples are '
+    f'left out of the training; 95 % interval over queries, seed {seed}',
+    pa.Table.from_pylist(rows),
+  )
+  table = pa.table({'query_id': query_ids, **changes})
+  result_tables.write_parquet(
+    storage.join(out, 'counterfactual.parquet'), table
+  )
+  result = {
+    'changes': rows,
+    'num_queries': len(query_ids),
+    'k': k,
+    'seed': seed,
+  }
+  with storage.open_for_writing(
+    storage.join(out, 'counterfactual.json')
+  ) as file:
+    file.write(json.dumps(result, indent=2).encode())
+  return result
