@@ -17,6 +17,7 @@ from influence_core import (
   errors,
   krylov_vectors,
   multi_device,
+  query_basis,
   random_basis,
   ritz,
   types,
@@ -73,9 +74,6 @@ class BasisReport:
       },
     )
 
-  def to_json(self) -> dict[str, Any]:
-    return dataclasses.asdict(self)
-
   @classmethod
   def from_json(cls, content: Mapping[str, Any]) -> 'BasisReport':
     values: dict[str, Any] = {
@@ -92,11 +90,13 @@ class BasisReport:
     return cls(**values)
 
 
-Report = BasisReport | random_basis.RandomReport
+Report = BasisReport | random_basis.RandomReport | query_basis.QueryReport
 
 
 def report_from_json(content: Mapping[str, Any]) -> Report:
-  """What `to_json` of either has given."""
+  """A report of any kind from its fields."""
+  if 'query_ids' in content:
+    return query_basis.QueryReport.from_json(content)
   if 'method' in content:
     return random_basis.RandomReport(**content)
   return BasisReport.from_json(content)

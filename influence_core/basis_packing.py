@@ -192,13 +192,13 @@ def _packed(weights, eigenvectors, packing: Packing, pack_step, xp):
   `pack_step` turns a list of [projection_dim, *stored shape], one for each
   weight, into [num_slices, ...].
   """
-  arranged = [
-    _arranged(weight, eigenvectors[weight.path], xp) for weight in weights
+  parts = [
+    arranged(weight, eigenvectors[weight.path], xp) for weight in weights
   ]
   num_scans = len(weights[0].rearrangements) - 1
-  lengths = arranged[0].shape[:num_scans]
+  lengths = parts[0].shape[:num_scans]
   steps = [
-    pack_step(weights, [vectors[step] for vectors in arranged], packing, xp)
+    pack_step(weights, [vectors[step] for vectors in parts], packing, xp)
     for step in np.ndindex(*lengths)
   ]
   if not lengths:
@@ -207,7 +207,7 @@ def _packed(weights, eigenvectors, packing: Packing, pack_step, xp):
   return stacked.reshape(stacked.shape[0], *lengths, *stacked.shape[2:])
 
 
-def _arranged(
+def arranged(
   weight: projection_plan.Weight, vectors: types.Array, xp
 ) -> types.Array:
   """[*scan lengths, projection_dim, *stored shape]."""

@@ -43,6 +43,16 @@ class SplitLoss:
   output_loss: Callable[[Any, types.Features], jax.Array]
 
 
+def needed(split_loss: SplitLoss | None) -> SplitLoss:
+  """Raises errors.InputError where there is none for 'gauss_newton'."""
+  if split_loss is None:
+    raise errors.InputError(
+      "curvature 'gauss_newton' needs the loss in two parts; give the task "
+      'a split_loss, or use another curvature'
+    )
+  return split_loss
+
+
 def batch_product(
   curvature: Curvature,
   per_example_loss: types.PerExampleLoss,
@@ -62,11 +72,8 @@ def batch_product(
   Raises:
     errors.InputError: Gauss-Newton without a split loss.
   """
-  if curvature == 'gauss_newton' and split_loss is None:
-    raise errors.InputError(
-      "curvature 'gauss_newton' needs the loss in two parts; give the task "
-      'a split_loss, or use another curvature'
-    )
+  if curvature == 'gauss_newton':
+    needed(split_loss)
   product = {
     'hessian': _hessian,
     'gauss_newton': _gauss_newton,

@@ -32,9 +32,9 @@ def evaluate(
   inputs: Sequence[jax.Array],
   *,
   slots: gradient_collectors.Slots,
-  probe: gradient_collectors.Probe,
+  probe: gradient_collectors.Probe | None,
   packed: Mapping,
-  evaluation: gradient_collectors.Evaluation,
+  evaluation: gradient_collectors.Evaluation | None,
 ) -> list[jax.Array]:
   """Outputs of a scope, differentiable with respect to the probe.
 
@@ -42,9 +42,9 @@ def evaluate(
     scope: the plan of the function.
     inputs: its arguments.
     slots: slots of the sites inside that belong to weights outside, by number.
-    probe: zeros.
+    probe: zeros; None where no scope owns a weight.
     packed: the basis for this scope.
-    evaluation: settings.
+    evaluation: settings; None where no scope owns a weight.
   """
   jaxpr = scope.jaxpr.jaxpr
   inputs, own_slots = _collect(scope, inputs, probe, packed, evaluation)
@@ -88,6 +88,10 @@ def _collect(
   """Inputs and slots whose cotangents reach the probe."""
   inputs = list(inputs)
   slots: gradient_collectors.Slots = {}
+  if not scope.weights:
+    return inputs, slots
+  assert probe is not None
+  assert evaluation is not None
   for weight in scope.factored:
     slots |= gradient_collectors.collect_factored(
       weight, probe, packed['factored'][weight.path], evaluation

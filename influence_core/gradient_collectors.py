@@ -123,6 +123,21 @@ def _slot_dtype(dtype):
   return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
 
 
+def empty_slots(
+  weight: projection_plan.FactoredWeight,
+) -> list[gradient_contraction.SiteValues]:
+  """A slot for each site of a weight, whose cotangents are its factors."""
+  return [
+    gradient_contraction.SiteValues(
+      jnp.zeros(
+        (*site.lengths, *site.data.shape), _slot_dtype(site.data.dtype)
+      ),
+      jnp.zeros((*site.lengths, *site.output.shape), site.output.dtype),
+    )
+    for site in weight.sites
+  ]
+
+
 def collect_factored(
   weight: projection_plan.FactoredWeight, probe, vectors, evaluation: Evaluation
 ) -> Slots:
@@ -133,25 +148,14 @@ def collect_factored(
     weight, evaluation.projection_dim
   )
 
-  def empty_slots():
-    return [
-      gradient_contraction.SiteValues(
-        jnp.zeros(
-          (*site.lengths, *site.data.shape), _slot_dtype(site.data.dtype)
-        ),
-        jnp.zeros((*site.lengths, *site.output.shape), site.output.dtype),
-      )
-      for site in weight.sites
-    ]
-
   @jax.custom_vjp
   def collector(probe, vectors):
     del probe, vectors
-    return empty_slots()
+    return empty_slots(weight)
 
   def forward(probe, vectors):
     del probe
-    return empty_slots(), vectors
+    return empty_slots(weight), vectors
 
   def backward(vectors, values):
     contribution = gradient_contraction.contract_weight(

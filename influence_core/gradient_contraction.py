@@ -62,13 +62,7 @@ def contract_weight(
     return _contract_lookups(
       weight, vectors, values, block_positions, device_axis
     )
-  factors = [
-    _factors(weight, site, value)
-    for site, value in zip(weight.sites, values, strict=True)
-  ]
-  left, right = (
-    jnp.concatenate(parts, axis=1) for parts in zip(*factors, strict=True)
-  )  # [batch, position, row], [batch, position, column]
+  left, right = joined_factors(weight, values)
   if form is basis_packing.Form.APPLY:
 
     def contract(left, right):
@@ -95,6 +89,25 @@ def contract_dense(
   parts = _exchanged(flat, 0, device_axis)  # [devices, entries of the slice]
   projections = jax.vmap(lambda part: _matvec(vectors, part))(parts)
   return Contribution(_summed(projections, device_axis), squared_norm)
+
+
+def joined_factors(
+  weight: projection_plan.FactoredWeight, values: Sequence[SiteValues]
+) -> tuple[jax.Array, jax.Array]:
+  """Factors of the gradient of a weight, from all its sites.
+
+  Returns:
+    [batch, position, row] and [batch, position, column]; the gradient is the
+    sum over positions of their outer products.
+  """
+  factors = [
+    _factors(weight, site, value)
+    for site, value in zip(weight.sites, values, strict=True)
+  ]
+  left, right = (
+    jnp.concatenate(parts, axis=1) for parts in zip(*factors, strict=True)
+  )
+  return left, right
 
 
 def _factors(weight, site, value: SiteValues):

@@ -9,7 +9,7 @@ eigenvectors, it is a basis like any other, with its eigenvalues.
 
 from collections.abc import Iterator, Mapping
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 import zlib
 
 import numpy as np
@@ -37,9 +37,6 @@ class RandomReport:
   @property
   def objections(self) -> list[str]:
     return []
-
-  def to_json(self) -> dict[str, Any]:
-    return dataclasses.asdict(self)
 
 
 def random_vectors(

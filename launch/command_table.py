@@ -62,6 +62,11 @@ COMMANDS: dict[str, Command] = {
     'makes a random basis, the baseline beside fit-basis',
     f'{_TASK_EXAMPLE} --out W/random --projection_dim 50',
   ),
+  'query-basis': Command(
+    fit_basis_flags.add_query_basis,
+    'solves for single queries: conjugate gradients, LiSSA, EK-FAC, ...',
+    f"{_TASK_EXAMPLE} --out W/cg --query_split 'test[:10]' --method cg",
+  ),
   'project': Command(
     project_flags.add_project,
     'projects the gradient of every training example and stores an index',

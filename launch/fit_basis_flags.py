@@ -1,4 +1,4 @@
-"""The flags of `influence fit-basis` and `random-basis`."""
+"""The flags of `influence fit-basis`, `random-basis` and `query-basis`."""
 
 import argparse
 from typing import get_args
@@ -7,6 +7,7 @@ from influence_core import (
   curvature_operator,
   curvature_products,
   krylov_vectors,
+  query_basis,
   random_basis,
 )
 from launch import common_flags
@@ -73,14 +74,69 @@ def add_random_basis(parser: argparse.ArgumentParser) -> None:
   common_flags.add_number(
     parser, '--sample_size', 4096, 'random examples of the Gram matrix'
   )
+  _add_basis_dtype(parser)
+  parser.add_argument('--seed', type=int, default=0)
+  _add_parameter_paths(parser)
+
+
+def add_query_basis(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  parser.add_argument('--out', required=True, help='where the basis is stored')
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
+  )
+  parser.add_argument(
+    '--method',
+    choices=get_args(query_basis.Method),
+    default='cg',
+    help=(
+      'what stands for the inverse curvature: nothing (gradient), conjugate '
+      'gradients, LiSSA, the explicit matrix, EK-FAC (default: %(default)s)'
+    ),
+  )
+  parser.add_argument(
+    '--curvature',
+    choices=get_args(curvature_products.Curvature),
+    default='gauss_newton',
+    help='which matrix; gauss_newton needs split_loss (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--damping',
+    type=float,
+    help=(
+      'added to every eigenvalue (default: 0; of ekfac, a tenth of the mean '
+      'of each parameter)'
+    ),
+  )
+  common_flags.add_number(
+    parser, '--num_products', 100, 'most products for a query, of cg and lissa'
+  )
+  common_flags.add_number(
+    parser, '--tolerance', 1e-3, 'residual at which cg stops'
+  )
+  parser.add_argument(
+    '--scale',
+    type=float,
+    help='what lissa divides the curvature by (default: found)',
+  )
+  common_flags.add_number(
+    parser, '--microbatch_size', 64, 'examples of a product of lissa'
+  )
+  common_flags.add_number(
+    parser, '--sample_size', 4096, 'random examples the curvature is taken over'
+  )
+  _add_basis_dtype(parser)
+  parser.add_argument('--seed', type=int, default=0)
+  _add_parameter_paths(parser)
+
+
+def _add_basis_dtype(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--basis_dtype',
     choices=tuple(krylov_vectors.DTYPES),
     default='float32',
     help='of stored vectors (default: %(default)s)',
   )
-  parser.add_argument('--seed', type=int, default=0)
-  _add_parameter_paths(parser)
 
 
 def _add_parameter_paths(parser: argparse.ArgumentParser) -> None:
@@ -97,16 +153,16 @@ def _add_parameter_paths(parser: argparse.ArgumentParser) -> None:
 
 def _add_krylov(parser: argparse.ArgumentParser) -> None:
   """Where Krylov vectors go, and on how many machines."""
-  for name, what in (
-    ('--krylov_dtype', 'Krylov vectors; bfloat16 halves memory and disk'),
-    ('--basis_dtype', 'stored eigenvectors'),
-  ):
-    parser.add_argument(
-      name,
-      choices=tuple(krylov_vectors.DTYPES),
-      default='float32',
-      help=f'of {what} (default: %(default)s)',
-    )
+  parser.add_argument(
+    '--krylov_dtype',
+    choices=tuple(krylov_vectors.DTYPES),
+    default='float32',
+    help=(
+      'of Krylov vectors; bfloat16 halves memory and disk (default: '
+      '%(default)s)'
+    ),
+  )
+  _add_basis_dtype(parser)
   parser.add_argument(
     '--max_vectors',
     type=int,

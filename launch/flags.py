@@ -8,7 +8,12 @@ from typing import Any, NoReturn
 
 from influence_core import gradient_projection, influence_scores
 from launch import command_table, exit_status
-from pipeline import fit_basis_config, fit_random_basis, row_blocks
+from pipeline import (
+  fit_basis_config,
+  fit_query_basis,
+  fit_random_basis,
+  row_blocks,
+)
 from pipeline import task as task_lib
 
 
@@ -89,6 +94,10 @@ def _add_reporting(command: _Parser) -> None:
   )
 
 
+_BASIS_CONFIGS = {
+  'random-basis': fit_random_basis.RandomBasisConfig,
+  'query-basis': fit_query_basis.QueryBasisConfig,
+}
 # Flags of every command, which the program itself follows.
 REPORTING = ('command', 'json', 'log_json', 'metrics_file', 'verbose')
 
@@ -122,9 +131,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     values['label'] = _named_values(command, 'label', values['label'])
   if 'krylov_dtype' in values:
     _gather_fit_basis(values)
-  if 'method' in values:
+  if config_class := _BASIS_CONFIGS.get(flags.command):
     values['task'] = values['task'].selecting(values.pop('parameter_paths'))
-    values['config'] = _from_values(fit_random_basis.RandomBasisConfig, values)
+    values['config'] = _from_values(config_class, values)
   if 'basis_placement' in values:
     values['projection_options'] = gradient_projection.ProjectionOptions(
       batch_size=values.pop('batch_size'),

@@ -54,6 +54,7 @@ def read_rankings(
     errors.InputError: The condition cannot be used, or is true of all examples
       or of none.
   """
+  index.check_eigenvectors('self-influence')
   matches = row_filter.RowFilter(bad, index.schema).matches
   own, losses, norms, is_bad = [], [], [], []
   for _, scores, rows in self_influence_lib.scores(

@@ -4,14 +4,12 @@ from collections.abc import Callable
 import dataclasses
 import os
 import time
-from typing import Any
 
 import numpy as np
 
 from influence_core import (
   arnoldi,
   basis_trust,
-  errors,
   krylov_vectors,
   multi_device,
   ritz,
@@ -20,41 +18,14 @@ from influence_core import (
 from influence_core import basis as basis_lib
 from pipeline import (
   curvature_sample,
-  fingerprints,
   krylov_files,
   krylov_job,
   loaded_task,
   storage,
   stored_basis,
+  task_basis,
 )
 from pipeline.fit_basis_config import FitBasisConfig, Resources
-
-
-def find_fitted(
-  path: str,
-  config: FitBasisConfig,
-  loaded: loaded_task.LoadedTask,
-) -> stored_basis.BasisRecord | None:
-  """The basis already at `path`, if it is what this job would make.
-
-  Raises:
-    errors.InputError: Something else is at `path`, or it cannot be written.
-  """
-  if not storage.exists(storage.join(path, 'basis.json')):
-    storage.check_writable(path)
-    return None
-  record = stored_basis.load_record(path)
-  probed = loaded.with_probe(stored_basis.load_probe(record))
-  stored_basis.check_belongs(record, probed.fingerprints)
-  if difference := fingerprints.first_difference(
-    record.config, full_config(config, loaded)
-  ):
-    name, other, value = difference
-    raise errors.InputError(
-      f'the basis at {path} has {name} {other}, not {value}; choose another '
-      '--out'
-    )
-  return record
 
 
 def fit_basis(
@@ -112,7 +83,7 @@ def fit_basis(
     basis_lib.eigenvectors(run.vectors, pairs, loaded.selected),
     report,
     dtype=krylov_vectors.DTYPES[config.basis_dtype],
-    config=full_config(config, loaded),
+    config=task_basis.full_config(config, loaded),
     task_fingerprints=loaded.fingerprints,
     probe=loaded.first_examples(),
   )
@@ -197,7 +168,7 @@ class _Job:
       is_done=is_done,
       restart_policy=policy,
       identity={
-        **full_config(config, self._loaded),
+        **task_basis.full_config(config, self._loaded),
         'task': self._loaded.fingerprints,
       },
     )
@@ -220,15 +191,3 @@ def _trace(
     ),
     inner_product=inner_product,
   )
-
-
-def full_config(
-  config: FitBasisConfig, loaded: loaded_task.LoadedTask
-) -> dict[str, Any]:
-  """All that a basis depends on besides the model."""
-  return {
-    **dataclasses.asdict(config),
-    'parameter_paths': loaded.selection,
-    'l2_weight': loaded.task.l2_weight,
-    'corpus': dataclasses.asdict(loaded.task.corpus),
-  }

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from typing import Any
 
 import numpy as np
 
@@ -15,11 +14,10 @@ from influence_core import (
 from pipeline import (
   checked_projector,
   curvature_sample,
-  fingerprints,
   fit_basis_config,
   loaded_task,
-  storage,
   stored_basis,
+  task_basis,
 )
 
 
@@ -56,19 +54,8 @@ def fit_random_basis(
   Raises:
     errors.InputError: Something else is at `path`, or it cannot be written.
   """
-  full_config = _full_config(config, loaded)
-  if storage.exists(storage.join(path, 'basis.json')):
-    record = stored_basis.load_record(path)
-    probed = loaded.with_probe(stored_basis.load_probe(record))
-    stored_basis.check_belongs(record, probed.fingerprints)
-    if difference := fingerprints.first_difference(record.config, full_config):
-      name, other, value = difference
-      raise errors.InputError(
-        f'the basis at {path} has {name} {other}, not {value}; choose another '
-        '--out'
-      )
+  if record := task_basis.find(path, config, loaded):
     return record
-  storage.check_writable(path)
   started = time.monotonic()
   vectors = {
     name: random_basis.random_vectors(
@@ -92,7 +79,7 @@ def fit_random_basis(
       config.method, sample_size, time.monotonic() - started
     ),
     dtype=krylov_vectors.DTYPES[config.basis_dtype],
-    config=full_config,
+    config=task_basis.full_config(config, loaded),
     task_fingerprints=loaded.fingerprints,
     probe=loaded.first_examples(),
   )
@@ -121,13 +108,3 @@ def _projected_sample(
       'parameters and preprocess'
     )
   return projections[finite]
-
-
-def _full_config(
-  config: RandomBasisConfig, loaded: loaded_task.LoadedTask
-) -> dict[str, Any]:
-  return {
-    **dataclasses.asdict(config),
-    'parameter_paths': loaded.selection,
-    'corpus': dataclasses.asdict(loaded.task.corpus),
-  }

@@ -60,6 +60,21 @@ class Index:
     table = index_format.read_rows(self.path, shard)
     return table.schema.remove_metadata()
 
+  def check_eigenvectors(self, what: str) -> None:
+    """Refuses what has no meaning for vectors of single queries.
+
+    Args:
+      what: is asked of the index.
+
+    Raises:
+      errors.InputError: Its columns stand for queries.
+    """
+    if count := len(self.manifest.provenance.query_ids):
+      raise errors.InputError(
+        f'the index at {self.path} knows its influence on {count} queries '
+        f'alone; {what} needs one with a basis of fit-basis or random-basis'
+      )
+
   def check_column(self, name: str) -> None:
     """Raises errors.InputError when the rows have no such column."""
     if name not in self.schema.names:

@@ -34,12 +34,15 @@ class Provenance:
     eigenvalues: of the basis, so that scores need no other file.
     fingerprints: by field: parameters, selected_paths, loss_reduction,
       preprocessing, task_version, basis, corpus, dtype.
+    query_ids: queries that the columns of vectors were solved for; empty where
+      they stand for eigenvectors.
   """
 
   task: dict[str, Any]
   basis: str
   eigenvalues: tuple[float, ...]
   fingerprints: Mapping[str, str]
+  query_ids: tuple[str, ...] = ()
 
   @property
   def projection_dim(self) -> int:
@@ -54,7 +57,11 @@ class Provenance:
 
   @classmethod
   def from_json(cls, content: dict[str, Any]) -> 'Provenance':
-    return cls(**{**content, 'eigenvalues': tuple(content['eigenvalues'])})
+    lists = {
+      name: tuple(content.get(name, ()))
+      for name in ('eigenvalues', 'query_ids')
+    }
+    return cls(**{**content, **lists})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,6 +61,7 @@ def make_plan(
   task: dict[str, Any],
   basis: str,
   eigenvalues: tuple[float, ...],
+  query_ids: tuple[str, ...] = (),
   task_fingerprints: Mapping[str, str],
   basis_fingerprint: str,
   basis_dtype: str,
@@ -78,6 +79,7 @@ def make_plan(
     task: the task reference as JSON.
     basis: absolute path of the basis.
     eigenvalues: of the basis.
+    query_ids: see `manifest.Provenance`.
     task_fingerprints: from `LoadedTask.fingerprints`.
     basis_fingerprint: of eigenvalues and eigenvectors.
     basis_dtype: that gradients are projected with.
@@ -109,7 +111,11 @@ def make_plan(
     ]
   corpus_fingerprint = fingerprints.of_json(source_fingerprints)
   provenance = manifest_lib.Provenance(
-    task, basis, eigenvalues, {**common, 'corpus': corpus_fingerprint}
+    task,
+    basis,
+    eigenvalues,
+    {**common, 'corpus': corpus_fingerprint},
+    query_ids,
   )
   return Plan(provenance, tuple(ranges))
 

@@ -91,6 +91,7 @@ def prepare(
     task=task.to_json(),
     basis=record.path,
     eigenvalues=record.eigenvalues,
+    query_ids=record.query_ids,
     task_fingerprints=loaded.fingerprints,
     basis_fingerprint=record.fingerprint,
     basis_dtype=options.basis_dtype,

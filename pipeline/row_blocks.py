@@ -95,6 +95,8 @@ class Scorer:
       options: how to score.
       with_errors: whether `error_factors` are wanted.
     """
+    if options.normalization == 'cosine':
+      index.check_eigenvectors("normalization 'cosine'")
     self.weights = influence_scores.inverse_eigenvalues(
       index.eigenvalues, options
     )

@@ -48,6 +48,7 @@ def top(
 ) -> retrieve.TopExamples:
   """The k examples with the highest self-influence, as of one query."""
   top_k.check_k(k)
+  index.check_eigenvectors('self-influence')
   leaders = top_k.Leaders.none(1, k)
   for first, found, _ in scores(index, options=options, progress=progress):
     positions = first + np.arange(len(found))

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from influence_core import basis as basis_lib
-from influence_core import errors
+from influence_core import errors, query_basis
 from pipeline import (
   checked_files,
   checkpoints,
@@ -77,6 +77,13 @@ class BasisRecord:
   @property
   def projection_dim(self) -> int:
     return len(self.eigenvalues)
+
+  @property
+  def query_ids(self) -> tuple[str, ...]:
+    """Queries that the vectors were solved for; empty for eigenvectors."""
+    if isinstance(self.report, query_basis.QueryReport):
+      return self.report.query_ids
+    return ()
 
 
 def save(

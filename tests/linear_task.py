@@ -18,6 +18,7 @@ from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
 
 NUM_TRAIN = 303
+NUM_TEST = 20
 NUM_FEATURES = 5
 L2_WEIGHT = 0.1
 
@@ -131,7 +132,7 @@ class Points(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager):
     return {
       'train': self._generate_examples(NUM_TRAIN, seed=0),
-      'test': self._generate_examples(20, seed=1),
+      'test': self._generate_examples(NUM_TEST, seed=1),
     }
 
   def _generate_examples(self, count, seed):

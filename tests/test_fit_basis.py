@@ -15,6 +15,7 @@ from pipeline import (
   loaded_task,
   storage,
   stored_basis,
+  task_basis,
 )
 from pipeline import task as task_lib
 from tests import linear_task
@@ -198,7 +199,7 @@ def test_selection_is_part_of_the_basis(workdir, tmp_path):
   with pytest.raises(KilledError):
     fit(loaded, tmp_path, progress=kill_after(2))
   record, _ = fit(loaded, tmp_path)
-  assert fit_basis.find_fitted(str(tmp_path), config(), loaded) is not None
+  assert task_basis.find(str(tmp_path), config(), loaded) is not None
   assert list(stored_basis.load(record).eigenvectors) == ['weights']
   assert record.config['parameter_paths'] == ('!bias',)
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from influence_core import basis as basis_lib
-from influence_core import basis_trust, errors, random_basis
+from influence_core import basis_trust, errors, query_basis, random_basis
 from launch import console as console_lib
 from pipeline import index_reader, stored_basis
 
@@ -29,6 +29,8 @@ def describe_basis(
   report = record.report
   if isinstance(report, random_basis.RandomReport):
     return _describe_random(console, record, report)
+  if isinstance(report, query_basis.QueryReport):
+    return _describe_queries(console, record, report)
   config = record.config
   pairs = list(zip(record.eigenvalues, report.residuals, strict=True))
   shown = _spread(len(pairs))
@@ -71,6 +73,26 @@ def _describe_random(
   what = f'{record.projection_dim} random vectors, seed {record.config["seed"]}'
   if report.method == 'random_gram':
     what += f', weighted by the gradients of {report.sample_size:,} examples'
+  console.print(f'basis {record.path}: {what}')
+  return {**dataclasses.asdict(record), 'go': True, 'objections': []}
+
+
+def _describe_queries(
+  console: console_lib.Console,
+  record: stored_basis.BasisRecord,
+  report: query_basis.QueryReport,
+) -> dict[str, Any]:
+  what = f'{record.projection_dim} queries, {report.query_ids[0]} to '
+  what += f'{report.query_ids[-1]}, by {report.method}'
+  if report.sample_size:
+    what += (
+      f' with {record.config["curvature"]} of {report.sample_size:,} examples'
+    )
+  if report.residuals:
+    what += (
+      f'; {report.num_products:,} products, worst residual '
+      f'{max(report.residuals):.1e}'
+    )
   console.print(f'basis {record.path}: {what}')
   return {**dataclasses.asdict(record), 'go': True, 'objections': []}
 

@@ -14,6 +14,7 @@ from pipeline import (
   loaded_task,
   storage,
   stored_basis,
+  task_basis,
 )
 from pipeline import task as task_lib
 
@@ -39,7 +40,7 @@ def run(
   path = storage.absolute(out)
   record = None
   if jax.process_index() == 0:
-    record = fit_basis.find_fitted(path, config, loaded)
+    record = task_basis.find(path, config, loaded)
   fitted = not multi_device.any_process(record is not None)
   if fitted:
     with console.stage('fit-basis', 'iterations') as progress:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from influence_core import errors, gradient_projection, influence_scores
+from influence_core import gradient_projection, influence_scores
 from launch import console as console_lib
 from launch import error_lines, result_tables
 from pipeline import certify as certify_lib
@@ -16,6 +16,7 @@ from pipeline import (
   checked_projector,
   index_reader,
   loaded_task,
+  queries,
   reprojection,
   retrieve,
   row_blocks,
@@ -23,7 +24,6 @@ from pipeline import (
   search_on_beam,
   stored_basis,
 )
-from pipeline import corpus as corpus_lib
 from pipeline import manifest as manifest_lib
 from pipeline import scan as scan_lib
 from pipeline import task as task_lib
@@ -63,13 +63,12 @@ def run(
   row_blocks.check_selection(opened, selection)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
   record, loaded = load_task(opened, task, basis)
-  corpus = loaded.task.corpus.with_split(query_split)
-  corpus.check()
+  batch = queries.read(loaded, query_split)
   projector = checked_projector.make_projector(
     loaded,
     stored_basis.load(record).eigenvectors,
     projection_options,
-    num_examples=max(corpus.num_examples, certify * _CERTIFIED_BATCH),
+    num_examples=max(len(batch.ids), certify * _CERTIFIED_BATCH),
   )
   search = retrieve.search
   if certify:
@@ -77,9 +76,9 @@ def run(
       certify_lib.search,
       exact_vectors=reprojection.Reprojection(opened, loaded, projector),
     )
-  queries, projections = project_queries(loaded, corpus, projector)
+  projections = queries.project(batch, projector, record.query_ids)
   if exclude_self:
-    selection = dataclasses.replace(selection, excluded_ids=tuple(queries.ids))
+    selection = dataclasses.replace(selection, excluded_ids=tuple(batch.ids))
   with console.stage('topk') as progress, error_lines.engine_told():
     scan = scan_lib.scan
     if beam_options:
@@ -93,18 +92,20 @@ def run(
       scan=scan,
       progress=progress,
     )
-  table = result_tables.influence_table(opened, queries.ids, found)
+  table = result_tables.influence_table(opened, batch.ids, found)
   if out:
     result_tables.write_parquet(out, table)
-  _print_first(console, table, len(queries.ids))
+  _print_first(console, table, len(batch.ids))
   return {
     'index': opened.path,
     'generation': opened.generation,
-    'num_queries': len(queries.ids),
+    'num_queries': len(batch.ids),
     'out': out,
+    # Of single queries there is none.
     'self_influence': [
       row
       for result in found.values()
+      if not record.query_ids
       for row in result_tables.self_influence_table(
         opened, result.self_influence
       ).to_pylist()
@@ -138,15 +139,15 @@ def projected_queries(
 ) -> tuple[loaded_task.LoadedTask, loaded_task.ExampleBatch, np.ndarray]:
   """The task of an index, the queries of a split and their projections."""
   record, loaded = load_task(opened, task, None)
-  corpus = loaded.task.corpus.with_split(query_split)
-  corpus.check()
+  batch = queries.read(loaded, query_split)
   projector = checked_projector.make_projector(
     loaded,
     stored_basis.load(record).eigenvectors,
     gradient_projection.ProjectionOptions(),
-    num_examples=corpus.num_examples,
+    num_examples=len(batch.ids),
   )
-  return loaded, *project_queries(loaded, corpus, projector)
+  projections = queries.project(batch, projector, record.query_ids)
+  return loaded, batch, projections
 
 
 def _print_first(
@@ -166,32 +167,3 @@ def _print_first(
       f'... and {num_queries - _NUM_PRINTED} more queries; --out and '
       '--json give them all'
     )
-
-
-def project_queries(
-  loaded: loaded_task.LoadedTask,
-  corpus: corpus_lib.TfdsCorpus,
-  projector: gradient_projection.GradientProjector,
-) -> tuple[loaded_task.ExampleBatch, np.ndarray]:
-  """The queries of a split and their [num_queries, projection_dim] projections.
-
-  Raises:
-    errors.InputError: A query cannot be used.
-  """
-  queries = loaded.preprocess_batch(
-    corpus.read_positions(range(corpus.num_examples))
-  )
-  rejected = dict(queries.rejected)
-  projections = np.empty((0, projector.projection_dim), np.float32)
-  if queries.ids:
-    projections = np.asarray(projector.project(queries.features).projections)
-    for example_id, row in zip(queries.ids, projections, strict=True):
-      if not np.isfinite(row).all():
-        rejected[example_id] = 'its gradient is not finite'
-  if rejected:
-    example_id, reason = next(iter(rejected.items()))
-    raise errors.InputError(
-      f'{len(rejected)} queries cannot be used, the first is {example_id} '
-      f'({reason}); leave them out of --query_split'
-    )
-  return queries, projections

@@ -1,0 +1,24 @@
+"""`influence query-basis`: the methods that solve for every query."""
+
+from typing import Any
+
+from launch import console as console_lib
+from launch.commands import describe
+from pipeline import fit_query_basis, loaded_task, storage
+from pipeline import task as task_lib
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  task: task_lib.TaskReference,
+  out: str,
+  config: fit_query_basis.QueryBasisConfig,
+) -> dict[str, Any]:
+  """Solves for the queries, or says what is there."""
+  loaded = loaded_task.LoadedTask.load(task)
+  with console.stage('query-basis', 'queries') as progress:
+    record = fit_query_basis.fit_query_basis(
+      loaded, storage.absolute(out), config, progress=progress
+    )
+  return describe.describe_basis(console, record)
