@@ -37,6 +37,13 @@ def add_train_example(parser: argparse.ArgumentParser) -> None:
     help='training labels to make wrong (default: %(default)s)',
   )
   parser.add_argument(
+    '--corrupt_pairs',
+    type=float,
+    default=0.0,
+    metavar='FRACTION',
+    help='training pairs of sentences to make wrong (default: %(default)s)',
+  )
+  parser.add_argument(
     '--pretrained',
     metavar='CHECKPOINT',
     help='Orbax checkpoint to start from; layers of other shapes start anew',

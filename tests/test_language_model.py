@@ -69,6 +69,6 @@ def test_wrong_choices_are_told(influence, data_dir, tmp_path):
   command += ['--data_dir', data_dir, '--dataset', 'numbers']
   for flags, message in (
     (['--size', 'huge'], "size is 'huge', expected one of bytes-mini, mini"),
-    (['--flip_labels', 0.1], 'texts have no labels'),
+    (['--flip_labels', 0.1], 'this example has no labels'),
   ):
     assert message in influence(*command, *flags).error_line

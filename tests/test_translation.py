@@ -118,7 +118,8 @@ def test_wrong_choices_are_told(influence, tmp_path):
   command += ['--data_dir', tmp_path]
   for flags, message in (
     (['--size', 'huge'], "size is 'huge', expected one of mini, small, base"),
-    (['--flip_labels', 0.1], 'translations have no labels'),
+    (['--flip_labels', 0.1], 'this example has no labels'),
+    (['--corrupt_pairs', 1], 'corrupt_pairs is 1.0, expected a fraction'),
     ([], 'no prepared dataset multi30k'),
   ):
     assert message in influence(*command, *flags).error_line

@@ -45,6 +45,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     size=None,
     pretrained=None,
     flip_labels=_FLIPPED_FRACTION,
+    corrupt_pairs=0.0,
     num_epochs=None,
     seed=0,
   )

@@ -14,15 +14,16 @@ _NUM_TRAIN = 1497
 _NUM_FILES = 3
 
 
-def make_task(workdir: str) -> task_lib.Task:
+def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
   """The network trained by `influence train-example digits_cnn`."""
-  return train_classifier.make_task(workdir)
+  return train_classifier.make_task(workdir, epochs)
 
 
 def make_config(
   options: example.ExampleOptions,
 ) -> image_classifier.ClassifierConfig:
   """What `train-example digits_cnn` trains: until it has memorised them."""
+  options.refuse('corrupt_pairs')
   return image_classifier.ClassifierConfig(
     dataset='digits',
     data_dir=options.data_dir,

@@ -18,6 +18,7 @@ class ExampleOptions:
     dataset: TFDS name of another dataset of the same shape.
     size: of the model, by the example's own names.
     flip_labels: fraction of the training labels to make wrong.
+    corrupt_pairs: fraction of the training pairs to make wrong.
     pretrained: Orbax checkpoint of parameters to start from.
     num_epochs: passes over the training split.
     seed: of initialisation, order and label flips.
@@ -27,9 +28,25 @@ class ExampleOptions:
   dataset: str | None = None
   size: str | None = None
   flip_labels: float = 0.0
+  corrupt_pairs: float = 0.0
   pretrained: str | None = None
   num_epochs: int | None = None
   seed: int = 0
+
+  def __post_init__(self):
+    for name in ('flip_labels', 'corrupt_pairs'):
+      if not 0 <= getattr(self, name) < 1:
+        raise errors.InputError(
+          f'{name} is {getattr(self, name)}, expected a fraction in [0, 1)'
+        )
+
+  def refuse(self, name: str) -> None:
+    """Raises errors.InputError if an option that has no meaning is given."""
+    if getattr(self, name):
+      raise errors.InputError(
+        f'{name} is {getattr(self, name)}, but this example has no '
+        f'{name.partition("_")[2]}'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

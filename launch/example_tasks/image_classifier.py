@@ -91,10 +91,6 @@ class ClassifierConfig:
   seed: int
 
   def __post_init__(self):
-    if not 0 <= self.flip_labels < 1:
-      raise errors.InputError(
-        f'flip_labels is {self.flip_labels}, expected a fraction in [0, 1)'
-      )
     if self.num_epochs < 1:
       raise errors.InputError(
         f'num_epochs is {self.num_epochs}, expected at least 1'

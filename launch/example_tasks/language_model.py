@@ -25,7 +25,6 @@ _SIZES = {
   'small': (256, 4, 8, 8000, 128),
   'base': (768, 12, 12, 32_000, 512),
 }
-_NUM_EPOCHS_KEPT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +80,8 @@ def make_config(options: example.ExampleOptions) -> LanguageModelConfig:
     errors.InputError: The size is unknown, labels are to be flipped, or the
       dataset has no text.
   """
-  if options.flip_labels:
-    raise errors.InputError(
-      f'flip_labels is {options.flip_labels}, but texts have no labels'
-    )
+  options.refuse('flip_labels')
+  options.refuse('corrupt_pairs')
   size = options.size or 'mini'
   if size not in _SIZES:
     raise errors.InputError(
@@ -138,12 +135,15 @@ def load_config(workdir: str) -> LanguageModelConfig:
   return LanguageModelConfig(**content, schedule=schedule)
 
 
-def make_task(workdir: str, loss_reduction: str = 'sum') -> task_lib.Task:
+def make_task(
+  workdir: str, loss_reduction: str = 'sum', epochs: str = 'last'
+) -> task_lib.Task:
   """The task of the language model trained in `workdir`.
 
   Args:
     workdir: of `influence train-example language_model`.
     loss_reduction: 'sum' or 'mean' over the tokens of a text.
+    epochs: 'last', or 'all' for the sum over those that were kept.
   """
   config = load_config(workdir)
   vocabulary = load_vocabulary(config, workdir)
@@ -155,11 +155,11 @@ def make_task(workdir: str, loss_reduction: str = 'sum') -> task_lib.Task:
   def loss_of_outputs(logits, features):
     return output_loss(logits, features, loss_reduction)
 
-  return task_lib.Task(
+  like = jax.eval_shape(config.initialise)
+  task = task_lib.Task(
     name=f'{config.dataset}_language_model',
     load_parameters=lambda: checkpoints.load_arrays(
-      storage.join(workdir, 'checkpoint'),
-      like=jax.eval_shape(config.initialise),
+      storage.join(workdir, 'checkpoint'), like=like
     ),
     per_example_loss=lambda params, features: loss_of_outputs(
       outputs(params, features), features
@@ -172,6 +172,7 @@ def make_task(workdir: str, loss_reduction: str = 'sum') -> task_lib.Task:
     loss_reduction=loss_reduction,
     split_loss=curvature_products.SplitLoss(outputs, loss_of_outputs),
   )
+  return training.with_epochs(task, workdir, epochs, like)
 
 
 def output_loss(
@@ -220,9 +221,7 @@ def train(
     {'tokens': rows(texts)},
     loss,
     config.schedule,
-    save=training.save_epochs(
-      workdir, config.schedule.num_epochs, _NUM_EPOCHS_KEPT
-    ),
+    save=training.save_epochs(workdir, config.schedule.num_epochs),
     progress=progress,
   )
   checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)

@@ -4,15 +4,16 @@ from launch.example_tasks import example, image_classifier, train_classifier
 from pipeline import task as task_lib
 
 
-def make_task(workdir: str) -> task_lib.Task:
+def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
   """The network trained by `influence train-example mnist_cnn`."""
-  return train_classifier.make_task(workdir)
+  return train_classifier.make_task(workdir, epochs)
 
 
 def make_config(
   options: example.ExampleOptions,
 ) -> image_classifier.ClassifierConfig:
   """What `train-example mnist_cnn` trains; two epochs unless told otherwise."""
+  options.refuse('corrupt_pairs')
   return image_classifier.ClassifierConfig(
     dataset='mnist',
     data_dir=options.data_dir,

@@ -4,9 +4,11 @@ from launch.example_tasks import example, train_translator, translation
 from pipeline import task as task_lib
 
 
-def make_task(workdir: str, loss_reduction: str = 'sum') -> task_lib.Task:
+def make_task(
+  workdir: str, loss_reduction: str = 'sum', epochs: str = 'last'
+) -> task_lib.Task:
   """The translator trained by `influence train-example seq2seq`."""
-  return translation.make_task(workdir, loss_reduction)
+  return translation.make_task(workdir, loss_reduction, epochs)
 
 
 EXAMPLE = example.Example(

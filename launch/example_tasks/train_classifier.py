@@ -6,10 +6,9 @@ import functools
 
 import jax
 import numpy as np
-import optax
 
 from influence_core import errors, parameter_selection, types
-from launch.example_tasks import example, image_classifier
+from launch.example_tasks import example, image_classifier, training
 from pipeline import checked_files, checkpoints, storage
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
@@ -53,7 +52,8 @@ def train(
   train_split = dataclasses.replace(
     train_split, labels=_with_flips(train_split, flips)
   )
-  params = _fit(config, train_split, progress)
+  save = training.save_epochs(workdir, config.num_epochs)
+  params = _fit(config, train_split, save=save, progress=progress)
   checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)
   storage.create_exclusive(
     storage.join(workdir, 'label_flips.json'), checked_files.encode_json(flips)
@@ -62,8 +62,13 @@ def train(
   return accuracies(config, params, train_split)
 
 
-def make_task(workdir: str) -> task_lib.Task:
-  """The task of the classifier trained in `workdir`, which can train again."""
+def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
+  """The task of the classifier trained in `workdir`, which can train again.
+
+  Args:
+    workdir: of `influence train-example`.
+    epochs: 'last', or 'all' for the sum over those that were kept.
+  """
   config = image_classifier.load_config(workdir)
   flips = image_classifier.load_flips(workdir)
 
@@ -80,8 +85,10 @@ def make_task(workdir: str) -> task_lib.Task:
     )
     return _fit(dataclasses.replace(config, seed=seed), some)
 
-  return dataclasses.replace(
-    image_classifier.make_task(workdir), retrain=retrain
+  task = image_classifier.make_task(workdir)
+  like = jax.eval_shape(config.initialise)
+  return training.with_epochs(
+    dataclasses.replace(task, retrain=retrain), workdir, epochs, like
   )
 
 
@@ -158,42 +165,22 @@ def _start(config: image_classifier.ClassifierConfig) -> types.Params:
 def _fit(
   config: image_classifier.ClassifierConfig,
   split: Examples,
+  *,
+  save: training.SaveCallback | None = None,
   progress: types.ProgressCallback = types.no_progress,
 ) -> types.Params:
-  params = _start(config)
-  size = len(split.ids)
-  batch_size = min(config.batch_size, size)
-  num_steps = config.num_epochs * (size // batch_size)
-  optimizer = optax.adam(
-    optax.warmup_cosine_decay_schedule(
-      0.0, config.learning_rate, num_steps // 20, num_steps
-    )
+  return training.fit(
+    _start(config),
+    {'image': split.images, 'label': split.labels},
+    lambda params, batch, key: image_classifier.per_example_loss(
+      config.model, params, batch
+    ),
+    training.Schedule(
+      config.num_epochs, config.batch_size, config.learning_rate, config.seed
+    ),
+    save=save,
+    progress=progress,
   )
-  state = optimizer.init(params)
-
-  @jax.jit
-  def step(params, state, images, labels):
-    def mean_loss(params):
-      features = {'image': images, 'label': labels}
-      return image_classifier.per_example_loss(
-        config.model, params, features
-      ).mean()
-
-    updates, state = optimizer.update(jax.grad(mean_loss)(params), state)
-    return optax.apply_updates(params, updates), state
-
-  generator = np.random.default_rng(config.seed)
-  num_done = 0
-  for _ in range(config.num_epochs):
-    order = generator.permutation(size)
-    for start in range(0, size - batch_size + 1, batch_size):
-      rows = order[start : start + batch_size]
-      params, state = step(
-        params, state, split.images[rows], split.labels[rows]
-      )
-      num_done += 1
-      progress(num_done, num_steps)
-  return jax.device_get(params)
 
 
 def _accuracy(

@@ -7,15 +7,16 @@ import sacrebleu
 
 from influence_core import types
 from launch.example_tasks import (
+  corrupted_pairs,
   example,
   subwords,
   training,
   translation,
 )
-from pipeline import checkpoints, storage
+from pipeline import checked_files, checkpoints, storage
+from pipeline import corpus as corpus_lib
 
 _LABEL_SMOOTHING = 0.1
-_NUM_EPOCHS_KEPT = 4
 _DECODED_TOGETHER = 100
 
 
@@ -30,28 +31,32 @@ def train(
     `bleu` of the test split, decoded greedily.
   """
   raw = list(example.read_split(config.corpus('train')))
-  vocabulary = subwords.Vocabulary.train(
-    (
-      translation.text_of(pair, feature)
-      for pair in raw
-      for feature in (config.source, config.target)
-    ),
-    config.vocabulary_size,
+  corruptions = corrupted_pairs.corrupt(
+    [x[corpus_lib.ID_KEY] for x in raw],
+    [translation.pair_of(x, config, {}) for x in raw],
+    fraction=config.corrupt_pairs,
+    seed=config.schedule.seed,
   )
-  rows = [translation.preprocess(x, config, vocabulary) for x in raw]
+  pairs = [translation.pair_of(x, config, corruptions) for x in raw]
+  vocabulary = subwords.Vocabulary.train(
+    (text for pair in pairs for text in pair), config.vocabulary_size
+  )
+  rows = [translation.preprocess(x, config, vocabulary) for x in pairs]
   features = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
   params = training.fit(
     config.initialise(),
     features,
     lambda params, batch, key: _training_loss(config, params, batch, key),
     config.schedule,
-    save=training.save_epochs(
-      workdir, config.schedule.num_epochs, _NUM_EPOCHS_KEPT
-    ),
+    save=training.save_epochs(workdir, config.schedule.num_epochs),
     progress=progress,
   )
   checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)
   vocabulary.save(translation.vocabulary_path(workdir))
+  storage.create_exclusive(
+    translation.corruptions_path(workdir),
+    checked_files.encode_json(corruptions),
+  )
   example.save_config(workdir, config)
   return {'bleu': bleu(config, params, vocabulary, 'test')}
 
@@ -78,10 +83,13 @@ def bleu(
   split: str,
 ) -> float:
   """BLEU of greedy translations, by sacrebleu's defaults."""
-  raw = list(example.read_split(config.corpus(split)))
-  rows = [translation.preprocess(x, config, vocabulary)['source'] for x in raw]
-  found = translate(config, params, np.stack(rows))
-  references = [translation.text_of(x, config.target) for x in raw]
+  pairs = [
+    translation.pair_of(x, config, {})
+    for x in example.read_split(config.corpus(split))
+  ]
+  rows = [translation.preprocess(x, config, vocabulary) for x in pairs]
+  found = translate(config, params, np.stack([row['source'] for row in rows]))
+  references = [pair.target for pair in pairs]
   texts = [vocabulary.text(row) for row in found]
   return sacrebleu.corpus_bleu(texts, [references]).score
 

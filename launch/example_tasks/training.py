@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from influence_core import types
-from pipeline import checkpoints, storage
+from influence_core import errors, types
+from pipeline import checkpoint_sum, checkpoints, storage
+from pipeline import task as task_lib
 
 # Loss of a batch in training: (params, features, random key) -> [batch].
 TrainingLoss = Callable[[types.Params, types.Features, jax.Array], jax.Array]
+# Called with the number of epochs done and the parameters, after each.
+SaveCallback = Callable[[int, types.Params], None]
+
+_NUM_KEPT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +44,7 @@ def fit(
   loss: TrainingLoss,
   schedule: Schedule,
   *,
-  save: Callable[[int, types.Params], None] | None = None,
+  save: SaveCallback | None = None,
   progress: types.ProgressCallback = types.no_progress,
 ) -> types.Params:
   """Minimises the mean loss.
@@ -49,7 +54,7 @@ def fit(
     features: pytree of [num_examples, ...] arrays, all of the corpus.
     loss: of a batch.
     schedule: see there.
-    save: called with the number of epochs done and the parameters, after each.
+    save: called after each epoch.
     progress: called with steps done and in all.
 
   Returns:
@@ -95,12 +100,10 @@ def epoch_path(workdir: str, epoch: int) -> str:
   return storage.join(workdir, 'epochs', f'{epoch:03d}')
 
 
-def save_epochs(
-  workdir: str, num_epochs: int, num_kept: int
-) -> Callable[[int, Any], None]:
+def save_epochs(workdir: str, num_epochs: int) -> SaveCallback:
   """For `fit`: keeps the last parameters and some before, evenly spread."""
   kept = {
-    round(x) for x in np.linspace(1, num_epochs, min(num_kept, num_epochs))
+    round(x) for x in np.linspace(1, num_epochs, min(_NUM_KEPT, num_epochs))
   }
 
   def save(epoch: int, params: types.Params) -> None:
@@ -108,3 +111,32 @@ def save_epochs(
       checkpoints.save_arrays(epoch_path(workdir, epoch), params)
 
   return save
+
+
+def with_epochs(
+  task: task_lib.Task, workdir: str, which: str, like: types.Params
+) -> task_lib.Task:
+  """The task after the last epoch, or summed over all that were kept.
+
+  Args:
+    task: after the last.
+    workdir: where checkpoints are kept.
+    which: 'last' or 'all'.
+    like: shapes of the parameters.
+
+  Raises:
+    errors.InputError: `which` is neither.
+  """
+  if which == 'last':
+    return task
+  if which != 'all':
+    raise errors.InputError(f'epochs is {which!r}, expected last or all')
+
+  def load(name: str) -> types.Params:
+    path = storage.join(workdir, 'epochs', name)
+    return checkpoints.load_arrays(path, like=like)
+
+  names = sorted(storage.list_names(storage.join(workdir, 'epochs')))
+  return checkpoint_sum.summed(
+    task, {name: functools.partial(load, name) for name in names}
+  )

@@ -1,6 +1,11 @@
 """Translation with an encoder-decoder Transformer; Multi30k, German to English.
 
-A work directory holds config.json, vocabulary.json and the checkpoint.
+A trained model lives in a work directory:
+
+    WORKDIR/config.json        how it was trained
+    WORKDIR/vocabulary.json    its subwords
+    WORKDIR/checkpoint/        Orbax checkpoint of the parameters
+    WORKDIR/corruptions.json   wrong pairs it was trained on, by id
 """
 
 from collections.abc import Mapping
@@ -13,8 +18,14 @@ import numpy as np
 import optax
 
 from influence_core import curvature_products, errors, types
-from launch.example_tasks import example, subwords, training, transformer
-from pipeline import checkpoints, storage
+from launch.example_tasks import (
+  corrupted_pairs,
+  example,
+  subwords,
+  training,
+  transformer,
+)
+from pipeline import checked_files, checkpoints, storage
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
 
@@ -43,6 +54,7 @@ class TranslationConfig:
     num_layers: of encoder and decoder each.
     num_heads: of each attention.
     dropout_rate: in training.
+    corrupt_pairs: fraction of the training pairs that are made wrong.
     schedule: of the training.
   """
 
@@ -56,6 +68,7 @@ class TranslationConfig:
   num_layers: int
   num_heads: int
   dropout_rate: float
+  corrupt_pairs: float
   schedule: training.Schedule
 
   def corpus(self, split: str) -> corpus_lib.TfdsCorpus:
@@ -106,10 +119,7 @@ def make_config(options: example.ExampleOptions) -> TranslationConfig:
   Raises:
     errors.InputError: The size is unknown, or labels are to be flipped.
   """
-  if options.flip_labels:
-    raise errors.InputError(
-      f'flip_labels is {options.flip_labels}, but translations have no labels'
-    )
+  options.refuse('flip_labels')
   size = options.size or 'mini'
   if size not in _SIZES:
     raise errors.InputError(
@@ -129,6 +139,7 @@ def make_config(options: example.ExampleOptions) -> TranslationConfig:
     num_layers=num_layers,
     num_heads=num_heads,
     dropout_rate=0.1,
+    corrupt_pairs=options.corrupt_pairs,
     schedule=training.Schedule(
       num_epochs=options.num_epochs or 15,
       batch_size=128,
@@ -144,14 +155,18 @@ def _languages(dataset: str) -> tuple[str, str]:
   return (pair[0], pair[1]) if len(pair) == 2 else ('de', 'en')
 
 
-def make_task(workdir: str, loss_reduction: str = 'sum') -> task_lib.Task:
+def make_task(
+  workdir: str, loss_reduction: str = 'sum', epochs: str = 'last'
+) -> task_lib.Task:
   """The task of the translator trained in `workdir`.
 
   Args:
     workdir: of `influence train-example seq2seq`.
     loss_reduction: 'sum' or 'mean' over the tokens of a sentence.
+    epochs: 'last', or 'all' for the sum over those that were kept.
   """
   config = load_config(workdir)
+  corruptions = load_corruptions(workdir)
   vocabulary = subwords.Vocabulary.load(vocabulary_path(workdir))
   model = config.model
 
@@ -161,48 +176,83 @@ def make_task(workdir: str, loss_reduction: str = 'sum') -> task_lib.Task:
   def loss_of_outputs(logits, features):
     return output_loss(logits, features, loss_reduction)
 
-  return task_lib.Task(
+  like = jax.eval_shape(config.initialise)
+  task = task_lib.Task(
     name=f'{config.dataset}_translation',
     load_parameters=lambda: checkpoints.load_arrays(
-      storage.join(workdir, 'checkpoint'),
-      like=jax.eval_shape(config.initialise),
+      storage.join(workdir, 'checkpoint'), like=like
     ),
     per_example_loss=lambda params, features: loss_of_outputs(
       outputs(params, features), features
     ),
     corpus=config.corpus('train'),
-    preprocess=lambda raw: preprocess(raw, config, vocabulary),
-    row_columns=lambda raw: columns(raw, config),
+    preprocess=lambda raw: preprocess(
+      pair_of(raw, config, corruptions), config, vocabulary
+    ),
+    row_columns=lambda raw: columns(raw, config, corruptions),
     loss_reduction=loss_reduction,
     split_loss=curvature_products.SplitLoss(outputs, loss_of_outputs),
   )
+  return training.with_epochs(task, workdir, epochs, like)
 
 
 def preprocess(
-  raw: corpus_lib.RawExample,
+  pair: corrupted_pairs.Pair,
   config: TranslationConfig,
   vocabulary: subwords.Vocabulary,
 ) -> dict[str, np.ndarray]:
   """Source and target as [num_tokens] int32."""
   return {
-    name: vocabulary.row(text_of(raw, feature), config.num_tokens)
-    for name, feature in (('source', config.source), ('target', config.target))
+    name: vocabulary.row(text, config.num_tokens)
+    for name, text in pair._asdict().items()
   }
 
 
 def columns(
-  raw: corpus_lib.RawExample, config: TranslationConfig
+  raw: corpus_lib.RawExample,
+  config: TranslationConfig,
+  corruptions: Mapping[str, corrupted_pairs.CorruptedPair],
 ) -> Mapping[str, Any]:
-  """Both texts, to read beside the scores."""
+  """Both texts, to read beside the scores, and what was done to them."""
+  found = corruptions.get(raw[corpus_lib.ID_KEY])
   return {
-    'source': text_of(raw, config.source),
-    'target': text_of(raw, config.target),
+    **pair_of(raw, config, corruptions)._asdict(),
+    'corruption': found.kind if found else 'none',
   }
+
+
+def pair_of(
+  raw: corpus_lib.RawExample,
+  config: TranslationConfig,
+  corruptions: Mapping[str, corrupted_pairs.CorruptedPair],
+) -> corrupted_pairs.Pair:
+  """The sentences that an example was trained with."""
+  found = corruptions.get(raw[corpus_lib.ID_KEY])
+  if found:
+    return corrupted_pairs.Pair(found.source, found.target)
+  return corrupted_pairs.Pair(
+    text_of(raw, config.source), text_of(raw, config.target)
+  )
 
 
 def text_of(raw: corpus_lib.RawExample, feature: str) -> str:
   value = raw[feature]
   return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def corruptions_path(workdir: str) -> str:
+  return storage.join(workdir, 'corruptions.json')
+
+
+def load_corruptions(
+  workdir: str,
+) -> dict[str, corrupted_pairs.CorruptedPair]:
+  """Wrong pairs that a translator was trained on, by id."""
+  content = checked_files.read_json(corruptions_path(workdir))
+  return {
+    example_id: corrupted_pairs.CorruptedPair(*fields)
+    for example_id, fields in content.items()
+  }
 
 
 def vocabulary_path(workdir: str) -> str:

@@ -27,9 +27,9 @@ _SIZE = re.compile(r'(\w+)/(\d+)')
 _IMAGE_SIZE = 224
 
 
-def make_task(workdir: str) -> task_lib.Task:
+def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
   """The Transformer trained by `influence train-example vit`."""
-  return train_classifier.make_task(workdir)
+  return train_classifier.make_task(workdir, epochs)
 
 
 def make_config(
@@ -57,6 +57,7 @@ def make_config(
       'choose a patch that divides both'
     )
   width, num_layers, num_heads = _SIZES[match[1]]
+  options.refuse('corrupt_pairs')
   return image_classifier.ClassifierConfig(
     dataset=dataset,
     data_dir=options.data_dir,
