@@ -10,37 +10,43 @@ from influence_core import errors
 _PERCENTILES = (2.5, 97.5)
 
 
-def linear_datamodelling_scores(
-  predicted: np.ndarray, actual: np.ndarray
-) -> np.ndarray:
-  """Spearman correlation over subsets, of each query.
-
-  The linear datamodelling score of Park et al., "TRAK: Attributing Model
-  Behavior at Scale", 2023, section 2.
+def pearson_correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """Correlation of columns.
 
   Args:
-    predicted: [num_subsets, num_queries], of the loss after training on a
-      subset, up to an increasing function.
-    actual: [num_subsets, num_queries] losses after training on it.
+    one: [num_values, num_queries].
+    other: [num_values, num_queries].
 
   Returns:
     [num_queries] float64 in [-1, 1]; 0 where one of the two never differs.
 
   Raises:
-    errors.InputError: Shapes differ, or there are fewer than two subsets.
+    errors.InputError: Shapes differ, or there are fewer than two values.
   """
-  if predicted.shape != actual.shape or len(predicted) < 2:
+  if one.shape != other.shape or len(one) < 2:
     raise errors.InputError(
-      f'predictions are {predicted.shape} and losses {actual.shape}, expected '
-      'the same shape and at least two subsets'
+      f'values have shapes {one.shape} and {other.shape}, expected the same '
+      'shape and at least two values'
     )
-  ranks = [stats.rankdata(values, axis=0) for values in (predicted, actual)]
-  centred = [values - values.mean(axis=0) for values in ranks]
+  centred = [
+    values - values.mean(axis=0, dtype=np.float64) for values in (one, other)
+  ]
   norms = [np.linalg.norm(values, axis=0) for values in centred]
   products = np.sum(centred[0] * centred[1], axis=0)
   scale = norms[0] * norms[1]
   zeros = np.zeros_like(products)
   return np.divide(products, scale, out=zeros, where=scale > 0)
+
+
+def spearman_correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """Correlation of the ranks of columns, see `pearson_correlations`.
+
+  Of predicted and actual losses after training on each of several subsets it
+  is the linear datamodelling score of Park et al., "TRAK: Attributing Model
+  Behavior at Scale", 2023, section 2.
+  """
+  ranks = [stats.rankdata(values, axis=0) for values in (one, other)]
+  return pearson_correlations(*ranks)
 
 
 def bootstrap_interval(

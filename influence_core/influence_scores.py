@@ -22,6 +22,7 @@ from influence_core import errors
 
 NegativeEigenvalues = Literal['drop', 'abs', 'clip']
 Normalization = Literal['none', 'gradient_norm', 'cosine']
+PairChoice = Literal['leading', 'random']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,10 @@ class ScoreOptions:
     damping: added to every eigenvalue used, >= 0, in units of eigenvalues.
     negative_eigenvalues: 'drop' gives such pairs weight zero; 'abs' takes the
       absolute value; 'clip' raises them to the smallest positive eigenvalue.
-    projection_dim: number of leading pairs used; None for all.
+    projection_dim: number of pairs used; None for all.
+    pair_choice: which of them; 'random' ones are the baseline that shows
+      whether the leading ones matter.
+    pair_seed: of that choice.
     normalization: 'gradient_norm' divides by |g_x| of the training example,
       so that outliers with large gradients do not win every query; 'cosine'
       divides by the self-influence of both sides (square roots), giving
@@ -43,6 +47,8 @@ class ScoreOptions:
   negative_eigenvalues: NegativeEigenvalues = 'drop'
   projection_dim: int | None = None
   normalization: Normalization = 'none'
+  pair_choice: PairChoice = 'leading'
+  pair_seed: int = 0
 
   def __post_init__(self):
     if not (np.isfinite(self.damping) and self.damping >= 0):
@@ -53,6 +59,7 @@ class ScoreOptions:
       'negative_eigenvalues', self.negative_eigenvalues, NegativeEigenvalues
     )
     _check_choice('normalization', self.normalization, Normalization)
+    _check_choice('pair_choice', self.pair_choice, PairChoice)
 
 
 def inverse_eigenvalues(
@@ -86,10 +93,13 @@ def inverse_eigenvalues(
     adjusted = np.abs(eigenvalues)
   elif options.negative_eigenvalues == 'clip' and positive.any():
     adjusted = np.maximum(eigenvalues, eigenvalues[positive].min())
-  used = (adjusted > 0) & (np.arange(len(eigenvalues)) < wanted)
+  order = np.arange(len(eigenvalues))
+  if options.pair_choice == 'random':
+    order = np.random.default_rng(options.pair_seed).permutation(order)
+  used = (adjusted > 0) & np.isin(np.arange(len(order)), order[:wanted])
   if not used.any():
     raise errors.InputError(
-      f'none of the {wanted} leading eigenvalues is usable with '
+      f'none of the {wanted} {options.pair_choice} eigenvalues is usable with '
       f"negative_eigenvalues='{options.negative_eigenvalues}'; try 'abs'"
     )
   denominators = np.where(used, adjusted + options.damping, 1.0)

@@ -144,6 +144,18 @@ COMMANDS: dict[str, Command] = {
     'trains without the top proponents: do the losses of the queries rise?',
     f"{_TASK_EXAMPLE} --index W/index --query_split 'test[:20]' --out W/cf",
   ),
+  'evaluate retrieval': Command(
+    evaluate_flags.add_retrieval,
+    'measures how high the examples are ranked that should be found',
+    f"{_TASK_EXAMPLE} --index W/index --query_split 'test[:50]' "
+    '--relevant "label = query_label"',
+  ),
+  'evaluate agreement': Command(
+    evaluate_flags.add_agreement,
+    'compares scores with those of another basis or method',
+    f'{_TASK_EXAMPLE} --index W/index --reference W/exact_index '
+    "--query_split 'test[:10]'",
+  ),
   'doctor': Command(
     project_flags.add_doctor,
     'checks a task and states memory, batch size and expected rate',

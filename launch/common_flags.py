@@ -47,7 +47,16 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
     help='what to do with them (default: %(default)s)',
   )
   parser.add_argument(
-    '--projection_dim', type=int, help='leading pairs to use (default: all)'
+    '--projection_dim', type=int, help='pairs to use (default: all)'
+  )
+  parser.add_argument(
+    '--pair_choice',
+    choices=get_args(influence_scores.PairChoice),
+    default='leading',
+    help='which of them; random is a baseline (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--pair_seed', type=int, default=0, help='of random pairs (default: 0)'
   )
   parser.add_argument(
     '--normalization',

@@ -26,13 +26,7 @@ def add_detection(parser: argparse.ArgumentParser) -> None:
 
 def add_lds(parser: argparse.ArgumentParser) -> None:
   common_flags.add_task(parser)
-  parser.add_argument(
-    '--index',
-    required=True,
-    action='append',
-    dest='indexes',
-    help='of the same task; may be repeated, to compare bases',
-  )
+  _add_indexes(parser)
   parser.add_argument(
     '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
   )
@@ -55,6 +49,63 @@ def add_counterfactual(parser: argparse.ArgumentParser) -> None:
   )
   _add_retraining(parser)
   common_flags.add_score_options(parser)
+
+
+def add_retrieval(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  common_flags.add_index(parser)
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
+  )
+  parser.add_argument(
+    '--relevant',
+    required=True,
+    metavar='SQL',
+    help=(
+      'condition on the columns of an example, and of the query with the '
+      'prefix query_, e.g. "label = query_label" or "id = query_id"'
+    ),
+  )
+  parser.add_argument(
+    '--kind',
+    choices=('proponents', 'opponents'),
+    default='proponents',
+    help='which come first (default: %(default)s)',
+  )
+  common_flags.add_number(
+    parser, '--k', 10, 'examples that somebody would look at'
+  )
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--out', help='directory for JSON and Parquet')
+  common_flags.add_score_options(parser)
+
+
+def add_agreement(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  _add_indexes(parser)
+  parser.add_argument(
+    '--reference',
+    required=True,
+    metavar='INDEX',
+    help='index to compare with, e.g. of query-basis --method exact',
+  )
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
+  )
+  common_flags.add_number(parser, '--k', 10, 'proponents to compare')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--out', help='directory for JSON and Parquet')
+  common_flags.add_score_options(parser)
+
+
+def _add_indexes(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--index',
+    required=True,
+    action='append',
+    dest='indexes',
+    help='of the same corpus; may be repeated, to compare methods',
+  )
 
 
 def _add_retraining(parser: argparse.ArgumentParser) -> None:

@@ -142,17 +142,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
       memory_budget_bytes=values.pop('memory_budget'),
     )
   if 'damping' in values:
-    values['options'] = influence_scores.ScoreOptions(
-      **{
-        name: values.pop(name)
-        for name in (
-          'damping',
-          'negative_eigenvalues',
-          'projection_dim',
-          'normalization',
-        )
-      }
-    )
+    values['options'] = _from_values(influence_scores.ScoreOptions, values)
   if 'where' in values:
     values['selection'] = row_blocks.Selection(
       where=values.pop('where'), group_by=values.pop('group_by')

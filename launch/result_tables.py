@@ -1,6 +1,7 @@
 """Results of queries as tables: for the terminal, JSON and Parquet alike."""
 
 from collections.abc import Mapping, Sequence
+import json
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,15 @@ def write_parquet(path: str, table: pa.Table) -> None:
   """Writes a table as one Parquet file, replacing an older one."""
   with storage.open_for_writing(path) as file:
     pq.write_table(table, file, compression='zstd')
+
+
+def write_result(
+  out: str, name: str, result: Mapping[str, Any], table: pa.Table
+) -> None:
+  """Writes out/NAME.json with a result and out/NAME.parquet with a table."""
+  with storage.open_for_writing(storage.join(out, f'{name}.json')) as file:
+    file.write(json.dumps(result, indent=2).encode())
+  write_parquet(storage.join(out, f'{name}.parquet'), table)
 
 
 def print_rows(

@@ -18,15 +18,15 @@ def test_score_is_spearman_by_query():
   actual[:, 0] = np.exp(predicted[:, 0])  # Another scale, the same order.
   actual[:, 1] = -predicted[:, 1]
   actual[:, 2] = 1.0  # Never differs.
-  found = evaluation.linear_datamodelling_scores(predicted, actual)
+  found = evaluation.spearman_correlations(predicted, actual)
   expected = stats.spearmanr(predicted[:, 3], actual[:, 3]).statistic
   np.testing.assert_allclose(found, [1, -1, 0, expected], atol=1e-12)
 
 
 def test_shapes_must_agree():
   for shape in ((3, 2), (1, 4)):
-    with pytest.raises(errors.InputError, match='at least two subsets'):
-      evaluation.linear_datamodelling_scores(np.zeros(shape), np.zeros((1, 4)))
+    with pytest.raises(errors.InputError, match='at least two values'):
+      evaluation.spearman_correlations(np.zeros(shape), np.zeros((1, 4)))
 
 
 def test_interval_is_that_of_the_mean():

@@ -92,3 +92,19 @@ def test_only_negative_eigenvalues_are_an_error_with_drop():
     influence_scores.inverse_eigenvalues(
       np.array([-1.0]), influence_scores.ScoreOptions()
     )
+
+
+def test_random_pairs_are_any_of_them():
+  eigenvalues = np.array([4.0, 3.0, 2.0, 1.0])
+  counts = np.zeros(4)
+  for seed in range(400):
+    options = influence_scores.ScoreOptions(
+      projection_dim=2, pair_choice='random', pair_seed=seed
+    )
+    weights = influence_scores.inverse_eigenvalues(eigenvalues, options)
+    used = weights > 0
+    np.testing.assert_array_equal(weights[used], 1 / eigenvalues[used])
+    assert used.sum() == 2
+    counts += used
+  # Each in half of 400: five standard deviations of 10.
+  assert np.abs(counts - 200).max() < 50

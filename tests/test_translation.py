@@ -1,6 +1,7 @@
 """The translation example: trained, projected and searched like any task."""
 
 import dataclasses
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from influence_core import errors
 from launch.example_tasks import (
+  corrupted_pairs,
   example,
   subwords,
   train_translator,
@@ -128,3 +130,60 @@ def test_wrong_choices_are_told(influence, tmp_path):
 def test_languages_by_name():
   assert translation._languages('multi30k') == ('de', 'en')
   assert translation._languages('wmt17_translate/fi-en:1.0.0') == ('fi', 'en')
+
+
+def test_corrupted_pairs_by_kind():
+  pairs = [corrupted_pairs.Pair(f'ein {n} x', f'a {n} b c') for n in range(50)]
+  ids = [f't__{n}' for n in range(50)]
+  found = corrupted_pairs.corrupt(ids, pairs, fraction=0.4, seed=0)
+  assert len(found) == 20
+  by_kind = {kind: [] for kind in get_args(corrupted_pairs.Kind)}
+  for example_id, pair in found.items():
+    original = pairs[ids.index(example_id)]
+    by_kind[pair.kind].append((original, pair))
+  assert {len(some) for some in by_kind.values()} == {5}
+  for original, pair in by_kind['wrong_pair']:
+    assert pair.source == original.source
+    assert pair.target != original.target
+    assert any(pair.target == other.target for other in pairs)
+  for original, pair in by_kind['wrong_language']:
+    assert pair[1:] == (original.target, original.source)
+  for original, pair in by_kind['copy']:
+    assert pair[1:] == (original.source, original.source)
+  for original, pair in by_kind['truncated']:
+    assert pair[1:] == (original.source, original.target[:-4])
+  assert found == corrupted_pairs.corrupt(ids, pairs, fraction=0.4, seed=0)
+  assert found != corrupted_pairs.corrupt(ids, pairs, fraction=0.4, seed=1)
+
+
+@pytest.mark.slow
+def test_corrupted_pairs_are_what_is_trained_on(tmp_path, influence, trained):
+  """They are in the index as they were given, and known by their kind."""
+  _, config, _ = trained
+  schedule = dataclasses.replace(config.schedule, num_epochs=40)
+  config = dataclasses.replace(config, corrupt_pairs=0.1, schedule=schedule)
+  train_translator.train(config, str(tmp_path))
+  task = translation.make_task(str(tmp_path))
+  corruptions = translation.load_corruptions(str(tmp_path))
+  assert len(corruptions) == round(0.1 * text_corpus.NUM_TRAIN)
+  raw = list(example.read_split(task.corpus))
+  columns = [task.row_columns(x) for x in raw]
+  kinds = [row['corruption'] for row in columns]
+  assert kinds.count('copy') == len(corruptions) // 4
+  assert kinds.count('none') == len(raw) - len(corruptions)
+  copy = kinds.index('copy')
+  assert columns[copy]['source'] == columns[copy]['target']
+  features = task.preprocess(raw[copy])
+  np.testing.assert_array_equal(features['source'], features['target'])
+  command = [*TASK, f'workdir={tmp_path}']
+  basis = ['--out', tmp_path / 'b', '--projection_dim', 8]
+  more = ['--method', 'random', '--seed', 0]
+  assert influence('random-basis', *command, *basis, *more).status == 0
+  index = ['--basis', tmp_path / 'b', '--index', tmp_path / 'i']
+  assert influence('project', *command, *index).status == 0
+  bad = ['--bad', "corruption <> 'none'", '--json']
+  done = influence('evaluate', 'detection', *index[2:], *bad)
+  assert done.json['num_bad'] == len(corruptions)
+  scores = {row['score']: row['auc'] for row in done.json['scores']}
+  # Three standard deviations, of 60 bad among 600, above chance.
+  assert scores['self_influence'] > 0.62

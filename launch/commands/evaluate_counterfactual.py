@@ -4,7 +4,6 @@ For each query, its k strongest proponents are left out of the training, and, to
 compare, k random examples: does the query's loss rise by more?
 """
 
-import json
 from typing import Any
 
 import numpy as np
@@ -106,17 +105,11 @@ def _report(
     pa.Table.from_pylist(rows),
   )
   table = pa.table({'query_id': query_ids, **changes})
-  result_tables.write_parquet(
-    storage.join(out, 'counterfactual.parquet'), table
-  )
   result = {
     'changes': rows,
     'num_queries': len(query_ids),
     'k': k,
     'seed': seed,
   }
-  with storage.open_for_writing(
-    storage.join(out, 'counterfactual.json')
-  ) as file:
-    file.write(json.dumps(result, indent=2).encode())
+  result_tables.write_result(out, 'counterfactual', result, table)
   return result

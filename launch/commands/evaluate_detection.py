@@ -1,7 +1,6 @@
 """`influence evaluate detection`: are bad examples ranked first?"""
 
 import io
-import json
 from typing import Any
 
 import matplotlib.figure
@@ -68,9 +67,7 @@ def run(
 def _write(
   out: str, result: dict[str, Any], table: pa.Table, curves: pa.Table
 ) -> None:
-  with storage.open_for_writing(storage.join(out, 'detection.json')) as file:
-    file.write(json.dumps(result, indent=2).encode())
-  result_tables.write_parquet(storage.join(out, 'detection.parquet'), table)
+  result_tables.write_result(out, 'detection', result, table)
   result_tables.write_parquet(storage.join(out, 'curves.parquet'), curves)
   with storage.open_for_writing(storage.join(out, 'detection.svg')) as file:
     file.write(_plot(curves, result))

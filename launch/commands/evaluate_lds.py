@@ -1,6 +1,5 @@
 """`influence evaluate lds`: does influence predict what retraining does?"""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from launch import result_tables
 from launch.commands import topk
 from pipeline import (
   index_reader,
+  loaded_task,
+  queries,
   retrainings,
   row_blocks,
   storage,
@@ -47,29 +48,29 @@ def run(
   directory = storage.absolute(out)
   storage.check_writable(directory)
   predicted = {}
+  loaded = loaded_task.LoadedTask.load(task)
+  batch = queries.read(loaded, query_split)
+  parts = design.parts(retrainings.all_ids(loaded.task.corpus))
   for index in indexes:
     opened = index_reader.Index(index)
-    loaded, queries, projections = topk.projected_queries(
-      opened, task, query_split
-    )
+    _, _, projections = topk.projected_queries(opened, task, query_split)
     with console.stage('scores') as progress:
       scores, ids = row_blocks.all_scores(
         opened, projections, options, progress=progress
       )
     # A proponent lowers the loss.
-    parts = design.parts(retrainings.all_ids(loaded.task.corpus))
     predicted[opened.path] = -retrainings.influence_of_parts(scores, ids, parts)
   with console.stage('retrain', 'trainings') as progress:
     actual = retrainings.losses(
       loaded,
-      queries,
+      batch,
       parts,
       storage.join(directory, 'retrainings'),
       num_repeats=num_repeats,
       num_workers=num_workers,
       progress=progress,
     )
-  return _report(console, directory, predicted, actual, queries.ids, design)
+  return _report(console, directory, predicted, actual, batch.ids, design)
 
 
 def _report(
@@ -82,7 +83,7 @@ def _report(
 ) -> dict[str, Any]:
   rows, tables = [], []
   for index, values in predicted.items():
-    scores = evaluation.linear_datamodelling_scores(values, actual)
+    scores = evaluation.spearman_correlations(values, actual)
     low, high = evaluation.bootstrap_interval(
       scores, num_samples=_NUM_BOOTSTRAP, seed=design.seed
     )
@@ -112,9 +113,5 @@ def _report(
     'fraction': design.fraction,
     'seed': design.seed,
   }
-  result_tables.write_parquet(
-    storage.join(out, 'lds.parquet'), pa.concat_tables(tables)
-  )
-  with storage.open_for_writing(storage.join(out, 'lds.json')) as file:
-    file.write(json.dumps(result, indent=2).encode())
+  result_tables.write_result(out, 'lds', result, pa.concat_tables(tables))
   return result

@@ -137,7 +137,16 @@ def load_task(
 def projected_queries(
   opened: index_reader.Index, task: task_lib.TaskReference, query_split: str
 ) -> tuple[loaded_task.LoadedTask, loaded_task.ExampleBatch, np.ndarray]:
-  """The task of an index, the queries of a split and their projections."""
+  """The task of an index, the queries of a split and their projections.
+
+  Args:
+    opened: the index.
+    task: its function; the arguments are those that the index was made with.
+    query_split: TFDS split.
+  """
+  made_with = opened.manifest.provenance.task
+  if made_with['import_path'] == task.import_path:
+    task = dataclasses.replace(task, arguments=made_with['arguments'])
   record, loaded = load_task(opened, task, None)
   batch = queries.read(loaded, query_split)
   projector = checked_projector.make_projector(

@@ -1,0 +1,104 @@
+"""`influence evaluate agreement`: do two ways to compute influence agree?"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from influence_core import errors, evaluation, influence_scores
+from launch import console as console_lib
+from launch import result_tables
+from launch.commands import topk
+from pipeline import index_reader, row_blocks, storage
+from pipeline import task as task_lib
+
+_NUM_BOOTSTRAP = 1000
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  task: task_lib.TaskReference,
+  indexes: list[str],
+  reference: str,
+  query_split: str,
+  k: int,
+  seed: int,
+  out: str | None,
+  options: influence_scores.ScoreOptions,
+) -> dict[str, Any]:
+  """Compares the scores of indexes with those of a reference.
+
+  Raises:
+    errors.InputError: Something is missing, out of range or of other examples.
+  """
+  if out is not None:
+    storage.check_writable(storage.absolute(out))
+
+  def scores_of(path: str, options: influence_scores.ScoreOptions):
+    opened = index_reader.Index(path)
+    _, batch, projections = topk.projected_queries(opened, task, query_split)
+    return (*row_blocks.all_scores(opened, projections, options), batch.ids)
+
+  expected, ids, query_ids = scores_of(
+    reference, influence_scores.ScoreOptions()
+  )
+  if not 1 <= k <= len(ids):
+    raise errors.InputError(
+      f'k is {k}, expected 1 to the {len(ids)} examples of {reference}'
+    )
+  rows, tables = [], []
+  for path in indexes:
+    found, own_ids, _ = scores_of(path, options)
+    if own_ids != ids:
+      raise errors.InputError(
+        f'{path} and {reference} have different examples; project the same '
+        'corpus'
+      )
+    figures = _figures(found, expected, k)
+    tables.append(
+      pa.table(
+        {'index': [path] * len(query_ids), 'query_id': query_ids, **figures}
+      )
+    )
+    row: dict[str, Any] = {'index': path}
+    for name, values in figures.items():
+      low, high = evaluation.bootstrap_interval(
+        values, num_samples=_NUM_BOOTSTRAP, seed=seed
+      )
+      row |= {name: float(values.mean()), f'{name}_low': low}
+      row |= {f'{name}_high': high}
+    rows.append(row)
+  result_tables.print_rows(
+    console,
+    f'agreement with {reference}: mean over {len(query_ids)} queries and 95 % '
+    f'interval, seed {seed}',
+    pa.Table.from_pylist(rows),
+  )
+  result = {
+    'reference': reference,
+    'num_queries': len(query_ids),
+    'num_examples': len(ids),
+    'seed': seed,
+    'agreement': rows,
+  }
+  if out is not None:
+    result_tables.write_result(
+      storage.absolute(out), 'agreement', result, pa.concat_tables(tables)
+    )
+  return result
+
+
+def _figures(
+  found: np.ndarray, expected: np.ndarray, k: int
+) -> dict[str, np.ndarray]:
+  """Of each query: correlations, and the part of the top k in common."""
+  first = [
+    np.argsort(-x, axis=1, kind='stable')[:, :k] for x in (found, expected)
+  ]
+  common = [len(np.intersect1d(*pair)) / k for pair in zip(*first, strict=True)]
+  return {
+    'pearson': evaluation.pearson_correlations(found.T, expected.T),
+    'spearman': evaluation.spearman_correlations(found.T, expected.T),
+    f'top_{k}_in_common': np.array(common),
+  }

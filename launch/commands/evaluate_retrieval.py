@@ -1,0 +1,81 @@
+"""`influence evaluate retrieval`: are the right examples found?"""
+
+from typing import Any
+
+import pyarrow as pa
+
+from influence_core import errors, evaluation, influence_scores
+from launch import console as console_lib
+from launch import result_tables
+from launch.commands import topk
+from pipeline import index_reader, retrieval_quality, storage
+from pipeline import task as task_lib
+
+_NUM_BOOTSTRAP = 1000
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  task: task_lib.TaskReference,
+  index: str,
+  query_split: str,
+  relevant: str,
+  kind: str,
+  k: int,
+  seed: int,
+  out: str | None,
+  options: influence_scores.ScoreOptions,
+) -> dict[str, Any]:
+  """Measures the ranking of all examples for each query.
+
+  Raises:
+    errors.InputError: Something is missing or out of range.
+  """
+  opened = index_reader.Index(index)
+  if not 1 <= k <= opened.num_examples:
+    raise errors.InputError(
+      f'k is {k}, expected 1 to the {opened.num_examples} examples'
+    )
+  if out is not None:
+    storage.check_writable(storage.absolute(out))
+  _, batch, projections = topk.projected_queries(opened, task, query_split)
+  with console.stage('evaluate'):
+    quality = retrieval_quality.measure(
+      opened,
+      batch,
+      projections,
+      relevant=relevant,
+      opponents=kind == 'opponents',
+      k=k,
+      options=options,
+    )
+  rows = []
+  for name in quality.table.column_names[2:]:
+    values = quality.table[name].to_numpy()
+    low, high = evaluation.bootstrap_interval(
+      values, num_samples=_NUM_BOOTSTRAP, seed=seed
+    )
+    rows.append(
+      {'figure': name, 'mean': float(values.mean()), 'low': low, 'high': high}
+    )
+  result = {
+    'index': opened.path,
+    'relevant': relevant,
+    'kind': kind,
+    'num_queries': quality.table.num_rows,
+    'num_without': quality.num_without,
+    'seed': seed,
+    'figures': rows,
+  }
+  result_tables.print_rows(
+    console,
+    f'{kind} with {relevant}: mean over {quality.table.num_rows} queries, 95 % '
+    f'interval, seed {seed}; {quality.num_without} queries have none',
+    pa.Table.from_pylist(rows),
+  )
+  if out is not None:
+    result_tables.write_result(
+      storage.absolute(out), 'retrieval', result, quality.table
+    )
+  return result
