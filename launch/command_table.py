@@ -156,6 +156,12 @@ COMMANDS: dict[str, Command] = {
     f'{_TASK_EXAMPLE} --index W/index --reference W/exact_index '
     "--query_split 'test[:10]'",
   ),
+  'evaluate sensitivity': Command(
+    evaluate_flags.add_sensitivity,
+    'measures what the figures depend on, one option at a time',
+    f"{_TASK_EXAMPLE} --query_split 'test[:50]' --bad "
+    '"label <> true_label" --knob damping=0,0.01,1 --out W/sensitivity',
+  ),
   'doctor': Command(
     project_flags.add_doctor,
     'checks a task and states memory, batch size and expected rate',

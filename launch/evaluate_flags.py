@@ -2,7 +2,7 @@
 
 import argparse
 
-from launch import common_flags
+from launch import common_flags, sensitivity
 
 
 def add_detection(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +96,42 @@ def add_agreement(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--out', help='directory for JSON and Parquet')
   common_flags.add_score_options(parser)
+
+
+def add_sensitivity(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  parser.add_argument(
+    '--knob',
+    action='append',
+    default=[],
+    metavar='NAME=VALUE,VALUE,...',
+    help=(
+      'option of fit-basis or topk to vary, or parameter_paths; may be '
+      'repeated (default: '
+      + '; '.join(
+        f'{name}={",".join(values)}'
+        for name, values in sensitivity.DEFAULT_KNOBS.items()
+      )
+      + ')'
+    ),
+  )
+  parser.add_argument(
+    '--query_split',
+    help='TFDS split, to measure the linear datamodelling score',
+  )
+  parser.add_argument(
+    '--bad', metavar='SQL', help='condition on the rows, to measure detection'
+  )
+  common_flags.add_number(
+    parser, '--num_subsets', 50, 'random halves of the corpus to train on'
+  )
+  common_flags.add_number(parser, '--num_workers', 2, 'trainings at a time')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument(
+    '--out',
+    required=True,
+    help='directory for results, bases and indexes, kept for other runs',
+  )
 
 
 def _add_indexes(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import difflib
 from typing import Any, NoReturn
 
 from influence_core import gradient_projection, influence_scores
-from launch import command_table, exit_status
+from launch import command_table, exit_status, sensitivity
 from pipeline import (
   fit_basis_config,
   fit_query_basis,
@@ -129,6 +129,10 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     )
   if 'label' in values:
     values['label'] = _named_values(command, 'label', values['label'])
+  if 'knob' in values:
+    pairs = _named_values(command, 'knob', values.pop('knob'))
+    knobs = {name: tuple(text.split(',')) for name, text in pairs.items()}
+    values['knobs'] = knobs or sensitivity.DEFAULT_KNOBS
   if 'krylov_dtype' in values:
     _gather_fit_basis(values)
   if config_class := _BASIS_CONFIGS.get(flags.command):

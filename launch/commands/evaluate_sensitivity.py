@@ -1,0 +1,223 @@
+"""`influence evaluate sensitivity`: what do the figures depend on?
+
+Every knob is turned by itself, all others staying at their defaults. Bases,
+indexes and retrainings are kept in --out, so that a second run, or one with
+more values, computes what is new.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import io
+from typing import Any
+
+import matplotlib.figure
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from influence_core import errors, gradient_projection, influence_scores
+from launch import console as console_lib
+from launch import result_tables, sensitivity
+from launch.commands import (
+  evaluate_detection,
+  evaluate_lds,
+  fit_basis,
+  project,
+)
+from pipeline import fingerprints, fit_basis_config, storage
+from pipeline import task as task_lib
+
+# Of intervals.
+_NUM_BOOTSTRAP = 100
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  task: task_lib.TaskReference,
+  knobs: Mapping[str, tuple[str, ...]],
+  query_split: str | None,
+  bad: str | None,
+  num_subsets: int,
+  num_workers: int,
+  seed: int,
+  out: str,
+) -> dict[str, Any]:
+  """Measures the figures at every value of every knob.
+
+  Raises:
+    errors.InputError: A knob or a value is unknown, or there is no metric.
+  """
+  if query_split is None and bad is None:
+    raise errors.InputError(
+      'there is nothing to measure; give --query_split for the linear '
+      'datamodelling score, --bad for detection, or both'
+    )
+  out = storage.absolute(out)
+  storage.check_writable(out)
+  base = sensitivity.Setting(
+    fit_basis_config.FitBasisConfig(seed=seed, num_trace_probes=0),
+    influence_scores.ScoreOptions(),
+  )
+  rows: list[dict[str, Any]] = []
+  wanted = sensitivity.settings(base, knobs)
+  with console.stage('sensitivity', 'settings') as progress:
+    for number, (knob, value, setting) in enumerate(wanted):
+      quiet = console.quiet()
+      index = _make_index(quiet, task, setting, out)
+      figures = {}
+      if query_split is not None:
+        figures['lds'] = _lds(
+          quiet,
+          task,
+          index,
+          query_split,
+          num_subsets,
+          num_workers,
+          seed,
+          out,
+          setting.options,
+        )
+      if bad is not None:
+        figures['average_precision'] = _precision(
+          quiet, index, bad, seed, setting.options
+        )
+      for metric, (mean, low, high) in figures.items():
+        rows.append(
+          {
+            'knob': knob,
+            'value': value,
+            'metric': metric,
+            'mean': mean,
+            'low': low,
+            'high': high,
+          }
+        )
+      progress(number + 1, len(wanted))
+  table = pa.Table.from_pylist(rows)
+  result_tables.print_rows(
+    console, f'one knob at a time; 95 % intervals, seed {seed}', table
+  )
+  result = {
+    'query_split': query_split,
+    'bad': bad,
+    'num_subsets': num_subsets,
+    'seed': seed,
+    'rows': rows,
+  }
+  result_tables.write_result(out, 'sensitivity', result, table)
+  for knob in knobs:
+    path = storage.join(out, f'sensitivity_{knob}.svg')
+    with storage.open_for_writing(path) as file:
+      file.write(_plot(table.filter(pc.field('knob') == knob), knob))
+  console.print(f'wrote sensitivity.json, .parquet and a plot of each to {out}')
+  return result
+
+
+def _make_index(
+  console: console_lib.Console,
+  task: task_lib.TaskReference,
+  setting: sensitivity.Setting,
+  out: str,
+) -> str:
+  """The index of a setting; what is there already is used."""
+  name = fingerprints.of_json(
+    [
+      dataclasses.asdict(setting.config),
+      setting.parameter_paths,
+      task.to_json(),
+    ]
+  )
+  basis = storage.join(out, 'bases', name)
+  index = storage.join(out, 'indexes', name)
+  fit_basis.run(
+    console,
+    task=task.selecting(setting.parameter_paths),
+    out=basis,
+    config=setting.config,
+    resources=fit_basis_config.Resources(),
+  )
+  project.run(
+    console,
+    task=task,
+    basis=basis,
+    index=index,
+    engine='local',
+    num_workers=2,
+    projection_options=gradient_projection.ProjectionOptions(),
+    vector_dtype='float32',
+    range_size=10_000,
+    max_rejected_fraction=0.0,
+    stall_minutes=30.0,
+    multi_process=False,
+    beam_arguments=[],
+  )
+  return index
+
+
+def _lds(
+  console,
+  task,
+  index,
+  query_split,
+  num_subsets,
+  num_workers,
+  seed,
+  out,
+  options,
+) -> tuple[float, float, float]:
+  found = evaluate_lds.run(
+    console,
+    task=task,
+    indexes=[index],
+    query_split=query_split,
+    num_subsets=num_subsets,
+    fraction=0.5,
+    num_repeats=1,
+    num_workers=num_workers,
+    seed=seed,
+    out=out,
+    options=options,
+  )['scores'][0]
+  return found['lds'], found['low'], found['high']
+
+
+def _precision(
+  console, index, bad, seed, options
+) -> tuple[float, float, float]:
+  found = evaluate_detection.run(
+    console,
+    index=index,
+    bad=bad,
+    num_first=100,
+    num_bootstrap=_NUM_BOOTSTRAP,
+    seed=seed,
+    out=None,
+    options=options,
+  )
+  [row] = [x for x in found['scores'] if x['score'] == 'self_influence']
+  return tuple(row[f'average_precision{end}'] for end in ('', '_low', '_high'))  # type: ignore[return-value]
+
+
+def _plot(rows: pa.Table, knob: str) -> bytes:
+  """Each metric over the values of a knob, with intervals."""
+  figure = matplotlib.figure.Figure(figsize=(6, 4), layout='constrained')
+  axes = figure.subplots()
+  for metric in dict.fromkeys(rows['metric'].to_pylist()):
+    some = rows.filter(pc.field('metric') == metric).to_pylist()
+    means = [row['mean'] for row in some]
+    errors_below = [row['mean'] - row['low'] for row in some]
+    errors_above = [row['high'] - row['mean'] for row in some]
+    axes.errorbar(
+      [row['value'] for row in some],
+      means,
+      yerr=[errors_below, errors_above],
+      marker='o',
+      capsize=3,
+      label=metric,
+    )
+  axes.set_xlabel(knob)
+  axes.legend()
+  axes.grid(alpha=0.3)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='svg')
+  return buffer.getvalue()
