@@ -31,7 +31,7 @@ def render(
   config = image_classifier.load_config(workdir)
   params = task.load().load_parameters()
   known: dict[str, tuple[np.ndarray, int, int]] = {}
-  for split in ('train', 'test'):
+  for split in (config.train_split, 'test'):
     examples = train_classifier.read_split(config, split)
     predicted = train_classifier.predict(config, params, examples.images)
     known |= {

@@ -26,8 +26,16 @@ def add_train_example(parser: argparse.ArgumentParser) -> None:
     '--dataset', help='another TFDS dataset of the same kind (default: its own)'
   )
   parser.add_argument(
+    '--train_split',
+    default='train',
+    help="TFDS split to train on, e.g. 'train[:6000]' (default: %(default)s)",
+  )
+  parser.add_argument(
     '--size',
-    help='of the model: Ti/4, S/16, L/32, ...; mini, small, base of texts',
+    help=(
+      'of the model: Ti/4, S/16, L/32, ... of vit; mini, small, base of texts; '
+      'mini, base of digits_cnn'
+    ),
   )
   parser.add_argument(
     '--flip_labels',

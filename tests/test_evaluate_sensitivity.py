@@ -87,7 +87,7 @@ def test_values_have_the_type_of_their_field():
     fit_basis_config.FitBasisConfig(), influence_scores.ScoreOptions()
   )
   assert base.with_value('damping', '1').options.damping == 1.0
-  assert base.with_value('max_vectors', '30').config.max_vectors == 30
+  assert base.with_value('max_vectors', '60').config.max_vectors == 60
   assert base.with_value('check_sample', 'true').config.check_sample is True
   with pytest.raises(errors.InputError, match='expected int'):
     base.with_value('seed', 'x')

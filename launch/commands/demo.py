@@ -42,6 +42,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     workdir=out,
     data_dir=None,
     dataset=None,
+    train_split='train',
     size=None,
     pretrained=None,
     flip_labels=_FLIPPED_FRACTION,

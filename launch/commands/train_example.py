@@ -16,6 +16,7 @@ def run(
   workdir: str,
   data_dir: str | None,
   dataset: str | None,
+  train_split: str,
   size: str | None,
   flip_labels: float,
   corrupt_pairs: float,
@@ -37,6 +38,7 @@ def run(
     example_lib.ExampleOptions(
       data_dir=storage.absolute(data_dir),
       dataset=dataset,
+      train_split=train_split,
       size=size,
       flip_labels=flip_labels,
       corrupt_pairs=corrupt_pairs,
@@ -48,7 +50,7 @@ def run(
   storage.check_writable(workdir)
   if about.prepare is not None:
     about.prepare(config.data_dir)
-  config.corpus('train').check()
+  config.corpus(train_split).check()
   task = f'{module.__name__}:make_task'
   result = {'task': task, 'workdir': workdir, 'data_dir': config.data_dir}
   if storage.exists(example_lib.config_path(workdir)):

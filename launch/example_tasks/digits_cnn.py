@@ -7,11 +7,14 @@ import numpy as np
 from sklearn import datasets
 import tensorflow_datasets as tfds
 
+from influence_core import errors
 from launch.example_tasks import example, image_classifier, train_classifier
 from pipeline import task as task_lib
 
 _NUM_TRAIN = 1497
 _NUM_FILES = 3
+# Channels of the convolutions and width of the hidden layer.
+_SIZES = {'mini': ([8, 16], 32), 'base': ([16, 32], 128)}
 
 
 def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
@@ -22,13 +25,24 @@ def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
 def make_config(
   options: example.ExampleOptions,
 ) -> image_classifier.ClassifierConfig:
-  """What `train-example digits_cnn` trains: until it has memorised them."""
+  """What `train-example digits_cnn` trains: until it has memorised them.
+
+  Raises:
+    errors.InputError: The size is unknown.
+  """
   options.refuse('corrupt_pairs')
+  size = options.size or 'base'
+  if size not in _SIZES:
+    raise errors.InputError(
+      f'size is {size!r}, expected one of {", ".join(_SIZES)}'
+    )
+  channels, hidden = _SIZES[size]
   return image_classifier.ClassifierConfig(
     dataset='digits',
     data_dir=options.data_dir,
+    train_split=options.train_split,
     architecture='convolutional',
-    network={'channels': [16, 32], 'hidden': 128},
+    network={'channels': channels, 'hidden': hidden},
     image_shape=[8, 8, 1],
     num_classes=10,
     max_pixel=16,

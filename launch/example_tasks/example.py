@@ -16,6 +16,7 @@ class ExampleOptions:
   Attributes:
     data_dir: TFDS directory of the prepared dataset, absolute.
     dataset: TFDS name of another dataset of the same shape.
+    train_split: TFDS split to train on.
     size: of the model, by the example's own names.
     flip_labels: fraction of the training labels to make wrong.
     corrupt_pairs: fraction of the training pairs to make wrong.
@@ -26,6 +27,7 @@ class ExampleOptions:
 
   data_dir: str
   dataset: str | None = None
+  train_split: str = 'train'
   size: str | None = None
   flip_labels: float = 0.0
   corrupt_pairs: float = 0.0

@@ -62,6 +62,7 @@ class ClassifierConfig:
   Attributes:
     dataset: TFDS name.
     data_dir: TFDS data_dir, absolute.
+    train_split: that it is trained on.
     architecture: which of `ARCHITECTURES`.
     network: its fields, but for num_classes.
     image_shape: height, width and channels that images are brought to.
@@ -78,6 +79,7 @@ class ClassifierConfig:
 
   dataset: str
   data_dir: str
+  train_split: str
   architecture: str
   network: Mapping[str, Any]
   image_shape: Sequence[int]
@@ -150,7 +152,7 @@ def make_task(workdir: str) -> task_lib.Task:
       like=jax.eval_shape(config.initialise),
     ),
     per_example_loss=loss,
-    corpus=config.corpus('train'),
+    corpus=config.corpus(config.train_split),
     preprocess=lambda raw: preprocess(raw, config, flips),
     row_columns=row_columns,
     split_loss=curvature_products.SplitLoss(

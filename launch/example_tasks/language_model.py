@@ -34,6 +34,7 @@ class LanguageModelConfig:
   Attributes:
     dataset: TFDS name of a dataset with texts.
     data_dir: TFDS data_dir, absolute.
+    train_split: that it is trained on.
     feature: with the text.
     vocabulary_size: subwords; 0 for bytes.
     num_tokens: of a text at most, its end included.
@@ -46,6 +47,7 @@ class LanguageModelConfig:
 
   dataset: str
   data_dir: str
+  train_split: str
   feature: str
   vocabulary_size: int
   num_tokens: int
@@ -92,6 +94,7 @@ def make_config(options: example.ExampleOptions) -> LanguageModelConfig:
   return LanguageModelConfig(
     dataset=dataset,
     data_dir=options.data_dir,
+    train_split=options.train_split,
     feature=_text_feature(dataset, options.data_dir),
     vocabulary_size=vocabulary_size,
     num_tokens=num_tokens,
@@ -164,7 +167,7 @@ def make_task(
     per_example_loss=lambda params, features: loss_of_outputs(
       outputs(params, features), features
     ),
-    corpus=config.corpus('train'),
+    corpus=config.corpus(config.train_split),
     preprocess=lambda raw: {
       'tokens': vocabulary.row(text_of(raw, config.feature), config.num_tokens)
     },
@@ -203,7 +206,7 @@ def train(
   Returns:
     `bits_per_byte` of the test split: its loss over the bytes of its texts.
   """
-  texts = _texts(config, 'train')
+  texts = _texts(config, config.train_split)
   vocabulary: subwords.Vocabulary | subwords.Bytes = subwords.Bytes()
   if config.vocabulary_size:
     vocabulary = subwords.Vocabulary.train(texts, config.vocabulary_size)

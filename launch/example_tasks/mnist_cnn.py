@@ -17,6 +17,7 @@ def make_config(
   return image_classifier.ClassifierConfig(
     dataset='mnist',
     data_dir=options.data_dir,
+    train_split=options.train_split,
     architecture='convolutional',
     network={'channels': [32, 64], 'hidden': 256},
     image_shape=[28, 28, 1],

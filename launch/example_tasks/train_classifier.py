@@ -41,7 +41,7 @@ def train(
   Returns:
     Accuracies: `train_accuracy` on the labels as given, `test_accuracy`.
   """
-  train_split = read_split(config, 'train')
+  train_split = read_split(config, config.train_split)
   flips = image_classifier.flip_labels(
     train_split.ids,
     train_split.labels,
@@ -74,7 +74,7 @@ def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
 
   @functools.cache
   def given() -> Examples:
-    split = read_split(config, 'train')
+    split = read_split(config, config.train_split)
     return dataclasses.replace(split, labels=_with_flips(split, flips))
 
   def retrain(ids: frozenset[str], seed: int) -> types.Params:

@@ -30,7 +30,7 @@ def train(
   Returns:
     `bleu` of the test split, decoded greedily.
   """
-  raw = list(example.read_split(config.corpus('train')))
+  raw = list(example.read_split(config.corpus(config.train_split)))
   corruptions = corrupted_pairs.corrupt(
     [x[corpus_lib.ID_KEY] for x in raw],
     [translation.pair_of(x, config, {}) for x in raw],

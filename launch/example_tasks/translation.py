@@ -46,6 +46,7 @@ class TranslationConfig:
   Attributes:
     dataset: TFDS name of a translation set.
     data_dir: TFDS data_dir, absolute.
+    train_split: that it is trained on.
     source: feature with the text to translate.
     target: feature with its translation.
     vocabulary_size: subwords of both languages together.
@@ -60,6 +61,7 @@ class TranslationConfig:
 
   dataset: str
   data_dir: str
+  train_split: str
   source: str
   target: str
   vocabulary_size: int
@@ -131,6 +133,7 @@ def make_config(options: example.ExampleOptions) -> TranslationConfig:
   return TranslationConfig(
     dataset=dataset,
     data_dir=options.data_dir,
+    train_split=options.train_split,
     source=source,
     target=target,
     vocabulary_size=vocabulary_size,
@@ -185,7 +188,7 @@ def make_task(
     per_example_loss=lambda params, features: loss_of_outputs(
       outputs(params, features), features
     ),
-    corpus=config.corpus('train'),
+    corpus=config.corpus(config.train_split),
     preprocess=lambda raw: preprocess(
       pair_of(raw, config, corruptions), config, vocabulary
     ),

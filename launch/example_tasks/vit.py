@@ -61,6 +61,7 @@ def make_config(
   return image_classifier.ClassifierConfig(
     dataset=dataset,
     data_dir=options.data_dir,
+    train_split=options.train_split,
     architecture='vision_transformer',
     network={
       'patch_size': patch_size,
