@@ -162,6 +162,11 @@ COMMANDS: dict[str, Command] = {
     f"{_TASK_EXAMPLE} --query_split 'test[:50]' --bad "
     '"label <> true_label" --knob damping=0,0.01,1 --out W/sensitivity',
   ),
+  'reproduce': Command(
+    example_flags.add_reproduce,
+    'runs every method on an example and writes a page of results',
+    'digits --out R',
+  ),
   'doctor': Command(
     project_flags.add_doctor,
     'checks a task and states memory, batch size and expected rate',

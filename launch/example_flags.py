@@ -9,6 +9,17 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_reproduce(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    'recipe', choices=('digits', 'mnist', 'multi30k'), help='which dataset'
+  )
+  parser.add_argument('--out', required=True, help='directory')
+  parser.add_argument(
+    '--data_dir',
+    help='TFDS directory of the prepared dataset; digits makes its own',
+  )
+
+
 def add_train_example(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'example',

@@ -1,0 +1,84 @@
+"""`influence reproduce`: every method on a dataset, as one table.
+
+Each command of the recipe is run as if typed, and its result kept in
+OUT/results, so that a run that was interrupted goes on where it was.
+"""
+
+import importlib
+import json
+import re
+import time
+from typing import Any
+
+from influence_core import errors
+from launch import classifier_recipe, recipes, results_page
+from launch import console as console_lib
+from launch import flags as flags_lib
+from pipeline import checked_files, storage
+
+RECIPES: dict[str, recipes.Recipe] = {
+  'digits': classifier_recipe.DIGITS,
+  'mnist': classifier_recipe.MNIST,
+}
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  recipe: str,
+  out: str,
+  data_dir: str | None,
+) -> dict[str, Any]:
+  """Runs a recipe and writes OUT/RESULTS.md.
+
+  Raises:
+    errors.InputError: A step cannot be run.
+  """
+  out = storage.absolute(out)
+  storage.check_writable(out)
+  chosen = RECIPES[recipe]
+  if chosen.needs_data and data_dir is None:
+    raise errors.InputError(
+      f'{recipe} needs --data_dir, the TFDS directory that its dataset was '
+      'prepared in'
+    )
+  steps = chosen.steps(out, data_dir and storage.absolute(data_dir))
+  found = {}
+  for number, step in enumerate(steps):
+    console.print(
+      f'[{number + 1}/{len(steps)}] influence {recipes.typed(step.argv)}'
+    )
+    found[step.name] = _run_step(console, step, out)
+  page = results_page.render(recipe, chosen, steps, found, out)
+  path = storage.join(out, 'RESULTS.md')
+  with storage.open_for_writing(path) as file:
+    file.write(page.encode())
+  console.print(page)
+  console.print(f'wrote {path}')
+  return {'out': out, 'page': path, 'num_steps': len(steps)}
+
+
+def _run_step(
+  console: console_lib.Console, step: recipes.Step, out: str
+) -> dict[str, Any]:
+  """The result of a step and its seconds, from before if there are."""
+  name = re.sub('[^a-z0-9]+', '_', step.name)
+  path = storage.join(out, 'results', f'{name}.json')
+  argv = list(step.argv)
+  if storage.exists(path):
+    kept = checked_files.read_json(path)
+    if kept['argv'] == argv:
+      return kept
+  flags, values = flags_lib.parse(argv)
+  module_name = re.sub('[- ]', '_', flags.command)
+  module = importlib.import_module(f'launch.commands.{module_name}')
+  started = time.monotonic()
+  result = module.run(console.quiet(), **values)
+  content = {
+    'argv': argv,
+    'seconds': time.monotonic() - started,
+    'result': json.loads(json.dumps(result)),
+  }
+  with storage.open_for_writing(path) as file:
+    file.write(checked_files.encode_json(content))
+  return content

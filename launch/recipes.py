@@ -1,0 +1,51 @@
+"""What `influence reproduce` runs: command lines, as one would type them."""
+
+from collections.abc import Mapping
+import re
+from typing import Any, NamedTuple, Protocol
+
+Argv = tuple[str, ...]
+# What a step gave, by its name: argv, seconds, and the result of the command.
+Results = Mapping[str, Mapping[str, Any]]
+
+
+class Step(NamedTuple):
+  """A command and the name that its result is kept by.
+
+  Attributes:
+    name: unique in a recipe.
+    argv: command line after `influence`.
+  """
+
+  name: str
+  argv: Argv
+
+
+class Recipe(Protocol):
+  """An evaluation from nothing to its tables."""
+
+  @property
+  def needs_data(self) -> bool:
+    """Whether a TFDS directory must be given."""
+    ...
+
+  def steps(self, out: str, data_dir: str | None) -> list[Step]:
+    """All that is run, in order; files go to `out`."""
+    ...
+
+  def tables(self, found: Results) -> list[str]:
+    """Lines of Markdown."""
+    ...
+
+
+def task_flags(example: str, workdir: str) -> Argv:
+  """Flags that name the task of a trained example."""
+  return (
+    *('--task', f'launch.example_tasks.{example}:make_task'),
+    *('--task_arg', f'workdir={workdir}'),
+  )
+
+
+def typed(argv: Argv) -> str:
+  """A command line as one would type it in a shell."""
+  return ' '.join(f"'{x}'" if re.search(r'[\s<>\[\]]', x) else x for x in argv)
