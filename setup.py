@@ -72,6 +72,7 @@ setuptools.setup(
       'mypy>=1.15',
       'psutil>=5',
       'pytest>=8',
+      'pytest-xdist>=3.6',
       'python-hcl2>=5',
       'ruff>=0.9',
     ],
