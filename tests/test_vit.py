@@ -119,6 +119,7 @@ def test_sizes_are_those_of_the_field(size, millions):
   config = image_classifier.ClassifierConfig(
     dataset='imagenet2012',
     data_dir='absent',
+    train_split='train',
     architecture='vision_transformer',
     network={
       'patch_size': int(patch),

@@ -1,0 +1,204 @@
+"""Tables of `influence reproduce` for a classifier."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from launch import recipes, results_page
+
+MODELS = {'model': 'memorised', 'underfitted': 'underfitted'}
+# Methods whose scores damping is chosen for, and what is tried.
+DAMPED = ('arnoldi', 'arnoldi_wide', 'random_gram', 'random_gram_wide')
+DAMPINGS = ('0.0001', '0.001', '0.01', '0.1')
+_SHOWN = {
+  'arnoldi': 'Schioppa et al., 2022: leading eigenpairs of the Hessian',
+  'arnoldi_wide': 'the same, more of them, of the Gauss-Newton matrix',
+  'random_gram': 'Park et al., 2023 (TRAK): random directions, Gram matrix',
+  'random_gram_wide': 'the same, more of them',
+  'random': 'inner products over random directions',
+  'ekfac': 'Grosse et al., 2023: EK-FAC, all directions',
+  'cg': 'conjugate gradients on the damped Gauss-Newton matrix',
+  'lissa': 'Koh and Liang, 2017: LiSSA on the same',
+  'gradient': 'inner products of gradients',
+  'tracin': 'Pruthi et al., 2020 (TracIn): the same over several checkpoints',
+}
+
+
+class Method(NamedTuple):
+  """A way to compute influence.
+
+  Attributes:
+    name: in tables.
+    argv: of the command that makes its basis, without task and place.
+    task_args: of the task, besides the work directory.
+  """
+
+  name: str
+  argv: recipes.Argv
+  task_args: recipes.Argv = ()
+
+  @property
+  def has_self_influence(self) -> bool:
+    return self.argv[0] != 'query-basis'
+
+
+def render(methods: Sequence[Method], found: recipes.Results) -> list[str]:
+  """Of training, of all methods, and of what an index is good for."""
+  return [
+    *_training_lines(found),
+    *_methods_table(methods, found),
+    *_damping_table(found),
+    *_detection_table([x for x in methods if x.has_self_influence], found),
+    *_uses_table(found),
+  ]
+
+
+def _training_lines(found: recipes.Results) -> list[str]:
+  lines = []
+  for model, what in MODELS.items():
+    result = found[f'train {model}']['result']
+    lines.append(
+      f'* {what} model: {result["train_accuracy"]:.1%} of the labels it was '
+      f'given, {result["test_accuracy"]:.1%} of the test labels'
+    )
+  return [*lines, '']
+
+
+def _methods_table(
+  methods: Sequence[Method], found: recipes.Results
+) -> list[str]:
+  lds = found['lds']['result']
+  rows = []
+  for method, score in zip(methods, lds['scores'], strict=True):
+    basis = found[f'basis model {method.name}']
+    project = found[f'project model {method.name}']
+    rows.append(
+      [
+        f'`{method.name}`',
+        _SHOWN[method.name],
+        _with_interval(score, 'lds'),
+        f'{basis["seconds"]:.0f}',
+        f'{project["seconds"]:.0f}',
+      ]
+    )
+  for step, shown in (
+    ('lds half', '25 leading pairs of `arnoldi`'),
+    ('lds half at random', '25 random pairs of `arnoldi`'),
+    ('lds cosine', '`gradient`, divided by gradient norms'),
+  ):
+    [score] = found[step]['result']['scores']
+    rows.append(['', shown, _with_interval(score, 'lds'), '', ''])
+  return [
+    f'Linear datamodelling score: {lds["num_subsets"]} random halves trained '
+    f'anew, {lds["num_queries"]} test queries, seed {lds["seed"]}, 95 % '
+    'interval over queries; no damping but where a method needs it.',
+    '',
+    *results_page.table(
+      ['method', 'of', 'score', 'basis, s', 'projection, s'], rows
+    ),
+  ]
+
+
+def _damping_table(found: recipes.Results) -> list[str]:
+  """Scores at the damping that is best for other queries."""
+  rows = []
+  for number, name in enumerate(DAMPED):
+    validation, scores = (
+      {
+        x: found[f'lds {kind} {x}']['result']['scores'][number]
+        for x in DAMPINGS
+      }
+      for kind in ('validation', 'damped')
+    )
+    best = max(DAMPINGS, key=lambda x: validation[x]['lds'])
+    rows.append(
+      [
+        f'`{name}`',
+        best,
+        _with_interval(scores[best], 'lds'),
+        ', '.join(f'{scores[x]["lds"]:.3f}' for x in DAMPINGS),
+      ]
+    )
+  return [
+    'The same with damping, chosen by the score of 50 other test queries.',
+    '',
+    *results_page.table(
+      ['method', 'damping', 'score', f'at {", ".join(DAMPINGS)}'], rows
+    ),
+  ]
+
+
+def _detection_table(
+  methods: Sequence[Method], found: recipes.Results
+) -> list[str]:
+  rows = []
+  for model, what in MODELS.items():
+    done = {
+      x.name: found[f'detection {model} {x.name}']['result'] for x in methods
+    }
+    shown = {
+      f'self-influence, `{name}`': _row(result, 'self_influence')
+      for name, result in done.items()
+    }
+    for score in ('loss', 'gradient_norm', 'random'):
+      shown[score.replace('_', ' ')] = _row(done['arnoldi'], score)
+    for name, row in shown.items():
+      figures = (
+        _with_interval(row, metric, f'{metric}_')
+        for metric in ('average_precision', 'auc')
+      )
+      rows.append([what, name, *figures])
+  about = found['detection model arnoldi']['result']
+  return [
+    f'Wrong labels, {about["num_bad"]:,} of {about["num_examples"]:,} training '
+    f'examples; 95 % interval of {about["num_bootstrap"]} resamplings, seed '
+    f'{about["seed"]}.',
+    '',
+    *results_page.table(
+      ['model', 'ranked by', 'average precision', 'AUC'], rows
+    ),
+  ]
+
+
+def _row(result: Mapping[str, Any], score: str) -> Mapping[str, Any]:
+  [row] = [x for x in result['scores'] if x['score'] == score]
+  return row
+
+
+def _uses_table(found: recipes.Results) -> list[str]:
+  result = found['counterfactual']['result']
+  rows = [
+    [
+      f'loss of {result["num_queries"]} queries, trained without their '
+      f'{result["k"]} top proponents',
+      *(_with_interval(row, 'change_of_loss') for row in result['changes']),
+    ]
+  ]
+  for name, what, figure in (
+    ('class', 'same class among the top 10 proponents', 'precision_at_10'),
+    ('duplicate', 'reciprocal rank of a copy of the query', 'reciprocal_rank'),
+    (
+      'relabelled',
+      "wrong labels of the query's class among the top 10 opponents",
+      'precision_at_10',
+    ),
+  ):
+    result = found[f'retrieval {name}']['result']
+    figures = {row['figure']: row for row in result['figures']}
+    rows.append(
+      [
+        f'{what}, {result["num_queries"]} queries',
+        _with_interval(figures[figure], 'mean'),
+        f'{figures["expected_precision"]["mean"]:.3f}',
+      ]
+    )
+  return [
+    'What is found with the index of `arnoldi` (memorised model), with 95 % '
+    'intervals over queries.',
+    '',
+    *results_page.table(['figure', 'found', 'at random'], rows),
+  ]
+
+
+def _with_interval(row: Mapping[str, Any], key: str, prefix: str = '') -> str:
+  low, high = row[f'{prefix}low'], row[f'{prefix}high']
+  return results_page.with_interval(row[key], low, high)
