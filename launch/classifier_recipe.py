@@ -22,6 +22,7 @@ class ClassifierRecipe:
     wide: dimension of the larger bases.
     sample_size: of every curvature.
     num_subsets: parts of the corpus to train on.
+    dampings: tried, in units of eigenvalues.
     needs_data: whether a TFDS directory must be given.
   """
 
@@ -31,6 +32,7 @@ class ClassifierRecipe:
   wide: int
   sample_size: int
   num_subsets: int
+  dampings: recipes.Argv
   needs_data: bool
 
   @property
@@ -74,7 +76,7 @@ class ClassifierRecipe:
     ]
 
   def tables(self, found: recipes.Results) -> list[str]:
-    return classifier_tables.render(self.methods, found)
+    return classifier_tables.render(self.methods, self.dampings, found)
 
   def _trainings(self, out: str, data_dir: str | None) -> list[recipes.Step]:
     data = () if data_dir is None else ('--data_dir', data_dir)
@@ -130,7 +132,7 @@ class ClassifierRecipe:
         'lds cosine', (*gradient, '--normalization', 'gradient_norm')
       ),
     ]
-    for damping in classifier_tables.DAMPINGS:
+    for damping in self.dampings:
       flags = (*damped, '--damping', damping)
       steps += [
         recipes.Step(
@@ -186,6 +188,7 @@ class ClassifierRecipe:
     ]
 
 
+_DAMPINGS = ('0.0001', '0.001', '0.01', '0.1')
 DIGITS = ClassifierRecipe(
   'digits_cnn',
   training=('--flip_labels', '0.1'),
@@ -193,6 +196,7 @@ DIGITS = ClassifierRecipe(
   wide=400,
   sample_size=1497,
   num_subsets=50,
+  dampings=_DAMPINGS,
   needs_data=False,
 )
 _SMALL_MNIST = ('--flip_labels', '0.1', '--train_split', 'train[:5000]')
@@ -203,5 +207,6 @@ MNIST = ClassifierRecipe(
   wide=200,
   sample_size=1024,
   num_subsets=50,
+  dampings=_DAMPINGS,
   needs_data=True,
 )

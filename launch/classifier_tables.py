@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 from launch import recipes, results_page
 
 MODELS = {'model': 'memorised', 'underfitted': 'underfitted'}
-# Methods whose scores damping is chosen for, and what is tried.
+# Methods whose scores damping is chosen for.
 DAMPED = ('arnoldi', 'arnoldi_wide', 'random_gram', 'random_gram_wide')
-DAMPINGS = ('0.0001', '0.001', '0.01', '0.1')
 _SHOWN = {
   'arnoldi': 'Schioppa et al., 2022: leading eigenpairs of the Hessian',
   'arnoldi_wide': 'the same, more of them, of the Gauss-Newton matrix',
@@ -41,12 +40,14 @@ class Method(NamedTuple):
     return self.argv[0] != 'query-basis'
 
 
-def render(methods: Sequence[Method], found: recipes.Results) -> list[str]:
+def render(
+  methods: Sequence[Method], dampings: Sequence[str], found: recipes.Results
+) -> list[str]:
   """Of training, of all methods, and of what an index is good for."""
   return [
     *_training_lines(found),
     *_methods_table(methods, found),
-    *_damping_table(found),
+    *_damping_table(dampings, found),
     *_detection_table([x for x in methods if x.has_self_influence], found),
     *_uses_table(found),
   ]
@@ -98,31 +99,33 @@ def _methods_table(
   ]
 
 
-def _damping_table(found: recipes.Results) -> list[str]:
+def _damping_table(
+  dampings: Sequence[str], found: recipes.Results
+) -> list[str]:
   """Scores at the damping that is best for other queries."""
   rows = []
   for number, name in enumerate(DAMPED):
     validation, scores = (
       {
         x: found[f'lds {kind} {x}']['result']['scores'][number]
-        for x in DAMPINGS
+        for x in dampings
       }
       for kind in ('validation', 'damped')
     )
-    best = max(DAMPINGS, key=lambda x: validation[x]['lds'])
+    best = max(dampings, key=lambda x: validation[x]['lds'])
     rows.append(
       [
         f'`{name}`',
         best,
         _with_interval(scores[best], 'lds'),
-        ', '.join(f'{scores[x]["lds"]:.3f}' for x in DAMPINGS),
+        ', '.join(f'{scores[x]["lds"]:.3f}' for x in dampings),
       ]
     )
   return [
     'The same with damping, chosen by the score of 50 other test queries.',
     '',
     *results_page.table(
-      ['method', 'damping', 'score', f'at {", ".join(DAMPINGS)}'], rows
+      ['method', 'damping', 'score', f'at {", ".join(dampings)}'], rows
     ),
   ]
 

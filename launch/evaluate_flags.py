@@ -13,6 +13,11 @@ def add_detection(parser: argparse.ArgumentParser) -> None:
     metavar='SQL',
     help='condition on the columns of the rows, e.g. "label <> true_label"',
   )
+  parser.add_argument(
+    '--where',
+    metavar='SQL',
+    help='rank only rows that satisfy this condition (default: all)',
+  )
   common_flags.add_number(
     parser, '--num_first', 100, 'examples that somebody would look at'
   )

@@ -147,7 +147,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     )
   if 'damping' in values:
     values['options'] = _from_values(influence_scores.ScoreOptions, values)
-  if 'where' in values:
+  if 'group_by' in values:
     values['selection'] = row_blocks.Selection(
       where=values.pop('where'), group_by=values.pop('group_by')
     )

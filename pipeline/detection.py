@@ -39,6 +39,7 @@ def read_rankings(
   index: index_reader.Index,
   *,
   bad: str,
+  where: str | None,
   options: influence_scores.ScoreOptions,
   seed: int,
 ) -> Rankings:
@@ -47,6 +48,7 @@ def read_rankings(
   Args:
     index: to look at.
     bad: SQL condition on the columns of the rows, true for bad examples.
+    where: one that all examples to rank satisfy; None for all of the index.
     options: of self-influence.
     seed: of the random ranking.
 
@@ -56,11 +58,14 @@ def read_rankings(
   """
   index.check_eigenvectors('self-influence')
   matches = row_filter.RowFilter(bad, index.schema).matches
+  among = row_filter.RowFilter(where or 'true', index.schema).matches
   own, losses, norms, is_bad = [], [], [], []
   for _, scores, rows in self_influence_lib.scores(
     index, options=options, columns=tuple(index.schema.names)
   ):
-    own.append(scores)
+    chosen = among(rows)
+    rows = rows.filter(pa.array(chosen))
+    own.append(scores[chosen])
     losses.append(rows['loss'].to_numpy())
     norms.append(rows['squared_gradient_norm'].to_numpy())
     is_bad.append(matches(rows))

@@ -91,6 +91,7 @@ def test_rankings_are_those_of_the_index(index):
   found = detection.read_rankings(
     index_reader.Index(str(index)),
     bad='loss > 1',
+    where=None,
     options=influence_scores.ScoreOptions(),
     seed=0,
   )
@@ -102,6 +103,27 @@ def test_rankings_are_those_of_the_index(index):
   assert found.is_bad.sum() == sum(
     x > 1 for x in opened.rows(columns=['loss'])['loss'].to_pylist()
   )
+
+
+def test_only_some_rows_are_ranked(index):
+  opened = index_reader.Index(str(index))
+
+  def found(where):
+    return detection.read_rankings(
+      opened,
+      bad='loss > 1',
+      where=where,
+      options=influence_scores.ScoreOptions(),
+      seed=0,
+    )
+
+  everything, half = found(None), found('half = 1')
+  chosen = np.array(opened.rows(columns=['half'])['half'].to_pylist()) == 1
+  np.testing.assert_array_equal(half.is_bad, everything.is_bad[chosen])
+  for name in ('self_influence', 'loss', 'gradient_norm'):
+    np.testing.assert_array_equal(
+      half.scores[name], everything.scores[name][chosen]
+    )
 
 
 @pytest.mark.parametrize(

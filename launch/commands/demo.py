@@ -92,6 +92,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     console.quiet(),
     index=index,
     bad='label <> true_label',
+    where=None,
     num_first=_NUM_SUSPICIOUS,
     num_bootstrap=0,
     seed=0,

@@ -18,6 +18,7 @@ def run(
   *,
   index: str,
   bad: str,
+  where: str | None,
   num_first: int,
   num_bootstrap: int,
   seed: int,
@@ -39,7 +40,7 @@ def run(
   opened = index_reader.Index(index)
   with console.stage('evaluate'):
     rankings = detection.read_rankings(
-      opened, bad=bad, options=options, seed=seed
+      opened, bad=bad, where=where, options=options, seed=seed
     )
     table = detection.measure(
       rankings, num_first=num_first, num_bootstrap=num_bootstrap, seed=seed
@@ -52,6 +53,7 @@ def run(
     'index': opened.path,
     'generation': opened.generation,
     'bad': bad,
+    'where': where,
     'num_bad': num_bad,
     'num_examples': num_all,
     'num_bootstrap': num_bootstrap,

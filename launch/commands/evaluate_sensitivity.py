@@ -188,6 +188,7 @@ def _precision(
     console,
     index=index,
     bad=bad,
+    where=None,
     num_first=100,
     num_bootstrap=_NUM_BOOTSTRAP,
     seed=seed,

@@ -11,7 +11,12 @@ import time
 from typing import Any
 
 from influence_core import errors
-from launch import classifier_recipe, recipes, results_page
+from launch import (
+  classifier_recipe,
+  recipes,
+  results_page,
+  translation_recipe,
+)
 from launch import console as console_lib
 from launch import flags as flags_lib
 from pipeline import checked_files, storage
@@ -19,6 +24,7 @@ from pipeline import checked_files, storage
 RECIPES: dict[str, recipes.Recipe] = {
   'digits': classifier_recipe.DIGITS,
   'mnist': classifier_recipe.MNIST,
+  'multi30k': translation_recipe.MULTI30K,
 }
 
 

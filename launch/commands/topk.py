@@ -101,6 +101,8 @@ def run(
     'generation': opened.generation,
     'num_queries': len(batch.ids),
     'out': out,
+    # What they are, in the columns that tasks tell of examples.
+    'queries': pa.table({'id': batch.ids, **batch.columns}).to_pylist(),
     # Of single queries there is none.
     'self_influence': [
       row

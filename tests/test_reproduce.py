@@ -1,0 +1,116 @@
+"""Recipes of `influence reproduce`, on little data."""
+
+import dataclasses
+import json
+
+import pytest
+
+from launch import classifier_recipe, flags, recipes, translation_recipe
+from launch.commands import reproduce
+from tests import text_corpus
+
+_TINY_TRAINING = (
+  *('--flip_labels', '0.1', '--size', 'mini'),
+  *('--train_split', 'train[:150]'),
+)
+TINY_DIGITS = dataclasses.replace(
+  classifier_recipe.DIGITS,
+  training=(*_TINY_TRAINING, '--num_epochs', '2'),
+  underfitted=(*_TINY_TRAINING, '--num_epochs', '1'),
+  wide=60,
+  sample_size=32,
+  num_subsets=3,
+  dampings=('0.01',),
+)
+TINY_TRANSLATION = dataclasses.replace(
+  translation_recipe.MULTI30K,
+  training=(
+    *('--dataset', 'numbers', '--num_epochs', '1'),
+    *('--corrupt_pairs', '0.2'),
+  ),
+  sample_size=32,
+)
+
+
+@pytest.mark.parametrize('name', reproduce.RECIPES)
+def test_commands_of_a_recipe_can_be_typed(name):
+  steps = reproduce.RECIPES[name].steps('OUT', 'DATA')
+  assert len({step.name for step in steps}) == len(steps)
+  for step in steps:
+    parsed, _ = flags.parse(list(step.argv))
+    assert ' '.join(step.argv).startswith(parsed.command)
+
+
+@pytest.mark.slow
+def test_classifier_recipe(influence, monkeypatch, tmp_path):
+  monkeypatch.setitem(reproduce.RECIPES, 'digits', TINY_DIGITS)
+  command = ['reproduce', 'digits', '--out', tmp_path]
+  done = influence(*command)
+  assert done.status == 0, done.stderr
+  page = (tmp_path / 'RESULTS.md').read_text()
+  assert page in done.stdout
+  for method in TINY_DIGITS.methods:
+    assert f'| `{method.name}` |' in page
+  steps = TINY_DIGITS.steps(str(tmp_path), None)
+  results = sorted((tmp_path / 'results').iterdir())
+  assert len(results) == len(steps)
+  # What is there is not run again.
+  kept = {path: path.read_bytes() for path in results}
+  assert influence(*command).status == 0
+  assert (tmp_path / 'RESULTS.md').read_text() == page
+  assert {path: path.read_bytes() for path in results} == kept
+
+
+@pytest.mark.slow
+def test_translation_recipe(influence, monkeypatch, tmp_path):
+  text_corpus.prepare(tmp_path / 'data')
+  monkeypatch.setitem(reproduce.RECIPES, 'multi30k', TINY_TRANSLATION)
+  done = influence(
+    *('reproduce', 'multi30k', '--out', tmp_path / 'r'),
+    *('--data_dir', tmp_path / 'data', '--json'),
+  )
+  assert done.status == 0, done.stderr
+  page = (tmp_path / 'r' / 'RESULTS.md').read_text()
+  assert f'Wrong pairs, 120 of {text_corpus.NUM_TRAIN}' in page
+  assert '| truncated | 30 | self-influence |' in page
+  assert str(tmp_path / 'r') not in page
+  topk = json.loads((tmp_path / 'r' / 'results' / 'topk.json').read_text())
+  queries = topk['content']['result']['queries']
+  assert len(queries) == 10
+  for query in queries:
+    assert f'| {query["source"]} → {query["target"]} |' in page
+
+
+@dataclasses.dataclass(frozen=True)
+class OneStep:
+  """A recipe of one command."""
+
+  argv: tuple[str, ...]
+  needs_data = False
+
+  def steps(self, out, data_dir):
+    del out, data_dir
+    return [recipes.Step('only', self.argv)]
+
+  def tables(self, found):
+    return [json.dumps(found['only']['result'], sort_keys=True)]
+
+
+def test_changed_command_is_run_again(influence, index, monkeypatch, tmp_path):
+  def page(*argv):
+    recipe = OneStep((*argv, '--index', str(index)))
+    monkeypatch.setitem(reproduce.RECIPES, 'digits', recipe)
+    done = influence('reproduce', 'digits', '--out', tmp_path)
+    assert done.status == 0, done.stderr
+    return (tmp_path / 'RESULTS.md').read_text()
+
+  first = page('describe')
+  assert '"num_examples": 303' in first
+  assert page('describe') == first
+  assert page('self-influence', '--k', '1') != first
+
+
+def test_data_are_asked_for_before_anything_is_run(influence, tmp_path):
+  found = influence('reproduce', 'mnist', '--out', tmp_path / 'r')
+  assert 'mnist needs --data_dir' in found.error_line
+  assert not (tmp_path / 'r' / 'results').exists()
