@@ -65,7 +65,9 @@ class ClassifierRecipe:
       out: directory.
       data_dir: TFDS directory; None where the example makes its data.
     """
-    detectors = [x for x in self.methods if x.has_self_influence]
+    detectors = [
+      x for x in self.methods if x.name in classifier_tables.DETECTORS
+    ]
     return [
       *self._trainings(out, data_dir),
       *self._indexes(out, 'model', self.methods),

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from launch import recipes, results_page
 
 MODELS = {'model': 'memorised', 'underfitted': 'underfitted'}
+# Methods whose self-influence is measured.
+DETECTORS = ('arnoldi', 'random_gram', 'random')
 # Methods whose scores damping is chosen for.
 DAMPED = ('arnoldi', 'arnoldi_wide', 'random_gram', 'random_gram_wide')
 _SHOWN = {
@@ -35,10 +37,6 @@ class Method(NamedTuple):
   argv: recipes.Argv
   task_args: recipes.Argv = ()
 
-  @property
-  def has_self_influence(self) -> bool:
-    return self.argv[0] != 'query-basis'
-
 
 def render(
   methods: Sequence[Method], dampings: Sequence[str], found: recipes.Results
@@ -48,7 +46,7 @@ def render(
     *_training_lines(found),
     *_methods_table(methods, found),
     *_damping_table(dampings, found),
-    *_detection_table([x for x in methods if x.has_self_influence], found),
+    *_detection_table(found),
     *_uses_table(found),
   ]
 
@@ -130,14 +128,10 @@ def _damping_table(
   ]
 
 
-def _detection_table(
-  methods: Sequence[Method], found: recipes.Results
-) -> list[str]:
+def _detection_table(found: recipes.Results) -> list[str]:
   rows = []
   for model, what in MODELS.items():
-    done = {
-      x.name: found[f'detection {model} {x.name}']['result'] for x in methods
-    }
+    done = {x: found[f'detection {model} {x}']['result'] for x in DETECTORS}
     shown = {
       f'self-influence, `{name}`': _row(result, 'self_influence')
       for name, result in done.items()

@@ -121,6 +121,16 @@ def add_sensitivity(parser: argparse.ArgumentParser) -> None:
     ),
   )
   parser.add_argument(
+    '--fixed',
+    action='append',
+    default=[],
+    metavar='NAME=VALUE',
+    help=(
+      'what an option has while others are varied, if not its default; '
+      'projection_dim is that of the basis; may be repeated'
+    ),
+  )
+  parser.add_argument(
     '--query_split',
     help='TFDS split, to measure the linear datamodelling score',
   )

@@ -129,6 +129,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     )
   if 'label' in values:
     values['label'] = _named_values(command, 'label', values['label'])
+  if 'fixed' in values:
+    values['fixed'] = _named_values(command, 'fixed', values['fixed'])
   if 'knob' in values:
     pairs = _named_values(command, 'knob', values.pop('knob'))
     knobs = {name: tuple(text.split(',')) for name, text in pairs.items()}

@@ -56,11 +56,29 @@ def test_every_kind_of_knob(measure, tmp_path):
   assert os.listdir(tmp_path / 's' / 'retrainings') == kept
 
 
+def test_others_are_as_fixed(measure):
+  metrics = ['--query_split', 'test[:8]', '--json', '--knob', 'damping=0,1']
+
+  def found(*fixed):
+    flags = [x for text in fixed for x in ('--fixed', text)]
+    rows = measure(*metrics, *flags).json['rows']
+    return [row['mean'] for row in rows]
+
+  default = found()
+  assert found('projection_dim=6', 'num_iterations=6') == default
+  fewer = found('projection_dim=2', 'num_iterations=6')
+  assert fewer[0] < default[0]
+  # What is varied is not fixed.
+  assert found('damping=5') == default
+  assert found('normalization=cosine') != default
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
     ([], 'there is nothing to measure; give --query_split'),
     (['--bad', 'half = 1', '--knob', 'nothing=3'], "knob is 'nothing'"),
+    (['--bad', 'half = 1', '--fixed', 'nothing=3'], "knob is 'nothing'"),
     (['--bad', 'half = 1', '--knob', 'nothing'], 'expected NAME=VALUE'),
     (['--bad', 'half = 1', '--knob', 'damping=x'], "damping is 'x', expected"),
     (['--bad', 'half = 1', '--knob', 'curvature=x'], "curvature is 'x'"),

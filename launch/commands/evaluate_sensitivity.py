@@ -1,8 +1,8 @@
 """`influence evaluate sensitivity`: what do the figures depend on?
 
-Every knob is turned by itself, all others staying at their defaults. Bases,
-indexes and retrainings are kept in --out, so that a second run, or one with
-more values, computes what is new.
+Every knob is turned by itself, all others staying at their defaults, or at what
+is given for them. Bases, indexes and retrainings are kept in --out, so that a
+second run, or one with more values, computes what is new.
 """
 
 from collections.abc import Mapping
@@ -35,6 +35,7 @@ def run(
   *,
   task: task_lib.TaskReference,
   knobs: Mapping[str, tuple[str, ...]],
+  fixed: Mapping[str, str],
   query_split: str | None,
   bad: str | None,
   num_subsets: int,
@@ -58,6 +59,8 @@ def run(
     fit_basis_config.FitBasisConfig(seed=seed, num_trace_probes=0),
     influence_scores.ScoreOptions(),
   )
+  for knob, text in fixed.items():
+    base = base.with_value(knob, text, of_basis_first=True)
   rows: list[dict[str, Any]] = []
   wanted = sensitivity.settings(base, knobs)
   with console.stage('sensitivity', 'settings') as progress:
@@ -98,6 +101,7 @@ def run(
     console, f'one knob at a time; 95 % intervals, seed {seed}', table
   )
   result = {
+    'fixed': dict(fixed),
     'query_split': query_split,
     'bad': bad,
     'num_subsets': num_subsets,
