@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 import dataclasses
 
-from launch import classifier_tables, recipes
+from launch import classifier_studies, classifier_tables, recipes
 from launch.classifier_tables import Method
 
 # The last are for choosing damping: scores are of others.
 _QUERIES = ('--query_split', 'test[:50]')
 _VALIDATION_QUERIES = ('--query_split', 'test[50:100]')
+
+_BAD = 'label <> true_label'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,9 @@ class ClassifierRecipe:
     sample_size: of every curvature.
     num_subsets: parts of the corpus to train on.
     dampings: tried, in units of eigenvalues.
+    small: flags of a training whose explicit matrix can be had; None for no
+      such comparison.
+    knobs: NAME=VALUE,... of options to vary; empty for none.
     needs_data: whether a TFDS directory must be given.
   """
 
@@ -33,6 +38,8 @@ class ClassifierRecipe:
   sample_size: int
   num_subsets: int
   dampings: recipes.Argv
+  small: recipes.Argv | None
+  knobs: recipes.Argv
   needs_data: bool
 
   @property
@@ -75,10 +82,16 @@ class ClassifierRecipe:
       *self._datamodelling_scores(out),
       *self._detections(out, detectors),
       *self._uses(out),
+      *self._studies(out),
     ]
 
   def tables(self, found: recipes.Results) -> list[str]:
-    return classifier_tables.render(self.methods, self.dampings, found)
+    lines = classifier_tables.render(self.methods, self.dampings, found)
+    if self.small is not None:
+      lines += classifier_studies.agreement_table(found)
+    if self.knobs:
+      lines += classifier_studies.sensitivity_table(found)
+    return lines
 
   def _trainings(self, out: str, data_dir: str | None) -> list[recipes.Step]:
     data = () if data_dir is None else ('--data_dir', data_dir)
@@ -151,7 +164,7 @@ class ClassifierRecipe:
       recipes.Step(
         f'detection {model} {method.name}',
         (
-          *('evaluate', 'detection', '--bad', 'label <> true_label'),
+          *('evaluate', 'detection', '--bad', _BAD),
           *('--index', f'{out}/{model}/{method.name}/index'),
           *('--out', f'{out}/detection/{model}_{method.name}'),
         ),
@@ -159,6 +172,23 @@ class ClassifierRecipe:
       for model in classifier_tables.MODELS
       for method in methods
     ]
+
+  def _studies(self, out: str) -> list[recipes.Step]:
+    steps = []
+    if self.small is not None:
+      sample = ('--sample_size', str(self.sample_size))
+      steps += classifier_studies.agreement_steps(
+        out, self.example, self.small, sample, self.wide
+      )
+    if self.knobs:
+      measured = (
+        *(*self._task(out, 'model'), *_QUERIES, '--out', f'{out}/lds'),
+        *('--bad', _BAD, '--num_subsets', str(self.num_subsets)),
+      )
+      steps += classifier_studies.sensitivity_steps(
+        measured, self.wide, self.knobs
+      )
+    return steps
 
   def _uses(self, out: str) -> list[recipes.Step]:
     """Training without proponents, and what retrieval finds."""
@@ -199,16 +229,30 @@ DIGITS = ClassifierRecipe(
   sample_size=1497,
   num_subsets=50,
   dampings=_DAMPINGS,
+  small=('--flip_labels', '0.1', '--size', 'mini'),
+  knobs=(
+    'projection_dim=5,10,25,50',
+    'num_iterations=60,100,200',
+    'sample_size=128,512,1497',
+    'curvature=hessian,gauss_newton',
+    'negative_eigenvalues=drop,abs,clip',
+    'damping=0,0.001,0.01,0.1,1',
+    'normalization=none,gradient_norm,cosine',
+    'parameter_paths=.*,Conv,Dense,Dense_1',
+  ),
   needs_data=False,
 )
-_SMALL_MNIST = ('--flip_labels', '0.1', '--train_split', 'train[:5000]')
+# Few examples: each half is trained on, and must be memorised.
+_SMALL_MNIST = ('--flip_labels', '0.1', '--train_split', 'train[:1500]')
 MNIST = ClassifierRecipe(
   'mnist_cnn',
-  training=(*_SMALL_MNIST, '--num_epochs', '20'),
-  underfitted=(*_SMALL_MNIST, '--num_epochs', '3'),
+  training=(*_SMALL_MNIST, '--num_epochs', '40'),
+  underfitted=(*_SMALL_MNIST, '--num_epochs', '5'),
   wide=200,
-  sample_size=1024,
+  sample_size=512,
   num_subsets=50,
   dampings=_DAMPINGS,
+  small=None,
+  knobs=(),
   needs_data=True,
 )

@@ -37,33 +37,43 @@ class Setting(NamedTuple):
   options: influence_scores.ScoreOptions
   parameter_paths: tuple[str, ...] | None = None
 
-  def with_value(
-    self, knob: str, text: str, *, of_basis_first: bool = False
-  ) -> 'Setting':
-    """The setting with another value of a knob.
+  def with_fixed(self, values: Mapping[str, str]) -> 'Setting':
+    """The setting with other values, as typed, by name.
 
-    Args:
-      knob: its name.
-      text: its value, as typed.
-      of_basis_first: whether projection_dim, which both have, is that of the
-        basis and not how many of its pairs are used.
+    Of projection_dim, which both have, the one of the basis is meant.
+
+    Raises:
+      errors.InputError: see `with_value`.
+    """
+    config_class = fit_basis_config.FitBasisConfig
+    of_basis = {
+      name: _converted(config_class, name, text)
+      for name, text in values.items()
+      if name in _names(config_class)
+    }
+    config = dataclasses.replace(self.config, **of_basis)
+    setting = self._replace(config=config)
+    for name, text in values.items():
+      if name not in of_basis:
+        setting = setting.with_value(name, text)
+    return setting
+
+  def with_value(self, knob: str, text: str) -> 'Setting':
+    """The setting with another value of a knob.
 
     Raises:
       errors.InputError: There is no such knob, or it cannot have this value.
     """
     if knob == _PATHS:
       return self._replace(parameter_paths=(text,))
-    in_basis = knob in _names(fit_basis_config.FitBasisConfig)
-    if knob in _names(influence_scores.ScoreOptions) and not (
-      of_basis_first and in_basis
-    ):
+    if knob in _names(influence_scores.ScoreOptions):
       value = _converted(influence_scores.ScoreOptions, knob, text)
       options = dataclasses.replace(self.options, **{knob: value})
       # Policies for negative eigenvalues show only where there are some.
       keep = self.config.keep_negative or knob == 'negative_eigenvalues'
       config = dataclasses.replace(self.config, keep_negative=keep)
       return self._replace(options=options, config=config)
-    if in_basis:
+    if knob in _names(fit_basis_config.FitBasisConfig):
       value = _converted(fit_basis_config.FitBasisConfig, knob, text)
       config = dataclasses.replace(self.config, **{knob: value})
       return self._replace(config=config)

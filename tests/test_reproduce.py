@@ -21,6 +21,8 @@ TINY_DIGITS = dataclasses.replace(
   sample_size=32,
   num_subsets=3,
   dampings=('0.01',),
+  small=(*_TINY_TRAINING, '--num_epochs', '1'),
+  knobs=('damping=0,1',),
 )
 TINY_TRANSLATION = dataclasses.replace(
   translation_recipe.MULTI30K,
@@ -51,6 +53,8 @@ def test_classifier_recipe(influence, monkeypatch, tmp_path):
   assert page in done.stdout
   for method in TINY_DIGITS.methods:
     assert f'| `{method.name}` |' in page
+  assert '| `arnoldi_60` |' in page
+  assert '| defaults | `damping` | `1` |' in page
   steps = TINY_DIGITS.steps(str(tmp_path), None)
   results = sorted((tmp_path / 'results').iterdir())
   assert len(results) == len(steps)

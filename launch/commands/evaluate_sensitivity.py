@@ -58,9 +58,7 @@ def run(
   base = sensitivity.Setting(
     fit_basis_config.FitBasisConfig(seed=seed, num_trace_probes=0),
     influence_scores.ScoreOptions(),
-  )
-  for knob, text in fixed.items():
-    base = base.with_value(knob, text, of_basis_first=True)
+  ).with_fixed(fixed)
   rows: list[dict[str, Any]] = []
   wanted = sensitivity.settings(base, knobs)
   with console.stage('sensitivity', 'settings') as progress:
