@@ -2,16 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-import importlib
 import json
 import os
-import re
 import sys
 from typing import Any, NamedTuple
 
 from influence_core import errors, host_allocator
+from launch import command_line, error_lines, exit_status, metrics
 from launch import console as console_lib
-from launch import error_lines, exit_status, metrics
 from launch import flags as flags_lib
 
 # Beam's threads, which may be blocked for ever, can be stopped in no other way.
@@ -73,8 +71,7 @@ def _run(
 ) -> dict[str, Any]:
   settings = {'verbose': flags.verbose, 'as_json': flags.log_json}
   console_lib.configure_logging(**settings)
-  module_name = re.sub('[- ]', '_', flags.command)
-  module = importlib.import_module(f'launch.commands.{module_name}')
+  module = command_line.module_of(flags.command)
   # Importing Beam and TFDS can add handlers and levels of their own.
   console_lib.configure_logging(**settings)
   return module.run(console, **values)

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 import re
 from typing import Any, NamedTuple, Protocol
 
+from launch import command_line
+from pipeline import task as task_lib
+
 Argv = tuple[str, ...]
 # What a step gave, by its name: argv, seconds, and the result of the command.
 Results = Mapping[str, Mapping[str, Any]]
@@ -40,9 +43,10 @@ class Recipe(Protocol):
 
 def task_flags(example: str, workdir: str) -> Argv:
   """Flags that name the task of a trained example."""
-  return (
-    *('--task', f'launch.example_tasks.{example}:make_task'),
-    *('--task_arg', f'workdir={workdir}'),
+  return command_line.task_flags(
+    task_lib.TaskReference(
+      f'launch.example_tasks.{example}:make_task', {'workdir': workdir}
+    )
   )
 
 

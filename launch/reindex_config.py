@@ -28,8 +28,10 @@ import tomllib
 from typing import Any
 
 from influence_core import errors
+from launch import command_line
 from launch import flags as flags_lib
 from pipeline import storage
+from pipeline import task as task_lib
 
 _KINDS: dict[str, tuple[Any, str]] = {
   'task': (str, 'a text'),
@@ -80,12 +82,10 @@ class ReindexConfig:
     """Arguments of the command `project`, checked as on its command line."""
     flags = dict(self.project)
     beam = flags.pop('beam', [])
-    line = ['project', '--task', self.task, '--basis', basis]
-    for name, value in self.task_arg.items():
-      line += ['--task_arg', f'{name}={value}']
-    return flags_lib.parse(
-      [*line, '--index', self.index, *_as_flags(flags), '--', *beam]
-    )[1]
+    task = task_lib.TaskReference(self.task, self.task_arg)
+    files = ('--basis', basis, '--index', self.index)
+    line = ['project', *command_line.task_flags(task), *files]
+    return flags_lib.parse([*line, *_as_flags(flags), '--', *beam])[1]
 
   def gc_arguments(self) -> dict[str, Any]:
     """Arguments of the command `gc`, checked as on its command line."""

@@ -5,99 +5,50 @@ from typing import Any
 
 import pyarrow as pa
 
-from influence_core import gradient_projection, influence_scores
+from launch import command_line, demo_report, result_tables
 from launch import console as console_lib
-from launch import demo_report, result_tables
-from launch.commands import (
-  evaluate_detection,
-  fit_basis,
-  project,
-  self_influence,
-  topk,
-  train_example,
-)
-from pipeline import (
-  fit_basis_config,
-  index_reader,
-  row_blocks,
-  storage,
-)
+from pipeline import index_reader, storage
 from pipeline import manifest as manifest_lib
 from pipeline import task as task_lib
 
 _FLIPPED_FRACTION = 0.1
-_NUM_SUSPICIOUS = 100
+_NUM_SUSPICIOUS = '100'
 _QUERY_SPLIT = 'test[:3]'
-_QUERY_K = 4
-_OPTIONS = influence_scores.ScoreOptions()
 
 
 def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
   """Trains, fits, projects, retrieves, evaluates and writes a report."""
   out = storage.absolute(out)
   basis, index = storage.join(out, 'basis'), storage.join(out, 'index')
-  model = train_example.run(
+  found_in = ('--index', index)
+  model = command_line.run(
     console,
-    example='digits_cnn',
-    workdir=out,
-    data_dir=None,
-    dataset=None,
-    train_split='train',
-    size=None,
-    pretrained=None,
-    flip_labels=_FLIPPED_FRACTION,
-    corrupt_pairs=0.0,
-    num_epochs=None,
-    seed=0,
+    *('train-example', 'digits_cnn', '--workdir', out),
+    *('--flip_labels', str(_FLIPPED_FRACTION)),
   )
   task = task_lib.TaskReference(model['task'], {'workdir': out})
-  fitted = fit_basis.run(
+  task_flags = command_line.task_flags(task)
+  fitted = command_line.run(
     console,
-    task=task,
-    out=basis,
-    config=fit_basis_config.FitBasisConfig(sample_size=1500),
-    resources=fit_basis_config.Resources(),
+    *('fit-basis', *task_flags, '--out', basis, '--sample_size', '1500'),
   )
-  project.run(
+  command_line.run(
     console,
-    task=task,
-    basis=basis,
-    index=index,
-    engine='local',
-    num_workers=2,
-    projection_options=gradient_projection.ProjectionOptions(),
-    vector_dtype='float32',
-    range_size=128,
-    max_rejected_fraction=0.0,
-    stall_minutes=30.0,
-    multi_process=False,
-    beam_arguments=[],
+    *('project', *task_flags, '--basis', basis, *found_in),
+    *('--range_size', '128'),
   )
-  suspicious = self_influence.run(
-    console.quiet(), index=index, k=_NUM_SUSPICIOUS, out=None, options=_OPTIONS
+  suspicious = command_line.run(
+    console.quiet(), 'self-influence', *found_in, '--k', _NUM_SUSPICIOUS
   )
-  found = topk.run(
+  found = command_line.run(
     console.quiet(),
-    task=task,
-    index=index,
-    query_split=_QUERY_SPLIT,
-    k=_QUERY_K,
-    basis=None,
-    projection_options=gradient_projection.ProjectionOptions(),
-    out=None,
-    options=_OPTIONS,
-    selection=row_blocks.EVERYTHING,
+    *('topk', *task_flags, *found_in, '--k', '4'),
+    *('--query_split', _QUERY_SPLIT),
   )
-  evaluated = evaluate_detection.run(
+  evaluated = command_line.run(
     console.quiet(),
-    index=index,
-    bad='label <> true_label',
-    where=None,
-    num_first=_NUM_SUSPICIOUS,
-    num_bootstrap=0,
-    seed=0,
-    out=None,
-    options=_OPTIONS,
+    *('evaluate', 'detection', *found_in, '--bad', 'label <> true_label'),
+    *('--num_first', _NUM_SUSPICIOUS, '--num_bootstrap', '0'),
   )
   opened = index_reader.Index(index)
   summary: dict[str, Any] = {

@@ -14,14 +14,13 @@ import matplotlib.figure
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from influence_core import errors, gradient_projection, influence_scores
+from influence_core import errors, influence_scores
+from launch import command_line, result_tables, sensitivity
 from launch import console as console_lib
-from launch import result_tables, sensitivity
 from launch.commands import (
   evaluate_detection,
   evaluate_lds,
   fit_basis,
-  project,
 )
 from pipeline import fingerprints, fit_basis_config, storage
 from pipeline import task as task_lib
@@ -138,20 +137,10 @@ def _make_index(
     config=setting.config,
     resources=fit_basis_config.Resources(),
   )
-  project.run(
+  command_line.run(
     console,
-    task=task,
-    basis=basis,
-    index=index,
-    engine='local',
-    num_workers=2,
-    projection_options=gradient_projection.ProjectionOptions(),
-    vector_dtype='float32',
-    range_size=10_000,
-    max_rejected_fraction=0.0,
-    stall_minutes=30.0,
-    multi_process=False,
-    beam_arguments=[],
+    *('project', *command_line.task_flags(task)),
+    *('--basis', basis, '--index', index),
   )
   return index
 

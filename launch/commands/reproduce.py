@@ -4,7 +4,6 @@ Each command of the recipe is run as if typed, and its result kept in
 OUT/results, so that a run that was interrupted goes on where it was.
 """
 
-import importlib
 import json
 import re
 import time
@@ -13,12 +12,12 @@ from typing import Any
 from influence_core import errors
 from launch import (
   classifier_recipe,
+  command_line,
   recipes,
   results_page,
   translation_recipe,
 )
 from launch import console as console_lib
-from launch import flags as flags_lib
 from pipeline import checked_files, storage
 
 RECIPES: dict[str, recipes.Recipe] = {
@@ -75,11 +74,8 @@ def _run_step(
     kept = checked_files.read_json(path)
     if kept['argv'] == argv:
       return kept
-  flags, values = flags_lib.parse(argv)
-  module_name = re.sub('[- ]', '_', flags.command)
-  module = importlib.import_module(f'launch.commands.{module_name}')
   started = time.monotonic()
-  result = module.run(console.quiet(), **values)
+  result = command_line.run(console.quiet(), *argv)
   content = {
     'argv': argv,
     'seconds': time.monotonic() - started,
