@@ -6,9 +6,10 @@ import dataclasses
 from launch import classifier_studies, classifier_tables, recipes
 from launch.classifier_tables import Method
 
-# The last are for choosing damping: scores are of others.
+# Damping is chosen by other queries than those that figures are of.
 _QUERIES = ('--query_split', 'test[:50]')
 _VALIDATION_QUERIES = ('--query_split', 'test[50:100]')
+_BOTH = ('--query_split', 'test[:100]')
 
 _BAD = 'label <> true_label'
 
@@ -23,6 +24,8 @@ class ClassifierRecipe:
     underfitted: flags of one that does not.
     wide: dimension of the larger bases.
     sample_size: of every curvature.
+    num_products: with the curvature for each query, of conjugate gradients and
+      of LiSSA.
     num_subsets: parts of the corpus to train on.
     dampings: tried, in units of eigenvalues.
     small: flags of a training whose explicit matrix can be had; None for no
@@ -36,6 +39,7 @@ class ClassifierRecipe:
   underfitted: recipes.Argv
   wide: int
   sample_size: int
+  num_products: tuple[int, int]
   num_subsets: int
   dampings: recipes.Argv
   small: recipes.Argv | None
@@ -51,7 +55,8 @@ class ClassifierRecipe:
     steps = ('--num_iterations', str(2 * self.wide))
     gauss_newton = ('--curvature', 'gauss_newton')
     solved = ('query-basis', *_QUERIES, '--method')
-    damped = ('--damping', '0.01', *sample)
+    damped = ('--damping', '0.01', *sample, '--num_products')
+    num_cg, num_lissa = (str(x) for x in self.num_products)
     return [
       Method('arnoldi', arnoldi),
       Method('arnoldi_wide', (*arnoldi, *wide, *steps, *gauss_newton)),
@@ -59,8 +64,8 @@ class ClassifierRecipe:
       Method('random_gram_wide', (*gram, *wide)),
       Method('random', ('random-basis', '--method', 'random')),
       Method('ekfac', (*solved, 'ekfac', *sample)),
-      Method('cg', (*solved, 'cg', '--num_products', '50', *damped)),
-      Method('lissa', (*solved, 'lissa', '--num_products', '200', *damped)),
+      Method('cg', (*solved, 'cg', *damped, num_cg)),
+      Method('lissa', (*solved, 'lissa', *damped, num_lissa)),
       Method('gradient', (*solved, 'gradient')),
       Method('tracin', (*solved, 'gradient'), ('epochs=all',)),
     ]
@@ -138,6 +143,8 @@ class ClassifierRecipe:
     gradient = (*lds, *_QUERIES, '--index', index['gradient'])
     half = ('--projection_dim', '25')
     steps = [
+      # All later ones find the losses of these queries.
+      recipes.Step('lds both', (*lds, *_BOTH, '--index', index['arnoldi'])),
       recipes.Step('lds', (*lds, *_QUERIES, *every)),
       recipes.Step('lds half', (*arnoldi, *half)),
       recipes.Step(
@@ -227,6 +234,7 @@ DIGITS = ClassifierRecipe(
   underfitted=('--flip_labels', '0.1', '--num_epochs', '5'),
   wide=400,
   sample_size=1497,
+  num_products=(50, 200),
   num_subsets=50,
   dampings=_DAMPINGS,
   small=('--flip_labels', '0.1', '--size', 'mini'),
@@ -248,8 +256,9 @@ MNIST = ClassifierRecipe(
   'mnist_cnn',
   training=(*_SMALL_MNIST, '--num_epochs', '40'),
   underfitted=(*_SMALL_MNIST, '--num_epochs', '5'),
-  wide=200,
+  wide=100,
   sample_size=512,
+  num_products=(10, 50),
   num_subsets=50,
   dampings=_DAMPINGS,
   small=None,

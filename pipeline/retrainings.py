@@ -2,8 +2,9 @@
 
     DIRECTORY/<fingerprint>-<repeat>.json
 
-Each is computed once, however often it is asked for, and an interrupted run
-goes on with the missing ones. The fingerprint covers model, queries and part.
+Each has the losses of queries by id. A part is trained on once, however often
+losses are asked for, unless some are of other queries; an interrupted run goes
+on with the missing parts. The fingerprint covers model and part.
 """
 
 from collections.abc import Sequence
@@ -100,19 +101,21 @@ def losses(
     raise errors.InputError(
       f'task {loaded.task.name} has no retrain; add it to the task'
     )
-  known = [dict(loaded.fingerprints), queries.ids]
+  known = dict(loaded.fingerprints)
   evaluate = jax.jit(loaded.task.per_example_loss)
 
   def compute(job: tuple[Part, int]) -> list[float]:
     part, repeat = job
-    name = fingerprints.of_json([*known, sorted(part)])
+    name = fingerprints.of_json([known, sorted(part)])
     path = storage.join(directory, f'{name}-{repeat}.json')
-    if not storage.exists(path):
+    found = checked_files.read_json(path) if storage.exists(path) else {}
+    if not found.keys() >= set(queries.ids):
       params = retrain(part, repeat)
-      found = np.asarray(evaluate(params, queries.features), np.float64)
-      content = {'losses': found.tolist()}
-      storage.create_exclusive(path, checked_files.encode_json(content))
-    return checked_files.read_json(path)['losses']
+      new = np.asarray(evaluate(params, queries.features), np.float64)
+      found |= zip(queries.ids, new.tolist(), strict=True)
+      with storage.open_for_writing(path) as file:
+        file.write(checked_files.encode_json(found))
+    return [found[query_id] for query_id in queries.ids]
 
   jobs = [(part, repeat) for part in parts for repeat in range(num_repeats)]
   rows = []

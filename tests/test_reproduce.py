@@ -19,6 +19,7 @@ TINY_DIGITS = dataclasses.replace(
   underfitted=(*_TINY_TRAINING, '--num_epochs', '1'),
   wide=60,
   sample_size=32,
+  num_products=(3, 3),
   num_subsets=3,
   dampings=('0.01',),
   small=(*_TINY_TRAINING, '--num_epochs', '1'),
