@@ -98,6 +98,26 @@ def test_trainings_are_kept(lds, tmp_path):
   assert len(os.listdir(directory)) == 60
 
 
+def test_other_queries_of_kept_trainings(lds, tmp_path):
+  directory = tmp_path / 'lds' / 'retrainings'
+
+  def kept():
+    return {x: (directory / x).read_bytes() for x in os.listdir(directory)}
+
+  few = lds('--query_split', 'test[:3]', '--json').json
+  first = kept()
+  # Trained again for more queries, whose losses join the others.
+  lds('--query_split', 'test[2:6]')
+  both = kept()
+  assert both.keys() == first.keys()
+  for name, content in both.items():
+    assert len(json.loads(content)['content']) == 6, name
+  # Not trained again for any of them.
+  assert lds('--query_split', 'test[:3]', '--json').json == few
+  lds('--query_split', 'test[1:5]')
+  assert kept() == both
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [

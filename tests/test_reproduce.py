@@ -31,6 +31,8 @@ TINY_TRANSLATION = dataclasses.replace(
     *('--dataset', 'numbers', '--num_epochs', '1'),
     *('--corrupt_pairs', '0.2'),
   ),
+  projection_dim=8,
+  few=4,
   sample_size=32,
 )
 
