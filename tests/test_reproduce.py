@@ -89,32 +89,37 @@ def test_translation_recipe(influence, monkeypatch, tmp_path):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneStep:
-  """A recipe of one command."""
+class Listed:
+  """A recipe of given commands, shown with the last one's result."""
 
-  argv: tuple[str, ...]
+  argvs: tuple[tuple[str, ...], ...]
   needs_data = False
 
   def steps(self, out, data_dir):
     del out, data_dir
-    return [recipes.Step('only', self.argv)]
+    return [recipes.Step(str(i), argv) for i, argv in enumerate(self.argvs)]
 
   def tables(self, found):
-    return [json.dumps(found['only']['result'], sort_keys=True)]
+    last = found[str(len(found) - 1)]
+    return [json.dumps(last['result'], sort_keys=True)]
 
 
-def test_changed_command_is_run_again(influence, index, monkeypatch, tmp_path):
-  def page(*argv):
-    recipe = OneStep((*argv, '--index', str(index)))
-    monkeypatch.setitem(reproduce.RECIPES, 'digits', recipe)
+def test_what_follows_a_changed_command_is_run_again(
+  influence, index, monkeypatch, tmp_path
+):
+  def times(*first):
+    argvs = tuple((*x, '--index', str(index)) for x in (first, ('describe',)))
+    monkeypatch.setitem(reproduce.RECIPES, 'digits', Listed(argvs))
     done = influence('reproduce', 'digits', '--out', tmp_path)
     assert done.status == 0, done.stderr
-    return (tmp_path / 'RESULTS.md').read_text()
+    assert '"num_examples": 303' in (tmp_path / 'RESULTS.md').read_text()
+    files = (tmp_path / 'results' / f'{number}.json' for number in (0, 1))
+    return [file.stat().st_mtime_ns for file in files]
 
-  first = page('describe')
-  assert '"num_examples": 303' in first
-  assert page('describe') == first
-  assert page('self-influence', '--k', '1') != first
+  before = times('verify')
+  assert times('verify') == before
+  after = times('generations')
+  assert all(new > old for new, old in zip(after, before, strict=True))
 
 
 def test_data_are_asked_for_before_anything_is_run(influence, tmp_path):

@@ -18,7 +18,7 @@ from launch import (
   translation_recipe,
 )
 from launch import console as console_lib
-from pipeline import checked_files, storage
+from pipeline import checked_files, fingerprints, storage
 
 RECIPES: dict[str, recipes.Recipe] = {
   'digits': classifier_recipe.DIGITS,
@@ -53,7 +53,8 @@ def run(
     console.print(
       f'[{number + 1}/{len(steps)}] influence {recipes.typed(step.argv)}'
     )
-    found[step.name] = _run_step(console, step, out)
+    history = fingerprints.of_json([x.argv for x in steps[: number + 1]])
+    found[step.name] = _run_step(console, step, out, history)
   page = results_page.render(recipe, chosen, steps, found, out)
   path = storage.join(out, 'RESULTS.md')
   with storage.open_for_writing(path) as file:
@@ -64,20 +65,29 @@ def run(
 
 
 def _run_step(
-  console: console_lib.Console, step: recipes.Step, out: str
+  console: console_lib.Console, step: recipes.Step, out: str, history: str
 ) -> dict[str, Any]:
-  """The result of a step and its seconds, from before if there are."""
+  """The result of a step and its seconds, from before if there are.
+
+  Args:
+    console: not printed to.
+    step: what to run.
+    out: directory.
+    history: fingerprint of this step and all before it; what was run after
+      others is run again.
+  """
   name = re.sub('[^a-z0-9]+', '_', step.name)
   path = storage.join(out, 'results', f'{name}.json')
   argv = list(step.argv)
   if storage.exists(path):
     kept = checked_files.read_json(path)
-    if kept['argv'] == argv:
+    if kept['history'] == history:
       return kept
   started = time.monotonic()
   result = command_line.run(console.quiet(), *argv)
   content = {
     'argv': argv,
+    'history': history,
     'seconds': time.monotonic() - started,
     'result': json.loads(json.dumps(result)),
   }
