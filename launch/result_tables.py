@@ -61,12 +61,28 @@ def write_parquet(path: str, table: pa.Table) -> None:
 
 
 def write_result(
-  out: str, name: str, result: Mapping[str, Any], table: pa.Table
+  out: str,
+  name: str,
+  result: Mapping[str, Any],
+  table: pa.Table,
+  plots: Mapping[str, bytes],
 ) -> None:
-  """Writes out/NAME.json with a result and out/NAME.parquet with a table."""
+  """Writes files to look at and to compute with.
+
+  Args:
+    out: directory.
+    name: of NAME.json and NAME.parquet.
+    result: for the first.
+    table: for the second.
+    plots: SVG by name, without '.svg'.
+  """
   with storage.open_for_writing(storage.join(out, f'{name}.json')) as file:
     file.write(json.dumps(result, indent=2).encode())
   write_parquet(storage.join(out, f'{name}.parquet'), table)
+  for plot_name, plot in plots.items():
+    path = storage.join(out, f'{plot_name}.svg')
+    with storage.open_for_writing(path) as file:
+      file.write(plot)
 
 
 def print_rows(

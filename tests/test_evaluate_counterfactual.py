@@ -30,6 +30,7 @@ def test_losses_rise_without_proponents(counterfactual, tmp_path):
   mean = np.mean(stored['random'].to_numpy())
   assert random['change_of_loss'] == pytest.approx(mean)
   written = (tmp_path / 'cf' / 'counterfactual.json').read_text()
+  assert '<svg' in (tmp_path / 'cf' / 'counterfactual.svg').read_text()
   assert json.loads(written) == done.json
 
 

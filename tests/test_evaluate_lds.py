@@ -84,6 +84,7 @@ def test_influence_predicts_ridge_regression(
   stored = pq.read_table(tmp_path / 'lds' / 'lds.parquet')
   assert np.mean(stored['spearman'].to_numpy()) == pytest.approx(exact['lds'])
   assert json.loads((tmp_path / 'lds' / 'lds.json').read_text()) == done.json
+  assert '<svg' in (tmp_path / 'lds' / 'lds.svg').read_text()
 
 
 def test_trainings_are_kept(lds, tmp_path):

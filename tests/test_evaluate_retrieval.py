@@ -57,6 +57,7 @@ def test_an_example_finds_itself(retrieval, tmp_path):
   table = pq.read_table(tmp_path / 'r' / 'retrieval.parquet')
   assert table.num_rows == 20
   written = (tmp_path / 'r' / 'retrieval.json').read_text()
+  assert '<svg' in (tmp_path / 'r' / 'retrieval.svg').read_text()
   assert json.loads(written)['kind'] == 'proponents'
 
 
@@ -113,6 +114,7 @@ def test_all_pairs_are_the_exact_inverse(agreement, tmp_path):
   [fewer] = agreement('--json', '--projection_dim', 2).json['agreement']
   assert fewer['pearson'] < row['pearson']
   table = pq.read_table(tmp_path / 'a' / 'agreement.parquet')
+  assert '<svg' in (tmp_path / 'a' / 'agreement.svg').read_text()
   assert table['query_id'].to_pylist()[0].endswith('__0')
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from influence_core import errors, evaluation, influence_scores
 from launch import console as console_lib
-from launch import result_tables
+from launch import plots, result_tables
 from launch.commands import topk
 from pipeline import index_reader, row_blocks, storage
 from pipeline import task as task_lib
@@ -84,9 +84,31 @@ def run(
   }
   if out is not None:
     result_tables.write_result(
-      storage.absolute(out), 'agreement', result, pa.concat_tables(tables)
+      storage.absolute(out),
+      'agreement',
+      result,
+      pa.concat_tables(tables),
+      {'agreement': _plot(rows, tables[0].column_names[2:], reference)},
     )
   return result
+
+
+def _plot(
+  rows: list[dict[str, Any]], figures: list[str], reference: str
+) -> bytes:
+  names = plots.short_names([row['index'] for row in rows])
+  series = {
+    figure: [
+      plots.Interval(
+        name, *(row[f'{figure}{end}'] for end in ('', '_low', '_high'))
+      )
+      for name, row in zip(names, rows, strict=True)
+    ]
+    for figure in figures
+  }
+  return plots.intervals(
+    series, title=f'agreement with {reference}', joined=False
+  )
 
 
 def _figures(

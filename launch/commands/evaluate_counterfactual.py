@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from influence_core import errors, evaluation, influence_scores
 from launch import console as console_lib
-from launch import result_tables
+from launch import plots, result_tables
 from launch.commands import topk
 from pipeline import index_reader, retrainings, row_blocks, storage
 from pipeline import task as task_lib
@@ -85,7 +85,7 @@ def _report(
   k: int,
   seed: int,
 ) -> dict[str, Any]:
-  rows = []
+  rows: list[dict[str, Any]] = []
   for name, values in changes.items():
     low, high = evaluation.bootstrap_interval(
       values, num_samples=_NUM_BOOTSTRAP, seed=seed
@@ -111,5 +111,16 @@ def _report(
     'k': k,
     'seed': seed,
   }
-  result_tables.write_result(out, 'counterfactual', result, table)
+  points = [
+    plots.Interval(x['removed'], x['change_of_loss'], x['low'], x['high'])
+    for x in rows
+  ]
+  shown = plots.intervals(
+    {'change of loss': points},
+    title=f'{len(query_ids)} queries without {k} examples',
+    joined=False,
+  )
+  result_tables.write_result(
+    out, 'counterfactual', result, table, {'counterfactual': shown}
+  )
   return result

@@ -1,15 +1,13 @@
 """`influence evaluate detection`: are bad examples ranked first?"""
 
-import io
 from typing import Any
 
-import matplotlib.figure
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from influence_core import errors, influence_scores
 from launch import console as console_lib
-from launch import result_tables
+from launch import plots, result_tables
 from pipeline import detection, index_reader, storage
 
 
@@ -61,39 +59,35 @@ def run(
     'scores': table.to_pylist(),
   }
   if out is not None:
-    _write(storage.absolute(out), result, table, detection.curves(rankings))
+    directory = storage.absolute(out)
+    curves = detection.curves(rankings)
+    shown = {'detection': _plot(curves, result)}
+    result_tables.write_result(directory, 'detection', result, table, shown)
+    result_tables.write_parquet(
+      storage.join(directory, 'curves.parquet'), curves
+    )
     console.print(f'wrote detection.json, .parquet, .svg to {out}')
   return result
 
 
-def _write(
-  out: str, result: dict[str, Any], table: pa.Table, curves: pa.Table
-) -> None:
-  result_tables.write_result(out, 'detection', result, table)
-  result_tables.write_parquet(storage.join(out, 'curves.parquet'), curves)
-  with storage.open_for_writing(storage.join(out, 'detection.svg')) as file:
-    file.write(_plot(curves, result))
-
-
 def _plot(curves: pa.Table, result: dict[str, Any]) -> bytes:
   """Precision over recall of every score."""
-  figure = matplotlib.figure.Figure(figsize=(6, 4.5), layout='constrained')
-  axes = figure.subplots()
+  lines = []
   for row in result['scores']:
     points = curves.filter(pc.field('score') == row['score'])
-    axes.plot(
-      points['recall'].to_numpy(),
-      points['precision'].to_numpy(),
-      label=f'{row["score"]} ({row["average_precision"]:.3f})',
+    lines.append(
+      plots.Curve(
+        f'{row["score"]} ({row["average_precision"]:.3f})',
+        points['recall'].to_numpy(),
+        points['precision'].to_numpy(),
+      )
     )
-  axes.set_xlabel('recall')
-  axes.set_ylabel('precision')
-  axes.set_title(
-    f'{result["num_bad"]:,} bad of {result["num_examples"]:,}, seed '
-    f'{result["seed"]}'
+  return plots.curves(
+    lines,
+    title=(
+      f'{result["num_bad"]:,} bad of {result["num_examples"]:,}, seed '
+      f'{result["seed"]}'
+    ),
+    labels=('recall', 'precision'),
+    legend='score (average precision)',
   )
-  axes.legend(title='score (average precision)')
-  axes.grid(alpha=0.3)
-  buffer = io.BytesIO()
-  figure.savefig(buffer, format='svg')
-  return buffer.getvalue()

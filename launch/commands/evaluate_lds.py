@@ -10,7 +10,7 @@ from influence_core import (
   influence_scores,
 )
 from launch import console as console_lib
-from launch import result_tables
+from launch import plots, result_tables
 from launch.commands import topk
 from pipeline import (
   index_reader,
@@ -81,7 +81,8 @@ def _report(
   query_ids: list[str],
   design: retrainings.Design,
 ) -> dict[str, Any]:
-  rows, tables = [], []
+  rows: list[dict[str, Any]] = []
+  tables = []
   for index, values in predicted.items():
     scores = evaluation.spearman_correlations(values, actual)
     low, high = evaluation.bootstrap_interval(
@@ -113,5 +114,19 @@ def _report(
     'fraction': design.fraction,
     'seed': design.seed,
   }
-  result_tables.write_result(out, 'lds', result, pa.concat_tables(tables))
+  shown = plots.intervals(
+    {
+      'linear datamodelling score': [
+        plots.Interval(name, row['lds'], row['low'], row['high'])
+        for name, row in zip(
+          plots.short_names(list(predicted)), rows, strict=True
+        )
+      ]
+    },
+    title=f'{len(query_ids)} queries, {design.num_subsets} subsets',
+    joined=False,
+  )
+  result_tables.write_result(
+    out, 'lds', result, pa.concat_tables(tables), {'lds': shown}
+  )
   return result

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from influence_core import errors, evaluation, influence_scores
 from launch import console as console_lib
-from launch import result_tables
+from launch import plots, result_tables
 from launch.commands import topk
 from pipeline import index_reader, retrieval_quality, storage
 from pipeline import task as task_lib
@@ -75,7 +75,17 @@ def run(
     pa.Table.from_pylist(rows),
   )
   if out is not None:
+    points = [
+      plots.Interval(x['figure'], x['mean'], x['low'], x['high']) for x in rows
+    ]
+    shown = plots.intervals(
+      {kind: points}, title=f'{kind} with {relevant}', joined=False
+    )
     result_tables.write_result(
-      storage.absolute(out), 'retrieval', result, quality.table
+      storage.absolute(out),
+      'retrieval',
+      result,
+      quality.table,
+      {'retrieval': shown},
     )
   return result

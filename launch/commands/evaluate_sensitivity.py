@@ -7,15 +7,13 @@ second run, or one with more values, computes what is new.
 
 from collections.abc import Mapping
 import dataclasses
-import io
 from typing import Any
 
-import matplotlib.figure
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from influence_core import errors, influence_scores
-from launch import command_line, result_tables, sensitivity
+from launch import command_line, plots, result_tables, sensitivity
 from launch import console as console_lib
 from launch.commands import (
   evaluate_detection,
@@ -105,11 +103,11 @@ def run(
     'seed': seed,
     'rows': rows,
   }
-  result_tables.write_result(out, 'sensitivity', result, table)
-  for knob in knobs:
-    path = storage.join(out, f'sensitivity_{knob}.svg')
-    with storage.open_for_writing(path) as file:
-      file.write(_plot(table.filter(pc.field('knob') == knob), knob))
+  shown = {
+    f'sensitivity_{knob}': _plot(table.filter(pc.field('knob') == knob), knob)
+    for knob in knobs
+  }
+  result_tables.write_result(out, 'sensitivity', result, table, shown)
   console.print(f'wrote sensitivity.json, .parquet and a plot of each to {out}')
   return result
 
@@ -190,26 +188,11 @@ def _precision(
   return tuple(row[f'average_precision{end}'] for end in ('', '_low', '_high'))  # type: ignore[return-value]
 
 
-def _plot(rows: pa.Table, knob: str) -> bytes:
+def _plot(rows: pa.Table, title: str) -> bytes:
   """Each metric over the values of a knob, with intervals."""
-  figure = matplotlib.figure.Figure(figsize=(6, 4), layout='constrained')
-  axes = figure.subplots()
-  for metric in dict.fromkeys(rows['metric'].to_pylist()):
-    some = rows.filter(pc.field('metric') == metric).to_pylist()
-    means = [row['mean'] for row in some]
-    errors_below = [row['mean'] - row['low'] for row in some]
-    errors_above = [row['high'] - row['mean'] for row in some]
-    axes.errorbar(
-      [row['value'] for row in some],
-      means,
-      yerr=[errors_below, errors_above],
-      marker='o',
-      capsize=3,
-      label=metric,
+  series: dict[str, list[plots.Interval]] = {}
+  for row in rows.to_pylist():
+    series.setdefault(row['metric'], []).append(
+      plots.Interval(row['value'], row['mean'], row['low'], row['high'])
     )
-  axes.set_xlabel(knob)
-  axes.legend()
-  axes.grid(alpha=0.3)
-  buffer = io.BytesIO()
-  figure.savefig(buffer, format='svg')
-  return buffer.getvalue()
+  return plots.intervals(series, title=title, joined=True)
