@@ -7,7 +7,7 @@ second run, or one with more values, computes what is new.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +25,69 @@ from pipeline import task as task_lib
 
 # Of intervals.
 _NUM_BOOTSTRAP = 100
+
+
+class _Measures(NamedTuple):
+  """What is measured of every setting.
+
+  Attributes:
+    task: whose index it is.
+    query_split: for the linear datamodelling score; None for none of it.
+    bad: condition, for detection; None for none of it.
+    num_subsets: halves to train on.
+    num_workers: trainings at a time.
+    seed: of halves and intervals.
+    out: directory.
+  """
+
+  task: task_lib.TaskReference
+  query_split: str | None
+  bad: str | None
+  num_subsets: int
+  num_workers: int
+  seed: int
+  out: str
+
+  def figures(
+    self,
+    console: console_lib.Console,
+    index: str,
+    options: influence_scores.ScoreOptions,
+  ) -> dict[str, tuple[float, float, float]]:
+    """Each metric with its interval, by name."""
+    found = {}
+    if self.query_split is not None:
+      result = evaluate_lds.run(
+        console,
+        task=self.task,
+        indexes=[index],
+        query_split=self.query_split,
+        num_subsets=self.num_subsets,
+        fraction=0.5,
+        num_repeats=1,
+        num_workers=self.num_workers,
+        seed=self.seed,
+        out=self.out,
+        options=options,
+      )
+      [row] = result['scores']
+      found['lds'] = (row['lds'], row['low'], row['high'])
+    if self.bad is not None:
+      result = evaluate_detection.run(
+        console,
+        index=index,
+        bad=self.bad,
+        where=None,
+        num_first=100,
+        num_bootstrap=_NUM_BOOTSTRAP,
+        seed=self.seed,
+        out=None,
+        options=options,
+      )
+      by_score = {row['score']: row for row in result['scores']}
+      row, name = by_score['self_influence'], 'average_precision'
+      found[name] = (row[name], row[f'{name}_low'], row[f'{name}_high'])
+    return found
 
 
 def run(
@@ -52,6 +115,9 @@ def run(
     )
   out = storage.absolute(out)
   storage.check_writable(out)
+  measures = _Measures(
+    task, query_split, bad, num_subsets, num_workers, seed, out
+  )
   base = sensitivity.Setting(
     fit_basis_config.FitBasisConfig(seed=seed, num_trace_probes=0),
     influence_scores.ScoreOptions(),
@@ -62,23 +128,7 @@ def run(
     for number, (knob, value, setting) in enumerate(wanted):
       quiet = console.quiet()
       index = _make_index(quiet, task, setting, out)
-      figures = {}
-      if query_split is not None:
-        figures['lds'] = _lds(
-          quiet,
-          task,
-          index,
-          query_split,
-          num_subsets,
-          num_workers,
-          seed,
-          out,
-          setting.options,
-        )
-      if bad is not None:
-        figures['average_precision'] = _precision(
-          quiet, index, bad, seed, setting.options
-        )
+      figures = measures.figures(quiet, index, setting.options)
       for metric, (mean, low, high) in figures.items():
         rows.append(
           {
@@ -141,51 +191,6 @@ def _make_index(
     *('--basis', basis, '--index', index),
   )
   return index
-
-
-def _lds(
-  console,
-  task,
-  index,
-  query_split,
-  num_subsets,
-  num_workers,
-  seed,
-  out,
-  options,
-) -> tuple[float, float, float]:
-  found = evaluate_lds.run(
-    console,
-    task=task,
-    indexes=[index],
-    query_split=query_split,
-    num_subsets=num_subsets,
-    fraction=0.5,
-    num_repeats=1,
-    num_workers=num_workers,
-    seed=seed,
-    out=out,
-    options=options,
-  )['scores'][0]
-  return found['lds'], found['low'], found['high']
-
-
-def _precision(
-  console, index, bad, seed, options
-) -> tuple[float, float, float]:
-  found = evaluate_detection.run(
-    console,
-    index=index,
-    bad=bad,
-    where=None,
-    num_first=100,
-    num_bootstrap=_NUM_BOOTSTRAP,
-    seed=seed,
-    out=None,
-    options=options,
-  )
-  [row] = [x for x in found['scores'] if x['score'] == 'self_influence']
-  return tuple(row[f'average_precision{end}'] for end in ('', '_low', '_high'))  # type: ignore[return-value]
 
 
 def _plot(rows: pa.Table, title: str) -> bytes:
