@@ -13,7 +13,14 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'recipe', choices=('digits', 'mnist', 'multi30k'), help='which dataset'
   )
-  parser.add_argument('--out', required=True, help='directory')
+  parser.add_argument(
+    '--out',
+    required=True,
+    help=(
+      'directory for RESULTS.md and all that it rests on; a second run with '
+      'the same one goes on'
+    ),
+  )
   parser.add_argument(
     '--data_dir',
     help='TFDS directory of the prepared dataset; digits makes its own',
