@@ -256,7 +256,7 @@ MNIST = ClassifierRecipe(
   'mnist_cnn',
   training=(*_SMALL_MNIST, '--num_epochs', '40'),
   underfitted=(*_SMALL_MNIST, '--num_epochs', '5'),
-  wide=100,
+  wide=200,
   sample_size=512,
   num_products=(10, 50),
   num_subsets=50,
