@@ -9,6 +9,7 @@ state is whole. Each process has a directory of its own. The two latest states
 are kept, since processes may be killed a step apart.
 """
 
+import base64
 from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
@@ -23,6 +24,8 @@ from pipeline import checked_files, fingerprints, storage
 # Bytes read from each file at a time, for many blocks.
 _CHUNK_BYTES = 1 << 20
 _NUM_KEPT_STATES = 2
+# Of states; another one is not gone on with.
+_FORMAT = 2
 
 
 class KrylovFiles:
@@ -135,7 +138,10 @@ class KrylovFiles:
     content = {
       'rows': self._rows,
       'next': self._next,
-      'hessenberg': state.hessenberg.tolist(),
+      # As text it would take longer to write than a step takes.
+      'hessenberg': base64.b64encode(
+        state.hessenberg.astype('<f8').tobytes()
+      ).decode(),
       'rounding': state.rounding.tolist(),
       'num_products': state.num_products,
       'scale': state.scale,
@@ -161,7 +167,9 @@ class KrylovFiles:
     for number in self._states():
       if number > num_products:
         storage.remove(self._state_path(number))
-    hessenberg = np.array(content['hessenberg'], np.float64)
+    hessenberg = np.frombuffer(
+      base64.b64decode(content['hessenberg']), '<f8'
+    ).copy()
     columns = len(content['rounding'])
     return arnoldi.ArnoldiState(
       hessenberg.reshape(columns + 1, columns),
@@ -187,7 +195,8 @@ class KrylovFiles:
       errors.InputError: Another iteration is kept here.
     """
     path = storage.join(self.directory, 'config.json')
-    if storage.create_exclusive(path, checked_files.encode_json(dict(config))):
+    config = {**config, 'format': _FORMAT}
+    if storage.create_exclusive(path, checked_files.encode_json(config)):
       return
     if difference := fingerprints.first_difference(
       checked_files.read_json(path), config

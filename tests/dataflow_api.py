@@ -56,6 +56,8 @@ class DataflowApi:
     self.launched: list[dict] = []
     self.forbidden = False
     self.is_held = False
+    self._is_closed = False
+    self._threads: list[threading.Thread] = []
     api = self
 
     class Handler(server.BaseHTTPRequestHandler):
@@ -75,6 +77,10 @@ class DataflowApi:
     self.endpoint = f'http://localhost:{self._server.server_port}'
 
   def close(self) -> None:
+    """Ends with all jobs: those held never run, the others are waited for."""
+    self._is_closed = True
+    for thread in self._threads:
+      thread.join()
     self._server.shutdown()
 
   def answer(self, handler: server.BaseHTTPRequestHandler, body: bytes) -> None:
@@ -114,7 +120,9 @@ class DataflowApi:
         return 200, self._shown(job_id)
     job = Job(named(content))
     shown = self._add(job)
-    threading.Thread(target=self._run, args=[job], daemon=True).start()
+    thread = threading.Thread(target=self._run, args=[job], daemon=True)
+    self._threads.append(thread)
+    thread.start()
     return 200, shown
 
   def _add(self, job: Job) -> dict:
@@ -135,6 +143,8 @@ class DataflowApi:
 
   def _run(self, job: Job) -> None:
     while self.is_held:
+      if self._is_closed:
+        return
       threading.Event().wait(0.05)
     job.state = 'JOB_STATE_RUNNING'
     try:

@@ -117,7 +117,6 @@ def test_job_of_the_same_index_is_refused(influence, api, command):
   assert 'choose another --job_name' in line
   other = influence(*command, '--job_name', 'other')
   assert other.status == 0, other.stderr
-  api.is_held = False
 
 
 @pytest.mark.slow
