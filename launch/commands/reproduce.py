@@ -93,4 +93,5 @@ def _run_step(
   }
   with storage.open_for_writing(path) as file:
     file.write(checked_files.encode_json(content))
-  return content
+  # Read again, so that a page does not depend on what was run just now.
+  return checked_files.read_json(path)
