@@ -119,14 +119,13 @@ class ClassifierRecipe:
       place = f'{out}/{model}/{method.name}'
       extra = tuple(x for a in method.task_args for x in ('--task_arg', a))
       task = (*self._task(out, model), *extra)
-      command, *flags = method.argv
-      basis = (command, *task, '--out', f'{place}/basis', *flags)
-      index = ('--basis', f'{place}/basis', '--index', f'{place}/index')
-      name = f'{model} {method.name}'
-      steps += [
-        recipes.Step(f'basis {name}', basis),
-        recipes.Step(f'project {name}', ('project', *task, *index)),
-      ]
+      steps += recipes.index_steps(
+        f'{model} {method.name}',
+        method.argv,
+        task,
+        basis=f'{place}/basis',
+        index=f'{place}/index',
+      )
     return steps
 
   def _datamodelling_scores(self, out: str) -> list[recipes.Step]:

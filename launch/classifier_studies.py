@@ -26,9 +26,9 @@ def agreement_steps(
   place = f'{out}/small'
   task = recipes.task_flags(example, f'{place}/model')
   queries = ('--query_split', 'test[:20]')
-  solved = ('query-basis', *task, *queries, '--method')
+  solved = ('query-basis', *queries, '--method')
   fit = (
-    *('fit-basis', *task, '--num_trace_probes', '0', *sample),
+    *('fit-basis', '--num_trace_probes', '0', *sample),
     *('--curvature', 'gauss_newton', '--projection_dim'),
   )
   bases = {
@@ -47,17 +47,18 @@ def agreement_steps(
     )
   ]
   for name, basis in bases.items():
-    files = ('--basis', f'{place}/{name}_basis')
-    index = ('--index', f'{place}/{name}')
-    steps += [
-      recipes.Step(f'basis small {name}', (*basis, '--out', files[1])),
-      recipes.Step(f'project small {name}', ('project', *task, *files, *index)),
-    ]
+    steps += recipes.index_steps(
+      f'small {name}',
+      basis,
+      task,
+      basis=f'{place}/{name}_basis',
+      index=f'{place}/{name}',
+    )
   others = tuple(
     x
     for name in bases
     if name != 'exact'
-    for x in ('--index', place + '/' + name)
+    for x in ('--index', f'{place}/{name}')
   )
   agreement = (
     *('evaluate', 'agreement', *task, '--reference', f'{place}/exact'),
@@ -73,12 +74,7 @@ def agreement_table(found: recipes.Results) -> list[str]:
   rows = [
     [
       f'`{row["index"].rpartition("/")[2]}`',
-      *(
-        results_page.with_interval(
-          *(row[f'{name}{end}'] for end in ('', '_low', '_high'))
-        )
-        for name in figures
-      ),
+      *(results_page.with_interval(row, name, f'{name}_') for name in figures),
     ]
     for row in result['agreement']
   ]
@@ -136,7 +132,7 @@ def sensitivity_table(found: recipes.Results) -> list[str]:
     fixed = ', '.join(f'{k}={v}' for k, v in result['fixed'].items())
     by_value: dict[tuple[str, str], dict[str, str]] = {}
     for row in result['rows']:
-      shown = results_page.with_interval(row['mean'], row['low'], row['high'])
+      shown = results_page.with_interval(row, 'mean')
       by_value.setdefault((row['knob'], row['value']), {})[row['metric']] = (
         shown
       )

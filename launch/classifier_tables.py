@@ -1,7 +1,7 @@
 """Tables of `influence reproduce` for a classifier."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from launch import recipes, results_page
 
@@ -74,7 +74,7 @@ def _methods_table(
       [
         f'`{method.name}`',
         _SHOWN[method.name],
-        _with_interval(score, 'lds'),
+        results_page.with_interval(score, 'lds'),
         f'{basis["seconds"]:.0f}',
         f'{project["seconds"]:.0f}',
       ]
@@ -85,7 +85,7 @@ def _methods_table(
     ('lds cosine', '`gradient`, divided by gradient norms'),
   ):
     [score] = found[step]['result']['scores']
-    rows.append(['', shown, _with_interval(score, 'lds'), '', ''])
+    rows.append(['', shown, results_page.with_interval(score, 'lds'), '', ''])
   return [
     f'Linear datamodelling score: {lds["num_subsets"]} random halves trained '
     f'anew, {lds["num_queries"]} test queries, seed {lds["seed"]}, 95 % '
@@ -115,7 +115,7 @@ def _damping_table(
       [
         f'`{name}`',
         best,
-        _with_interval(scores[best], 'lds'),
+        results_page.with_interval(scores[best], 'lds'),
         ', '.join(f'{scores[x]["lds"]:.3f}' for x in dampings),
       ]
     )
@@ -133,14 +133,18 @@ def _detection_table(found: recipes.Results) -> list[str]:
   for model, what in MODELS.items():
     done = {x: found[f'detection {model} {x}']['result'] for x in DETECTORS}
     shown = {
-      f'self-influence, `{name}`': _row(result, 'self_influence')
+      f'self-influence, `{name}`': results_page.row_of(
+        result['scores'], 'score', 'self_influence'
+      )
       for name, result in done.items()
     }
     for score in ('loss', 'gradient_norm', 'random'):
-      shown[score.replace('_', ' ')] = _row(done['arnoldi'], score)
+      shown[score.replace('_', ' ')] = results_page.row_of(
+        done['arnoldi']['scores'], 'score', score
+      )
     for name, row in shown.items():
       figures = (
-        _with_interval(row, metric, f'{metric}_')
+        results_page.with_interval(row, metric, f'{metric}_')
         for metric in ('average_precision', 'auc')
       )
       rows.append([what, name, *figures])
@@ -156,18 +160,16 @@ def _detection_table(found: recipes.Results) -> list[str]:
   ]
 
 
-def _row(result: Mapping[str, Any], score: str) -> Mapping[str, Any]:
-  [row] = [x for x in result['scores'] if x['score'] == score]
-  return row
-
-
 def _uses_table(found: recipes.Results) -> list[str]:
   result = found['counterfactual']['result']
   rows = [
     [
       f'loss of {result["num_queries"]} queries, trained without their '
       f'{result["k"]} top proponents',
-      *(_with_interval(row, 'change_of_loss') for row in result['changes']),
+      *(
+        results_page.with_interval(row, 'change_of_loss')
+        for row in result['changes']
+      ),
     ]
   ]
   for name, what, figure in (
@@ -180,12 +182,15 @@ def _uses_table(found: recipes.Results) -> list[str]:
     ),
   ):
     result = found[f'retrieval {name}']['result']
-    figures = {row['figure']: row for row in result['figures']}
+    found_row, chance = (
+      results_page.row_of(result['figures'], 'figure', x)
+      for x in (figure, 'expected_precision')
+    )
     rows.append(
       [
         f'{what}, {result["num_queries"]} queries',
-        _with_interval(figures[figure], 'mean'),
-        f'{figures["expected_precision"]["mean"]:.3f}',
+        results_page.with_interval(found_row, 'mean'),
+        f'{chance["mean"]:.3f}',
       ]
     )
   return [
@@ -194,8 +199,3 @@ def _uses_table(found: recipes.Results) -> list[str]:
     '',
     *results_page.table(['figure', 'found', 'at random'], rows),
   ]
-
-
-def _with_interval(row: Mapping[str, Any], key: str, prefix: str = '') -> str:
-  low, high = row[f'{prefix}low'], row[f'{prefix}high']
-  return results_page.with_interval(row[key], low, high)

@@ -1,7 +1,6 @@
 """What `influence reproduce` runs: command lines, as one would type them."""
 
 from collections.abc import Mapping
-import re
 from typing import Any, NamedTuple, Protocol
 
 from launch import command_line
@@ -50,6 +49,22 @@ def task_flags(example: str, workdir: str) -> Argv:
   )
 
 
-def typed(argv: Argv) -> str:
-  """A command line as one would type it in a shell."""
-  return ' '.join(f"'{x}'" if re.search(r'[\s<>\[\]]', x) else x for x in argv)
+def index_steps(
+  name: str, argv: Argv, task: Argv, *, basis: str, index: str
+) -> list[Step]:
+  """A basis, and the index that is projected on it.
+
+  Args:
+    name: of both, after 'basis' and 'project'.
+    argv: of the command that makes the basis, without task and place.
+    task: flags that name the task.
+    basis: where it is stored.
+    index: where that is stored.
+  """
+  command, *flags = argv
+  return [
+    Step(f'basis {name}', (command, *task, '--out', basis, *flags)),
+    Step(
+      f'project {name}', ('project', *task, '--basis', basis, '--index', index)
+    ),
+  ]

@@ -1,9 +1,11 @@
 """The page of `influence reproduce`: tables of figures, in Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 import os
 import platform
+import shlex
+from typing import Any
 
 from launch import recipes
 
@@ -50,7 +52,7 @@ def render(
 
 def _typed(step: recipes.Step, out: str) -> str:
   """The command with OUT for the directory, which is another for everyone."""
-  return recipes.typed(tuple(x.replace(out, 'OUT') for x in step.argv))
+  return shlex.join(x.replace(out, 'OUT') for x in step.argv)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -59,8 +61,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
   return [*(f'| {" | ".join(cells)} |' for cells in lines), '']
 
 
-def with_interval(mean: float, low: float, high: float) -> str:
-  return f'{mean:.3f} [{low:.3f}, {high:.3f}]'
+def row_of(
+  rows: Sequence[Mapping[str, Any]], column: str, value: str
+) -> Mapping[str, Any]:
+  """The only row with a value in a column."""
+  [row] = [x for x in rows if x[column] == value]
+  return row
+
+
+def with_interval(row: Mapping[str, Any], key: str, prefix: str = '') -> str:
+  """A figure of a result, and its interval.
+
+  Args:
+    row: has the figure, and 'low' and 'high'.
+    key: of the figure.
+    prefix: of the names of the other two.
+  """
+  low, high = row[f'{prefix}low'], row[f'{prefix}high']
+  return f'{row[key]:.3f} [{low:.3f}, {high:.3f}]'
 
 
 def _machine() -> str:

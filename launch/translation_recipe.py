@@ -41,24 +41,21 @@ class TranslationRecipe:
     task = recipes.task_flags('seq2seq', f'{out}/model')
     task = (*task, '--task_arg', 'loss_reduction=mean')
     data = () if data_dir is None else ('--data_dir', data_dir)
-    basis, index = f'{out}/basis', f'{out}/index'
+    index = f'{out}/index'
+    fit = (
+      *('fit-basis', '--num_trace_probes', '0'),
+      *('--curvature', 'gauss_newton'),
+      *('--parameter_paths', self.parameter_paths),
+      *('--projection_dim', str(self.projection_dim)),
+      *('--num_iterations', str(self.projection_dim * 3 // 2)),
+      *('--sample_size', str(self.sample_size)),
+    )
     train = ('train-example', 'seq2seq', '--workdir', f'{out}/model', *data)
     copies = ('--relevant', 'id = query_id', '--normalization', 'cosine')
     return [
       recipes.Step('train', (*train, *self.training)),
-      recipes.Step(
-        'basis',
-        (
-          *('fit-basis', *task, '--out', basis, '--num_trace_probes', '0'),
-          *('--curvature', 'gauss_newton'),
-          *('--parameter_paths', self.parameter_paths),
-          *('--projection_dim', str(self.projection_dim)),
-          *('--num_iterations', str(self.projection_dim * 3 // 2)),
-          *('--sample_size', str(self.sample_size)),
-        ),
-      ),
-      recipes.Step(
-        'project', ('project', *task, '--basis', basis, '--index', index)
+      *recipes.index_steps(
+        'pairs', fit, task, basis=f'{out}/basis', index=index
       ),
       *self._detections(out, index),
       recipes.Step(
@@ -104,21 +101,22 @@ class TranslationRecipe:
   def tables(self, found: recipes.Results) -> list[str]:
     """Quality of the model, wrong pairs found, and top proponents."""
     bleu = found['train']['result']['bleu']
-    [rank] = [
-      row
-      for row in found['retrieval']['result']['figures']
-      if row['figure'] == 'reciprocal_rank'
-    ]
+    rank = results_page.row_of(
+      found['retrieval']['result']['figures'], 'figure', 'reciprocal_rank'
+    )
+    fit, project = (
+      found[f'{x} pairs']['seconds'] for x in ('basis', 'project')
+    )
     return [
       f'* BLEU of the test split: {bleu:.1f}',
-      f'* fitting the basis {found["basis"]["seconds"]:.0f} s, projecting '
+      f'* fitting the basis {fit:.0f} s, projecting '
       f'{found["detection"]["result"]["num_examples"]:,} pairs '
-      f'{found["project"]["seconds"]:.0f} s; influence over the parameters '
+      f'{project:.0f} s; influence over the parameters '
       f'`{self.parameter_paths}`',
       '* reciprocal rank of the query itself among all pairs, '
       f'{found["retrieval"]["result"]["num_queries"]} training pairs as '
       'queries, cosine: '
-      f'{results_page.with_interval(rank["mean"], rank["low"], rank["high"])}',
+      f'{results_page.with_interval(rank, "mean")}',
       '',
       *self._detection_table(found),
       *_proponents_table(found['topk']['result']),
@@ -147,21 +145,16 @@ class TranslationRecipe:
 def _detection_rows(
   kind: str, result: Mapping[str, Any], scores: Mapping[str, str]
 ) -> list[list[str]]:
-  by_score = {row['score']: row for row in result['scores']}
-  return [
-    [
-      kind.replace('_', ' '),
-      f'{result["num_bad"]:,}',
-      shown,
-      *(
-        results_page.with_interval(
-          *(by_score[score][f'{metric}{end}'] for end in ('', '_low', '_high'))
-        )
-        for metric in ('auc', 'average_precision')
-      ),
-    ]
-    for score, shown in scores.items()
-  ]
+  rows = []
+  for score, shown in scores.items():
+    row = results_page.row_of(result['scores'], 'score', score)
+    figures = (
+      results_page.with_interval(row, metric, f'{metric}_')
+      for metric in ('auc', 'average_precision')
+    )
+    count = f'{result["num_bad"]:,}'
+    rows.append([kind.replace('_', ' '), count, shown, *figures])
+  return rows
 
 
 def _proponents_table(result: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 
 import pytest
 
@@ -81,6 +82,14 @@ def test_translation_recipe(influence, monkeypatch, tmp_path):
   assert f'Wrong pairs, 120 of {text_corpus.NUM_TRAIN}' in page
   assert '| truncated | 30 | self-influence |' in page
   assert str(tmp_path / 'r') not in page
+  # What is shown can be pasted, conditions with quotes too.
+  shown = [
+    shlex.split(line, comments=True)[1:]
+    for line in page.splitlines()
+    if line.startswith('influence ')
+  ]
+  steps = TINY_TRANSLATION.steps('OUT', str(tmp_path / 'data'))
+  assert shown == [list(step.argv) for step in steps]
   topk = json.loads((tmp_path / 'r' / 'results' / 'topk.json').read_text())
   queries = topk['content']['result']['queries']
   assert len(queries) == 10

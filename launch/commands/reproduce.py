@@ -4,8 +4,8 @@ Each command of the recipe is run as if typed, and its result kept in
 OUT/results, so that a run that was interrupted goes on where it was.
 """
 
-import json
 import re
+import shlex
 import time
 from typing import Any
 
@@ -51,7 +51,7 @@ def run(
   found = {}
   for number, step in enumerate(steps):
     console.print(
-      f'[{number + 1}/{len(steps)}] influence {recipes.typed(step.argv)}'
+      f'[{number + 1}/{len(steps)}] influence {shlex.join(step.argv)}'
     )
     history = fingerprints.of_json([x.argv for x in steps[: number + 1]])
     found[step.name] = _run_step(console, step, out, history)
@@ -78,18 +78,17 @@ def _run_step(
   """
   name = re.sub('[^a-z0-9]+', '_', step.name)
   path = storage.join(out, 'results', f'{name}.json')
-  argv = list(step.argv)
   if storage.exists(path):
     kept = checked_files.read_json(path)
     if kept['history'] == history:
       return kept
   started = time.monotonic()
-  result = command_line.run(console.quiet(), *argv)
+  result = command_line.run(console.quiet(), *step.argv)
   content = {
-    'argv': argv,
+    'argv': step.argv,
     'history': history,
     'seconds': time.monotonic() - started,
-    'result': json.loads(json.dumps(result)),
+    'result': result,
   }
   with storage.open_for_writing(path) as file:
     file.write(checked_files.encode_json(content))
