@@ -201,7 +201,6 @@ class ClassifierRecipe:
     task = self._task(out, 'model')
     where = (*task, '--index', f'{out}/model/arnoldi/index')
     retrieval = ('evaluate', 'retrieval', *where, '--relevant')
-    to = ('--out', f'{out}/retrieval')
     copies = ('--query_split', 'train[:100]', '--normalization', 'cosine')
     relabelled = 'label <> true_label and true_label = query_label'
     return [
@@ -212,16 +211,16 @@ class ClassifierRecipe:
           *('--query_split', 'test[:10]', '--out', f'{out}/lds'),
         ),
       ),
-      recipes.Step(
-        'retrieval class',
-        (*retrieval, 'label = query_label', *_QUERIES, *to),
-      ),
-      recipes.Step(
-        'retrieval duplicate', (*retrieval, 'id = query_id', *copies, *to)
-      ),
-      recipes.Step(
-        'retrieval relabelled',
-        (*retrieval, relabelled, *_QUERIES, '--kind', 'opponents', *to),
+      *(
+        recipes.Step(
+          f'retrieval {name}',
+          (*retrieval, relevant, *flags, '--out', f'{out}/retrieval_{name}'),
+        )
+        for name, relevant, flags in (
+          ('class', 'label = query_label', _QUERIES),
+          ('duplicate', 'id = query_id', copies),
+          ('relabelled', relabelled, (*_QUERIES, '--kind', 'opponents')),
+        )
       ),
     ]
 
