@@ -4,7 +4,8 @@ from collections.abc import Sequence
 import dataclasses
 
 from launch import classifier_studies, classifier_tables, recipes
-from launch.classifier_tables import Method
+from launch import methods as methods_lib
+from launch.methods import Method
 
 # Damping is chosen by other queries than those that figures are of.
 _QUERIES = ('--query_split', 'test[:50]')
@@ -114,26 +115,19 @@ class ClassifierRecipe:
   def _indexes(
     self, out: str, model: str, methods: Sequence[Method]
   ) -> list[recipes.Step]:
-    steps = []
-    for method in methods:
-      place = f'{out}/{model}/{method.name}'
-      extra = tuple(x for a in method.task_args for x in ('--task_arg', a))
-      task = (*self._task(out, model), *extra)
-      steps += recipes.index_steps(
-        f'{model} {method.name}',
-        method.argv,
-        task,
-        basis=f'{place}/basis',
-        index=f'{place}/index',
-      )
-    return steps
+    return methods_lib.index_steps(
+      f'{model} ', methods, self._task(out, model), f'{out}/{model}'
+    )
 
   def _datamodelling_scores(self, out: str) -> list[recipes.Step]:
     lds = (
       *('evaluate', 'lds', *self._task(out, 'model'), '--out', f'{out}/lds'),
       *('--num_subsets', str(self.num_subsets)),
     )
-    index = {x.name: f'{out}/model/{x.name}/index' for x in self.methods}
+    index = {
+      x.name: methods_lib.index_path(f'{out}/model', x.name)
+      for x in self.methods
+    }
     every = tuple(x for path in index.values() for x in ('--index', path))
     damped = tuple(
       x for name in classifier_tables.DAMPED for x in ('--index', index[name])
@@ -171,7 +165,8 @@ class ClassifierRecipe:
         f'detection {model} {method.name}',
         (
           *('evaluate', 'detection', '--bad', _BAD),
-          *('--index', f'{out}/{model}/{method.name}/index'),
+          '--index',
+          methods_lib.index_path(f'{out}/{model}', method.name),
           *('--out', f'{out}/detection/{model}_{method.name}'),
         ),
       )
@@ -199,7 +194,8 @@ class ClassifierRecipe:
   def _uses(self, out: str) -> list[recipes.Step]:
     """Training without proponents, and what retrieval finds."""
     task = self._task(out, 'model')
-    where = (*task, '--index', f'{out}/model/arnoldi/index')
+    index = methods_lib.index_path(f'{out}/model', 'arnoldi')
+    where = (*task, '--index', index)
     retrieval = ('evaluate', 'retrieval', *where, '--relevant')
     copies = ('--query_split', 'train[:100]', '--normalization', 'cosine')
     relabelled = 'label <> true_label and true_label = query_label'

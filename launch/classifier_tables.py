@@ -1,41 +1,16 @@
 """Tables of `influence reproduce` for a classifier."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from launch import methods as methods_lib
 from launch import recipes, results_page
+from launch.methods import Method
 
 MODELS = {'model': 'memorised', 'underfitted': 'underfitted'}
 # Methods whose self-influence is measured.
 DETECTORS = ('arnoldi', 'random_gram', 'random')
 # Methods whose scores damping is chosen for.
 DAMPED = ('arnoldi', 'arnoldi_wide', 'random_gram', 'random_gram_wide')
-_SHOWN = {
-  'arnoldi': 'Schioppa et al., 2022: leading eigenpairs of the Hessian',
-  'arnoldi_wide': 'the same, more of them, of the Gauss-Newton matrix',
-  'random_gram': 'Park et al., 2023 (TRAK): random directions, Gram matrix',
-  'random_gram_wide': 'the same, more of them',
-  'random': 'inner products over random directions',
-  'ekfac': 'Grosse et al., 2023: EK-FAC, all directions',
-  'cg': 'conjugate gradients on the damped Gauss-Newton matrix',
-  'lissa': 'Koh and Liang, 2017: LiSSA on the same',
-  'gradient': 'inner products of gradients',
-  'tracin': 'Pruthi et al., 2020 (TracIn): the same over several checkpoints',
-}
-
-
-class Method(NamedTuple):
-  """A way to compute influence.
-
-  Attributes:
-    name: in tables.
-    argv: of the command that makes its basis, without task and place.
-    task_args: of the task, besides the work directory.
-  """
-
-  name: str
-  argv: recipes.Argv
-  task_args: recipes.Argv = ()
 
 
 def render(
@@ -68,15 +43,12 @@ def _methods_table(
   lds = found['lds']['result']
   rows = []
   for method, score in zip(methods, lds['scores'], strict=True):
-    basis = found[f'basis model {method.name}']
-    project = found[f'project model {method.name}']
     rows.append(
       [
         f'`{method.name}`',
-        _SHOWN[method.name],
+        methods_lib.DESCRIPTIONS[method.name],
         results_page.with_interval(score, 'lds'),
-        f'{basis["seconds"]:.0f}',
-        f'{project["seconds"]:.0f}',
+        *methods_lib.seconds(f'model {method.name}', found),
       ]
     )
   for step, shown in (

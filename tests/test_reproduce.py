@@ -35,6 +35,7 @@ TINY_TRANSLATION = dataclasses.replace(
   projection_dim=8,
   few=4,
   sample_size=32,
+  num_products=(2, 2),
 )
 
 
@@ -80,7 +81,9 @@ def test_translation_recipe(influence, monkeypatch, tmp_path):
   assert done.status == 0, done.stderr
   page = (tmp_path / 'r' / 'RESULTS.md').read_text()
   assert f'Wrong pairs, 120 of {text_corpus.NUM_TRAIN}' in page
-  assert '| truncated | 30 | self-influence |' in page
+  assert '| truncated | 30 | self-influence, `arnoldi` |' in page
+  for method in TINY_TRANSLATION.methods:
+    assert f'| `{method.name}` |' in page
   assert str(tmp_path / 'r') not in page
   # What is shown can be pasted, conditions with quotes too.
   shown = [
