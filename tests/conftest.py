@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 import subprocess
 import sys
+import tempfile
 import types
 
 import fsspec
+import jax
 import pytest
 
 from launch import cli
@@ -17,6 +19,23 @@ from pipeline import machine_cache
 from tests import linear_task, object_store
 
 ROOT = Path(__file__).parents[1]
+
+
+_COMPILED = 'JAX_COMPILATION_CACHE_DIR'
+
+
+def pytest_configure(config):
+  """Keeps compiled programs for all tests, workers and processes of the run."""
+  if _COMPILED in os.environ:  # As told, or by the process that started this.
+    return
+  kept = tempfile.TemporaryDirectory(prefix='compiled_')
+  config.add_cleanup(kept.cleanup)
+  for name, value in (
+    (_COMPILED, kept.name),
+    ('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', 0.1),
+  ):
+    os.environ[name] = str(value)
+    jax.config.update(name.lower(), value)
 
 
 def pytest_addoption(parser):
