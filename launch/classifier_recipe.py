@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 import dataclasses
 
-from launch import classifier_studies, classifier_tables, recipes
+from launch import (
+  classifier_studies,
+  classifier_tables,
+  command_line,
+  recipes,
+)
 from launch import methods as methods_lib
 from launch.methods import Method
 
@@ -78,9 +83,7 @@ class ClassifierRecipe:
       out: directory.
       data_dir: TFDS directory; None where the example makes its data.
     """
-    detectors = [
-      x for x in self.methods if x.name in classifier_tables.DETECTORS
-    ]
+    detectors = [x for x in self.methods if x.name in methods_lib.DETECTORS]
     return [
       *self._trainings(out, data_dir),
       *self._indexes(out, 'model', self.methods),
@@ -128,9 +131,9 @@ class ClassifierRecipe:
       x.name: methods_lib.index_path(f'{out}/model', x.name)
       for x in self.methods
     }
-    every = tuple(x for path in index.values() for x in ('--index', path))
-    damped = tuple(
-      x for name in classifier_tables.DAMPED for x in ('--index', index[name])
+    every = command_line.repeated('--index', index.values())
+    damped = command_line.repeated(
+      '--index', (index[name] for name in classifier_tables.DAMPED)
     )
     arnoldi = (*lds, *_QUERIES, '--index', index['arnoldi'])
     gradient = (*lds, *_QUERIES, '--index', index['gradient'])

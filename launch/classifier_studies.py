@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from launch import recipes, results_page
+from launch import command_line, recipes, results_page
 
 _DAMPING = ('--damping', '0.01')
 
@@ -54,11 +54,8 @@ def agreement_steps(
       basis=f'{place}/{name}_basis',
       index=f'{place}/{name}',
     )
-  others = tuple(
-    x
-    for name in bases
-    if name != 'exact'
-    for x in ('--index', f'{place}/{name}')
+  others = command_line.repeated(
+    '--index', (f'{place}/{name}' for name in bases if name != 'exact')
   )
   agreement = (
     *('evaluate', 'agreement', *task, '--reference', f'{place}/exact'),
@@ -74,7 +71,7 @@ def agreement_table(found: recipes.Results) -> list[str]:
   rows = [
     [
       f'`{row["index"].rpartition("/")[2]}`',
-      *(results_page.with_interval(row, name, f'{name}_') for name in figures),
+      *results_page.with_intervals(row, figures),
     ]
     for row in result['agreement']
   ]
@@ -112,13 +109,14 @@ def sensitivity_steps(
   return [
     recipes.Step(
       'sensitivity',
-      (*measure, *(x for knob in knobs for x in ('--knob', knob))),
+      (*measure, *command_line.repeated('--knob', knobs)),
     ),
     recipes.Step(
       'sensitivity wide',
       (
-        *(*measure, *(x for value in fixed for x in ('--fixed', value))),
-        *(x for knob in wide_knobs for x in ('--knob', knob)),
+        *measure,
+        *command_line.repeated('--fixed', fixed),
+        *command_line.repeated('--knob', wide_knobs),
       ),
     ),
   ]

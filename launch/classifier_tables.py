@@ -7,8 +7,6 @@ from launch import recipes, results_page
 from launch.methods import Method
 
 MODELS = {'model': 'memorised', 'underfitted': 'underfitted'}
-# Methods whose self-influence is measured.
-DETECTORS = ('arnoldi', 'random_gram', 'random')
 # Methods whose scores damping is chosen for.
 DAMPED = ('arnoldi', 'arnoldi_wide', 'random_gram', 'random_gram_wide')
 
@@ -103,7 +101,10 @@ def _damping_table(
 def _detection_table(found: recipes.Results) -> list[str]:
   rows = []
   for model, what in MODELS.items():
-    done = {x: found[f'detection {model} {x}']['result'] for x in DETECTORS}
+    done = {
+      name: found[f'detection {model} {name}']['result']
+      for name in methods_lib.DETECTORS
+    }
     shown = {
       f'self-influence, `{name}`': results_page.row_of(
         result['scores'], 'score', 'self_influence'
@@ -115,10 +116,7 @@ def _detection_table(found: recipes.Results) -> list[str]:
         done['arnoldi']['scores'], 'score', score
       )
     for name, row in shown.items():
-      figures = (
-        results_page.with_interval(row, metric, f'{metric}_')
-        for metric in ('average_precision', 'auc')
-      )
+      figures = results_page.with_intervals(row, ('average_precision', 'auc'))
       rows.append([what, name, *figures])
   about = found['detection model arnoldi']['result']
   return [

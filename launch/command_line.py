@@ -1,5 +1,6 @@
 """Command lines of the program that the program itself makes and runs."""
 
+from collections.abc import Iterable
 import importlib
 import re
 from typing import Any
@@ -30,7 +31,9 @@ def run(console: console_lib.Console, *argv: str) -> dict[str, Any]:
 def task_flags(task: task_lib.TaskReference) -> tuple[str, ...]:
   """Flags that name a task and its arguments."""
   arguments = (f'{name}={value}' for name, value in task.arguments.items())
-  return (
-    *('--task', task.import_path),
-    *(x for argument in arguments for x in ('--task_arg', argument)),
-  )
+  return ('--task', task.import_path, *repeated('--task_arg', arguments))
+
+
+def repeated(flag: str, values: Iterable[str]) -> tuple[str, ...]:
+  """A flag that may be repeated, with each value."""
+  return tuple(x for value in values for x in (flag, value))

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from launch import recipes
+from launch import command_line, recipes
 
+# Methods whose self-influence is measured.
+DETECTORS = ('arnoldi', 'random_gram', 'random')
 DESCRIPTIONS = {
   'arnoldi': 'Schioppa et al., 2022: leading eigenpairs of the curvature',
   'arnoldi_wide': 'the same, more of them, of the Gauss-Newton matrix',
@@ -46,7 +48,7 @@ def index_steps(
   """
   steps = []
   for method in methods:
-    extra = tuple(x for a in method.task_args for x in ('--task_arg', a))
+    extra = command_line.repeated('--task_arg', method.task_args)
     steps += recipes.index_steps(
       f'{prefix}{method.name}',
       method.argv,
@@ -60,6 +62,11 @@ def index_steps(
 def index_path(place: str, name: str) -> str:
   """The index of the method with that name."""
   return f'{place}/{name}/index'
+
+
+def name_of(path: str) -> str:
+  """The method whose `index_path` it is."""
+  return path.split('/')[-2]
 
 
 def seconds(step: str, found: recipes.Results) -> list[str]:

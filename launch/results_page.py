@@ -81,6 +81,11 @@ def with_interval(row: Mapping[str, Any], key: str, prefix: str = '') -> str:
   return f'{row[key]:.3f} [{low:.3f}, {high:.3f}]'
 
 
+def with_intervals(row: Mapping[str, Any], figures: Sequence[str]) -> list[str]:
+  """Figures of a result that names the ends of each FIGURE_low, FIGURE_high."""
+  return [with_interval(row, figure, f'{figure}_') for figure in figures]
+
+
 def _machine() -> str:
   versions = ', '.join(f'{x} {metadata.version(x)}' for x in _PACKAGES)
   return (

@@ -2,10 +2,9 @@
 
 import dataclasses
 
+from launch import command_line, recipes, translation_tables
 from launch import methods as methods_lib
-from launch import recipes, translation_tables
 from launch.methods import Method
-from launch.translation_tables import DETECTORS, KINDS
 
 _BAD = "corruption <> 'none'"
 # Queries of the methods that solve for each of them.
@@ -95,14 +94,14 @@ class TranslationRecipe:
       return recipes.Step(f'detection {name}', (*argv, *place, *flags, *kept))
 
     few = ('--projection_dim', str(self.few))
-    steps = [detection(name, name, _BAD) for name in DETECTORS]
+    steps = [detection(name, name, _BAD) for name in methods_lib.DETECTORS]
     steps += [
       detection('few', 'arnoldi', _BAD, *few),
       detection(
         'few at random', 'arnoldi', _BAD, *few, '--pair_choice', 'random'
       ),
     ]
-    for kind in KINDS:
+    for kind in translation_tables.KINDS:
       among = ('--where', f"corruption in ('none', '{kind}')")
       steps.append(detection(kind, 'arnoldi', f"corruption = '{kind}'", *among))
     return steps
@@ -120,28 +119,29 @@ class TranslationRecipe:
           ('evaluate', 'retrieval', *task, *own, *kept),
         )
       )
-    others = tuple(
-      x
+    others = (
+      methods_lib.index_path(out, method.name)
       for method in self.methods
       if method.name != 'cg'
-      for x in ('--index', methods_lib.index_path(out, method.name))
     )
     agreement = (
-      *('evaluate', 'agreement', *task, *_QUERIES, *others),
+      *('evaluate', 'agreement', *task, *_QUERIES),
+      *command_line.repeated('--index', others),
       *('--reference', methods_lib.index_path(out, 'cg')),
       *('--damping', self.damping, '--out', f'{out}/agreement'),
     )
     return [*steps, recipes.Step('agreement', agreement)]
 
   def tables(self, found: recipes.Results) -> list[str]:
-    return translation_tables.render(
-      self.methods,
-      self.projection_dim,
-      self.few,
-      self.damping,
-      self.parameter_paths,
-      found,
-    )
+    """Quality of the model, wrong pairs found, and top proponents."""
+    return [
+      f'* BLEU of the test split: {found["train"]["result"]["bleu"]:.1f}',
+      f'* influence over the parameters `{self.parameter_paths}`',
+      '',
+      *translation_tables.detection_table(self.projection_dim, self.few, found),
+      *translation_tables.methods_table(self.methods, self.damping, found),
+      *translation_tables.proponents_table(found),
+    ]
 
 
 # Epochs and parameters were chosen with the wrong pairs of seed 0.

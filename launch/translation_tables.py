@@ -7,46 +7,26 @@ from launch import methods as methods_lib
 from launch import recipes, results_page
 from launch.methods import Method
 
-# Methods whose self-influence is measured.
-DETECTORS = ('arnoldi', 'random_gram', 'random')
 KINDS = ('wrong_pair', 'wrong_language', 'copy', 'truncated')
 _OTHER_SCORES = ('gradient_norm', 'loss', 'random')
 
 
-def render(
-  methods: Sequence[Method],
-  projection_dim: int,
-  few: int,
-  damping: str,
-  parameter_paths: str,
-  found: recipes.Results,
-) -> list[str]:
-  """Quality of the model, wrong pairs found, and top proponents.
-
-  Args:
-    methods: that were compared.
-    projection_dim: of the bases.
-    few: pairs of the smaller choices.
-    damping: of methods with the whole curvature.
-    parameter_paths: that influence is taken over.
-    found: results.
-  """
-  return [
-    f'* BLEU of the test split: {found["train"]["result"]["bleu"]:.1f}',
-    f'* influence over the parameters `{parameter_paths}`',
-    '',
-    *_detection_table(projection_dim, few, found),
-    *_methods_table(methods, damping, found),
-    *_proponents_table(found['topk']['result']),
-  ]
-
-
-def _detection_table(
+def detection_table(
   projection_dim: int, few: int, found: recipes.Results
 ) -> list[str]:
+  """Wrong pairs, all and by kind, by each score.
+
+  Args:
+    projection_dim: of the bases.
+    few: pairs of the smaller choices.
+    found: results.
+  """
   about = found['detection arnoldi']['result']
   shown = {
-    **{f'detection {x}': f'self-influence, `{x}`' for x in DETECTORS},
+    **{
+      f'detection {name}': f'self-influence, `{name}`'
+      for name in methods_lib.DETECTORS
+    },
     'detection few': f'self-influence, {few} leading pairs of `arnoldi`',
     'detection few at random': (
       f'self-influence, {few} random pairs of `arnoldi`'
@@ -85,43 +65,46 @@ def _detection_row(
   kind: str, result: Mapping[str, Any], score: str, shown: str
 ) -> list[str]:
   row = results_page.row_of(result['scores'], 'score', score)
-  figures = (
-    results_page.with_interval(row, metric, f'{metric}_')
-    for metric in ('auc', 'average_precision')
-  )
+  figures = results_page.with_intervals(row, ('auc', 'average_precision'))
   return [kind.replace('_', ' '), f'{result["num_bad"]:,}', shown, *figures]
 
 
-def _methods_table(
+def methods_table(
   methods: Sequence[Method], damping: str, found: recipes.Results
 ) -> list[str]:
-  """Each method's answer to training pairs as queries."""
+  """Each method's answer to training pairs as queries.
+
+  Args:
+    methods: that were compared.
+    damping: that agreement was measured with.
+    found: results.
+  """
   agreement = found['agreement']['result']
+  reference = methods_lib.name_of(agreement['reference'])
+  compared = {
+    methods_lib.name_of(row['index']): results_page.with_intervals(
+      row, ('spearman', 'top_10_in_common')
+    )
+    for row in agreement['agreement']
+  }
   rows = []
   for method in methods:
     own = found[f'retrieval {method.name}']['result']['figures']
     rank = results_page.row_of(own, 'figure', 'reciprocal_rank')
-    compared = ['', '']
-    for row in agreement['agreement']:
-      if row['index'].endswith(f'/{method.name}/index'):
-        compared = [
-          results_page.with_interval(row, figure, f'{figure}_')
-          for figure in ('spearman', 'top_10_in_common')
-        ]
     rows.append(
       [
         f'`{method.name}`',
         methods_lib.DESCRIPTIONS[method.name],
         results_page.with_interval(rank, 'mean'),
-        *compared,
+        *compared.get(method.name, ('', '')),
         *methods_lib.seconds(method.name, found),
       ]
     )
   return [
     f'{agreement["num_queries"]} training pairs as queries of all '
     f'{agreement["num_examples"]:,}: reciprocal rank of the query itself, '
-    f'without damping; agreement with `cg`, damping {damping}; 95 % intervals '
-    f'over queries, seed {agreement["seed"]}.',
+    f'without damping; agreement with `{reference}`, damping {damping}; 95 % '
+    f'intervals over queries, seed {agreement["seed"]}.',
     '',
     *results_page.table(
       [
@@ -133,8 +116,9 @@ def _methods_table(
   ]
 
 
-def _proponents_table(result: Mapping[str, Any]) -> list[str]:
+def proponents_table(found: recipes.Results) -> list[str]:
   """The strongest proponents of each query."""
+  result = found['topk']['result']
   rows = []
   for query in result['queries']:
     own = [

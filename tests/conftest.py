@@ -19,8 +19,6 @@ from pipeline import machine_cache
 from tests import linear_task, object_store
 
 ROOT = Path(__file__).parents[1]
-
-
 _COMPILED = 'JAX_COMPILATION_CACHE_DIR'
 
 
