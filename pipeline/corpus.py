@@ -63,10 +63,13 @@ class TfdsCorpus:
 
     Raises:
       errors.InputError: The dataset is not there, is not prepared as
-        ArrayRecord, has no such split, or a file of it is missing.
+        ArrayRecord, has no such split, a file of it is missing, or the split
+        names an example twice.
     """
-    for shard in self.source_shards():
-      self.shard_fingerprint(shard.name)
+    shards = self.source_shards()
+    _check_disjoint(self.split, shards)
+    for name in dict.fromkeys(shard.name for shard in shards):
+      self.shard_fingerprint(name)
 
   @functools.cached_property
   def _directory(self) -> str:
@@ -93,14 +96,22 @@ class TfdsCorpus:
 
   @functools.cached_property
   def _instructions(self) -> list[Any]:
+    splits = self._builder.info.splits
     try:
-      instructions = self._builder.info.splits[self.split].file_instructions
+      slices = tfds.core.splits.AbstractSplit.from_spec(self.split)
+      absolute = slices.to_absolute(splits)
+      instructions = splits[self.split].file_instructions
     except (ValueError, KeyError) as error:
       raise errors.InputError(
         f'{self.dataset} in {self.data_dir} has no split {self.split!r}; it '
-        f'has {", ".join(sorted(self._builder.info.splits))}, each with an '
+        f'has {", ".join(sorted(splits))}, each with an '
         "optional slice such as 'test[:100]'"
       ) from error
+    if any((x.from_ or 0) > x.to for x in absolute if x.to is not None):
+      raise errors.InputError(
+        f'split {self.split!r} of {self.dataset} has a slice that ends before '
+        'it begins; choose another one'
+      )
     if not instructions:
       raise errors.InputError(
         f'split {self.split!r} of {self.dataset} holds no example; choose '
@@ -124,13 +135,10 @@ class TfdsCorpus:
     return sum(part.take for part in self._instructions)
 
   @functools.cached_property
-  def _offsets(self) -> dict[str, int]:
-    """Position in the split of what would be record 0 of each file."""
-    offsets, position = {}, 0
-    for part in self._instructions:
-      offsets[_base_name(part.filename)] = position - part.skip
-      position += part.take
-    return offsets
+  def _firsts(self) -> list[int]:
+    """Position in the split of the first example of each part."""
+    takes = [part.take for part in self._instructions]
+    return list(itertools.accumulate(takes[:-1], initial=0))
 
   def shard_fingerprint(self, name: str) -> str:
     """Changes when the file does; read from the listing, not the content.
@@ -160,18 +168,14 @@ class TfdsCorpus:
     self, positions: Sequence[int]
   ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
     """Examples by their position in the split, each with its id."""
-    shards = self.source_shards()
-    firsts = [self._offsets[shard.name] + shard.start for shard in shards]
-    names = [
-      shards[bisect.bisect_right(firsts, position) - 1].name
-      for position in positions
-    ]
-    return self.read_ids(
-      [
-        f'{name}__{position - self._offsets[name]}'
-        for name, position in zip(names, positions, strict=True)
-      ]
-    )
+    shards, firsts = self.source_shards(), self._firsts
+    ids = []
+    for position in positions:
+      # A file may have several parts: `test[:3]+test[50:53]`.
+      number = bisect.bisect_right(firsts, position) - 1
+      record = shards[number].start + position - firsts[number]
+      ids.append(f'{shards[number].name}__{record}')
+    return self.read_ids(ids)
 
   def read_ids(
     self, ids: Sequence[str]
@@ -236,6 +240,22 @@ def _version_directory(dataset: str, data_dir: str) -> str:
       f'tfds build {name} --data_dir={data_dir} --file_format=array_record'
     )
   return storage.join(root, complete[-1])
+
+
+def _check_disjoint(split: str, shards: Sequence[SourceShard]) -> None:
+  """Refuses a split with an example in two of its parts.
+
+  Raises:
+    errors.InputError: Names the file and the records.
+  """
+  ordered = sorted(shards, key=lambda shard: (shard.name, shard.start))
+  for before, after in itertools.pairwise(ordered):
+    if before.name == after.name and before.stop > after.start:
+      raise errors.InputError(
+        f'split {split!r} has records {after.start} to '
+        f'{min(before.stop, after.stop) - 1} of {after.name} twice, expected '
+        'each example once; choose slices that do not overlap'
+      )
 
 
 def _base_name(path: str) -> str:

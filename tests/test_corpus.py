@@ -1,6 +1,8 @@
 import os
 import shutil
 
+import hypothesis
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -48,6 +50,80 @@ def test_slices_keep_the_ids_of_the_whole_split(workdir):
     for name, _ in part.read_range(shard.name, shard.start, shard.stop)
   ]
   assert names == ids
+
+
+# Ends of slices, which TFDS counts from the end where they are negative.
+_ENDS = st.integers(-linear_task.NUM_TRAIN, linear_task.NUM_TRAIN) | st.none()
+
+
+@hypothesis.settings(
+  deadline=None,
+  max_examples=60,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+  st.lists(
+    st.tuples(_ENDS, _ENDS).filter(lambda ends: ends != (None, None)),
+    min_size=1,
+    max_size=4,
+  ),
+  st.data(),
+)
+def test_any_split_is_read_as_tfds_reads_it(workdir, slices, data):
+  def shown(end):
+    return '' if end is None else end
+
+  split = '+'.join(f'train[{shown(a)}:{shown(b)}]' for a, b in slices)
+  records = range(linear_task.NUM_TRAIN)
+  expected = [x for a, b in slices for x in records[slice(a, b)]]
+  is_reversed = any(
+    slice(a, b).indices(len(records))[0] > slice(a, b).indices(len(records))[1]
+    for a, b in slices
+  )
+  corpus = open_corpus(workdir / 'data', split)
+  if is_reversed or len(set(expected)) < len(expected) or not expected:
+    with pytest.raises(errors.InputError, match='split'):
+      corpus.check()
+  else:
+    _check_same_reading(corpus, data)
+
+
+def _check_same_reading(corpus, data):
+  """Against TFDS's own reader: in order, and at random positions."""
+  theirs = corpus._builder.as_data_source(corpus.split)
+  assert corpus.num_examples == len(theirs)
+  mine = list(corpus.read_positions(range(len(theirs))))
+  for (_, raw), other in zip(mine, theirs, strict=True):
+    np.testing.assert_array_equal(raw['x'], other['x'])
+  ids = [
+    example_id
+    for shard in corpus.source_shards()
+    for example_id, _ in corpus.read_range(shard.name, shard.start, shard.stop)
+  ]
+  assert [example_id for example_id, _ in mine] == ids
+  some = data.draw(st.lists(st.integers(0, len(theirs) - 1), max_size=20))
+  assert [x for x, _ in corpus.read_positions(some)] == [ids[x] for x in some]
+
+
+@pytest.mark.parametrize(
+  'split', ['test[:3]+test[10:13]', 'test[10:13]+test[:5]']
+)
+def test_parts_of_one_file_keep_their_places(workdir, split):
+  corpus = open_corpus(workdir / 'data', split)
+  count = corpus.num_examples
+  x, _ = linear_task.points(linear_task.NUM_TEST, seed=1)
+  rows = np.array([raw['x'] for _, raw in corpus.read_positions(range(count))])
+  expected = {
+    'test[:3]+test[10:13]': [0, 1, 2, 10, 11, 12],
+    'test[10:13]+test[:5]': [10, 11, 12, 0, 1, 2, 3, 4],
+  }[split]
+  np.testing.assert_array_equal(rows, x[expected])
+
+
+def test_a_split_with_an_example_twice_is_refused(workdir):
+  corpus = open_corpus(workdir / 'data', 'test[:3]+test[2:5]')
+  with pytest.raises(errors.InputError, match='has records 2 to 2 of .* twice'):
+    corpus.check()
 
 
 def test_newest_version_unless_one_is_named(data_dir):
