@@ -48,7 +48,6 @@ class KrylovFiles:
     self._chunk_columns = _CHUNK_BYTES // dtype.itemsize
     self._rows: list[dict[str, Any]] = []
     self._next = 0
-    self._files: dict[str, int] = {}
     self._chunk = 0
     self._chunk_rows = np.zeros((0, self._chunk_columns), dtype)
 
@@ -96,10 +95,9 @@ class KrylovFiles:
     self._chunk = chunk
     left = self.num_columns * self.dtype.itemsize - chunk * _CHUNK_BYTES
     for target, row in zip(self._chunk_rows, self._rows, strict=True):
-      descriptor = self._file(row['name'])
-      _read_ahead(descriptor, upcoming * _CHUNK_BYTES)
+      path = os.path.join(self.directory, row['name'])
       view = target.view(np.uint8).data[:left]
-      if os.preadv(descriptor, [view], chunk * _CHUNK_BYTES) != view.nbytes:
+      if _read_into(view, path, chunk, upcoming) != view.nbytes:
         raise storage.DamagedFileError(
           f'{self.directory}/{row["name"]} is truncated; delete the directory '
           'to begin again'
@@ -111,10 +109,12 @@ class KrylovFiles:
       os.path.join(self.directory, f'restart-{number:05d}.tmp')
       for number in range(num_rows)
     ]
-    with contextlib.ExitStack() as stack:
-      files = [stack.enter_context(open(path, 'wb')) for path in scratch]
-      for block in blocks:
-        for file, part in zip(files, block, strict=True):
+    for path in scratch:  # Left by an attempt that was killed.
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    for columns in _joined(blocks, self._chunk_columns):
+      for path, part in zip(scratch, columns, strict=True):
+        with open(path, 'ab') as file:
           file.write(part.astype(self.dtype).view(np.uint8).data)
     last = self._rows[-1]
     self._start_again([])
@@ -209,16 +209,7 @@ class KrylovFiles:
 
   def remove(self) -> None:
     """Deletes the iteration."""
-    for descriptor in self._files.values():
-      os.close(descriptor)
-    self._files = {}
     storage.remove_directory(self.directory)
-
-  def _file(self, name: str) -> int:
-    if name not in self._files:
-      path = os.path.join(self.directory, name)
-      self._files[name] = os.open(path, os.O_RDONLY)
-    return self._files[name]
 
   def _state_path(self, num_products: int) -> str:
     return storage.join(self.directory, f'state-{num_products:06d}.json')
@@ -241,12 +232,41 @@ class KrylovFiles:
       needed |= {row['name'] for row in rows}
     for name in storage.list_names(self.directory):
       if name.startswith('vector-') and name not in needed:
-        if name in self._files:
-          os.close(self._files.pop(name))
         storage.remove(storage.join(self.directory, name))
 
 
-def _read_ahead(descriptor: int, offset: int) -> None:
-  """Lets the system read a chunk while another one is computed with."""
-  if hasattr(os, 'posix_fadvise'):  # Not on every system.
-    os.posix_fadvise(descriptor, offset, _CHUNK_BYTES, os.POSIX_FADV_WILLNEED)
+def _joined(
+  blocks: Iterator[np.ndarray], num_columns: int
+) -> Iterator[np.ndarray]:
+  """Blocks that follow each other as wider ones, of `num_columns` or more."""
+  waiting: list[np.ndarray] = []
+  for block in blocks:
+    waiting.append(block)
+    if sum(part.shape[1] for part in waiting) >= num_columns:
+      yield np.concatenate(waiting, axis=1)
+      waiting = []
+  if waiting:
+    yield np.concatenate(waiting, axis=1)
+
+
+def _read_into(view: memoryview, path: str, chunk: int, upcoming: int) -> int:
+  """Reads a chunk of a file, and lets the system read another one ahead.
+
+  The file is open for this alone: an iteration has more vectors than a process
+  may have files, and opening one costs little beside reading a chunk.
+
+  Returns:
+    How many bytes there were.
+  """
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    if hasattr(os, 'posix_fadvise'):  # Not on every system.
+      os.posix_fadvise(
+        descriptor,
+        upcoming * _CHUNK_BYTES,
+        _CHUNK_BYTES,
+        os.POSIX_FADV_WILLNEED,
+      )
+    return os.preadv(descriptor, [view], chunk * _CHUNK_BYTES)
+  finally:
+    os.close(descriptor)

@@ -12,6 +12,7 @@ import datetime
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 import uuid
 
@@ -239,28 +240,34 @@ def _reason(error: BaseException) -> str:
 def open_for_writing(path: str) -> Iterator[Any]:
   """A binary file for results, created or replaced when it is whole.
 
+  It is written on a local disk: beside its place, or in the directory for
+  temporary files where it is uploaded afterwards.
+
   Raises:
     errors.InputError: The file cannot be written; an older one stays then.
   """
   filesystem, name = filesystem_of(path)
-  # What is uploaded to an object store appears whole anyway.
   is_local_file = isinstance(filesystem, local.LocalFileSystem)
-  written = f'{name}.tmp-{uuid.uuid4().hex}' if is_local_file else name
-  try:
-    filesystem.makedirs(os.path.dirname(name), exist_ok=True)
-    with filesystem.open(written, 'wb') as file:
-      yield file
-    if is_local_file:
-      os.replace(written, name)
-  except BaseException as error:
-    if is_local_file:
-      with contextlib.suppress(OSError):
-        os.unlink(written)
-    if isinstance(error, OSError):
+  with contextlib.ExitStack() as stack:
+    written = f'{name}.tmp-{uuid.uuid4().hex}'
+    if not is_local_file:
+      written = f'{stack.enter_context(tempfile.TemporaryDirectory())}/whole'
+    try:
+      os.makedirs(os.path.dirname(written), exist_ok=True)
+      with open(written, 'wb') as file:
+        yield file
+      if is_local_file:
+        os.replace(written, name)
+      else:
+        with told(path):
+          filesystem.put_file(written, name, **_CHECKED)
+    except OSError as error:
       raise errors.InputError(
         f'cannot write {path} ({_reason(error)}); choose another path'
       ) from error
-    raise
+    finally:
+      with contextlib.suppress(OSError):
+        os.unlink(written)
 
 
 @contextlib.contextmanager

@@ -122,7 +122,9 @@ def test_parts_of_one_file_keep_their_places(workdir, split):
 
 def test_a_split_with_an_example_twice_is_refused(workdir):
   corpus = open_corpus(workdir / 'data', 'test[:3]+test[2:5]')
-  with pytest.raises(errors.InputError, match='has records 2 to 2 of .* twice'):
+  with pytest.raises(
+    errors.InputError, match=r'has records 2 to 2 of .* twice'
+  ):
     corpus.check()
 
 

@@ -1,4 +1,5 @@
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -74,3 +75,19 @@ def test_truncated_vector_is_an_error(tmp_path):
   os.truncate(tmp_path / 'vector-00002.bin', 4 * NUM_COLUMNS - 1)
   with pytest.raises(storage.DamagedFileError, match='vector-00002'):
     files.overlaps(slices(1))
+
+
+def test_more_vectors_than_a_process_may_have_files(tmp_path):
+  files, memory = make_both(tmp_path, 'float32', num_vectors=15)
+  coefficients = np.random.default_rng(2).normal(size=(12, 14))
+  limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+  num_open = len(os.listdir('/proc/self/fd'))
+  resource.setrlimit(resource.RLIMIT_NOFILE, (num_open + 5, limits[1]))
+  try:
+    found = files.overlaps(slices(1))
+    for vectors in (files, memory):
+      vectors.restart(coefficients)
+  finally:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+  assert len(found) == 15
+  np.testing.assert_array_equal(files.gram(files), memory.gram(memory))

@@ -97,3 +97,24 @@ def test_unwritable_directory_is_refused(tmp_path):
 def test_unknown_protocol_is_refused():
   with pytest.raises(errors.InputError, match='use a local path or gs://'):
     storage.exists('nonsense://bucket/a')
+
+
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt, OSError])
+def test_an_older_result_stays_until_the_new_one_is_whole(directory, error):
+  path = storage.join(directory, 'result')
+  with storage.open_for_writing(path) as file:
+    file.write(b'old')
+  expected = errors.InputError if error is OSError else error
+  with pytest.raises(expected):
+    _write_part_of(path, error)
+  assert storage.read_bytes(path) == b'old'
+  with storage.open_for_writing(path) as file:
+    file.write(b'new')
+  assert storage.read_bytes(path) == b'new'
+  assert storage.list_names(directory) == ['result']
+
+
+def _write_part_of(path, error):
+  with storage.open_for_writing(path) as file:
+    file.write(b'new, but only in p')
+    raise error
