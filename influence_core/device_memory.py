@@ -22,6 +22,8 @@ Placement = Literal['auto', 'replicated', 'sharded', 'streamed']
 _USABLE_FRACTION = 0.8
 # A host also holds input data and other processes.
 _USABLE_HOST_FRACTION = 0.5
+# What needs more than this part of it would be killed.
+_MAX_HOST_FRACTION = 0.9
 # Part of the memory that parameters and basis may take; the rest is for the
 # temporaries of a batch.
 _RESIDENT_FRACTION = 0.6
@@ -73,13 +75,37 @@ def default_budget_bytes() -> int:
 
 def host_budget_bytes() -> int:
   """Usable memory of this host."""
+  return int(host_bytes() * _USABLE_HOST_FRACTION)
+
+
+def host_bytes() -> int:
+  """Memory of this host, or of the container that this process is in."""
   host = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   try:
     limit = pathlib.Path('/sys/fs/cgroup/memory.max').read_text('ascii')
     host = min(host, int(limit))
   except (OSError, ValueError):  # No limit, or no such file system.
     pass
-  return int(host * _USABLE_HOST_FRACTION)
+  return host
+
+
+def check_host_memory(num_bytes: float, what: str, next_step: str) -> None:
+  """Refuses what this host has no memory for, before it is allocated.
+
+  Args:
+    num_bytes: needed at the same time.
+    what: they are for; the message begins with it.
+    next_step: what the user can do about it.
+
+  Raises:
+    errors.InputError: Names both sizes.
+  """
+  limit = host_bytes() * _MAX_HOST_FRACTION
+  if num_bytes > limit:
+    raise errors.InputError(
+      f'{what} would take {num_bytes / 1e9:,.1f} GB of memory, this machine '
+      f'has {limit / 1e9:,.1f} GB for it; {next_step}'
+    )
 
 
 def plan_memory(
@@ -125,6 +151,11 @@ def plan_memory(
   if placement == 'streamed':
     dim = max(1, min(dim, int(room * slices / vector_bytes)))
     num_blocks = math.ceil(projection_dim / dim)
+    check_host_memory(
+      projection_dim * vector_bytes,
+      f'a basis of {projection_dim} vectors, kept on the host,',
+      'use basis_dtype bfloat16, fewer vectors or fewer parameters',
+    )
   block_bytes, apply_block_bytes = (
     (_CPU_BLOCK_BYTES, _CPU_APPLY_BLOCK_BYTES)
     if jax.default_backend() == 'cpu'

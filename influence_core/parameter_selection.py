@@ -80,6 +80,23 @@ def num_parameters(selected: types.SelectedParameters) -> int:
   return sum(leaf.size for leaf in selected.values())
 
 
+def check_projection_dim(
+  projection_dim: int, selected: types.SelectedParameters
+) -> None:
+  """Refuses a basis with more vectors than there are parameters.
+
+  Raises:
+    errors.InputError: Names both numbers.
+  """
+  size = num_parameters(selected)
+  if projection_dim > size:
+    raise errors.InputError(
+      f'projection_dim is {projection_dim}, but {size} parameters are '
+      f'selected, which have at most as many directions; pass '
+      f'--projection_dim {size} or less'
+    )
+
+
 def num_vectors(eigenvectors: types.SelectedParameters) -> int:
   """The leading dimension shared by all leaves of a basis."""
   return len(next(iter(eigenvectors.values())))

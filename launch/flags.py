@@ -10,8 +10,8 @@ from influence_core import gradient_projection, influence_scores
 from launch import command_table, exit_status, sensitivity
 from pipeline import (
   fit_basis_config,
-  fit_query_basis,
   fit_random_basis,
+  query_basis_config,
   row_blocks,
 )
 from pipeline import task as task_lib
@@ -96,7 +96,7 @@ def _add_reporting(command: _Parser) -> None:
 
 _BASIS_CONFIGS = {
   'random-basis': fit_random_basis.RandomBasisConfig,
-  'query-basis': fit_query_basis.QueryBasisConfig,
+  'query-basis': query_basis_config.QueryBasisConfig,
 }
 # Flags of every command, which the program itself follows.
 REPORTING = ('command', 'json', 'log_json', 'metrics_file', 'verbose')

@@ -4,6 +4,7 @@ Orbax works on local files: remote checkpoints are read from the copy of this
 machine, and written by way of a temporary one.
 """
 
+import math
 import pathlib
 import tempfile
 from typing import Any
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from influence_core import errors, parameter_selection
+from influence_core import device_memory, errors, parameter_selection
 from pipeline import machine_cache, storage
 
 # Orbax writes this file last, and reads no checkpoint without it.
@@ -69,32 +70,69 @@ def load_arrays(path: str, like: Any | None = None) -> Any:
     A pytree of numpy arrays.
 
   Raises:
-    errors.InputError: No checkpoint is there, or it belongs to another model.
+    errors.InputError: No checkpoint is there, it belongs to another model, or
+      it does not fit memory.
   """
   path = storage.absolute(path)
-  if not storage.exists(path):
-    raise errors.InputError(
-      f'no checkpoint at {path}; train the model first or correct the path'
+  local = _local_copy(path)
+  with _checkpointer() as checkpointer:
+    stored = _metadata(checkpointer, path, local)
+    device_memory.check_host_memory(
+      _num_bytes(stored),
+      f'the arrays of {path}',
+      'load them on a larger machine',
     )
-  local = machine_cache.local_directory(path)
-  with ocp.Checkpointer(
-    ocp.PyTreeCheckpointHandler(), multiprocessing_options=_by_this_process()
-  ) as checkpointer:
-    try:
-      stored = checkpointer.metadata(local).item_metadata
-      if stored is None:
-        raise ValueError('it has no tree metadata')
-      stored = stored.tree
-    except (ValueError, KeyError, OSError) as error:
-      raise errors.InputError(
-        f'{path} is no Orbax checkpoint of arrays ({_first_line(error)})'
-      ) from error
     if like is not None:
       _check_same_model(path, stored, like)
     arguments = _numpy_restore_arguments(stored if like is None else like)
     return checkpointer.restore(
       local, args=ocp.args.PyTreeRestore(item=like, restore_args=arguments)
     )
+
+
+def num_bytes(path: str) -> int:
+  """What the arrays of a checkpoint take in memory.
+
+  Raises:
+    errors.InputError: No checkpoint of arrays is there.
+  """
+  path = storage.absolute(path)
+  with _checkpointer() as checkpointer:
+    return _num_bytes(_metadata(checkpointer, path, _local_copy(path)))
+
+
+def _local_copy(path: str) -> str:
+  if not storage.exists(path):
+    raise errors.InputError(
+      f'no checkpoint at {path}; train the model first or correct the path'
+    )
+  return machine_cache.local_directory(path)
+
+
+def _checkpointer() -> ocp.Checkpointer:
+  return ocp.Checkpointer(
+    ocp.PyTreeCheckpointHandler(), multiprocessing_options=_by_this_process()
+  )
+
+
+def _metadata(checkpointer: ocp.Checkpointer, path: str, local: str) -> Any:
+  """The tree of a checkpoint, shapes and dtypes instead of arrays."""
+  try:
+    stored = checkpointer.metadata(local).item_metadata
+    if stored is None:
+      raise ValueError('it has no tree metadata')
+    return stored.tree
+  except (ValueError, KeyError, OSError) as error:
+    raise errors.InputError(
+      f'{path} is no Orbax checkpoint of arrays ({_first_line(error)})'
+    ) from error
+
+
+def _num_bytes(stored: Any) -> int:
+  return sum(
+    math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+    for leaf in jax.tree.leaves(stored)
+  )
 
 
 def _by_this_process() -> ocp.options.MultiprocessingOptions:

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from influence_core import errors, multi_device, types
+from influence_core import device_memory, errors, multi_device, types
 from pipeline import loaded_task
 
 
@@ -61,6 +61,7 @@ class CurvatureSamples:
 
   def _read(self, positions: np.ndarray) -> types.Features:
     own = np.sort(positions)[jax.process_index() :: jax.process_count()]
+    self._check_size(len(own))
     batch = self._loaded.preprocess_batch(
       self._loaded.task.corpus.read_positions(own.tolist())
     )
@@ -73,6 +74,17 @@ class CurvatureSamples:
         f'{example_id} ({reason})'
       )
     return batch.features
+
+  def _check_size(self, count: int) -> None:
+    """Refuses a sample that does not fit memory, examples and their stack."""
+    features = self._loaded.checked_features
+    known = multi_device.num_examples(features)
+    leaves = jax.tree.leaves(features)
+    device_memory.check_host_memory(
+      2 * count * sum(leaf.nbytes for leaf in leaves) / known,
+      f'{count:,} sampled examples',
+      'pass a smaller --sample_size',
+    )
 
 
 def num_used(sample: types.Features) -> int:

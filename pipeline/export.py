@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from influence_core import errors, influence_scores, types
+from influence_core import device_memory, errors, influence_scores, types
 from pipeline import index_reader, storage
 
 Format = Literal['parquet', 'npy', 'faiss']
@@ -52,7 +52,31 @@ def export(
       f'format is {file_format!r}, expected one of '
       f'{", ".join(get_args(Format))}'
     )
+  _check_room(index, path, file_format)
   writers[file_format](index, path, options, progress)
+
+
+def _check_room(
+  index: index_reader.Index, path: str, file_format: Format
+) -> None:
+  """Refuses a file that memory or the disk has no room for.
+
+  Raises:
+    errors.InputError: Names what is needed and what there is.
+  """
+  num_bytes = 4 * index.num_examples * len(index.eigenvalues)
+  if file_format == 'faiss':
+    device_memory.check_host_memory(
+      2 * num_bytes,  # faiss has all, and so has the file before it is written.
+      f'a FAISS index of {index.num_examples:,} examples',
+      'export npy, which is written block by block',
+    )
+  free = storage.free_bytes(storage.writing_directory(path))
+  if free is not None and num_bytes > free:
+    raise errors.InputError(
+      f'{path} would take {num_bytes:,} bytes, and {free:,} are free where it '
+      'is written; choose another path'
+    )
 
 
 def _write_parquet(index, path: str, options, progress) -> None:

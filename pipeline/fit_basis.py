@@ -10,8 +10,10 @@ import numpy as np
 from influence_core import (
   arnoldi,
   basis_trust,
+  device_memory,
   krylov_vectors,
   multi_device,
+  parameter_selection,
   ritz,
   types,
 )
@@ -50,6 +52,7 @@ def fit_basis(
     announce: called with what was decided, before it is done.
     progress: called after each Arnoldi step.
   """
+  _check_size(loaded, config)
   started = time.monotonic()
   samples = curvature_sample.CurvatureSamples(
     loaded, config.sample_size, config.seed
@@ -89,6 +92,21 @@ def fit_basis(
   )
   job.remove_files()
   return record
+
+
+def _check_size(loaded: loaded_task.LoadedTask, config: FitBasisConfig) -> None:
+  """Refuses more pairs than there are directions, or than memory can form."""
+  dim = config.projection_dim
+  parameter_selection.check_projection_dim(dim, loaded.selected)
+  path, largest = max(loaded.selected.items(), key=lambda item: item[1].size)
+  # Eigenvectors are formed parameter by parameter, and converted to be stored.
+  device_memory.check_host_memory(
+    2 * 4 * dim * largest.size,
+    f'{dim} eigenvectors of {path}, {largest.size:,} parameters, which are '
+    'formed at a time,',
+    f'pass a smaller --projection_dim or leave it out by --parameter_paths '
+    f"'!{path}'",
+  )
 
 
 class _Job:

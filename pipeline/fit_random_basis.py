@@ -6,9 +6,11 @@ import time
 import numpy as np
 
 from influence_core import (
+  device_memory,
   errors,
   gradient_projection,
   krylov_vectors,
+  parameter_selection,
   random_basis,
 )
 from pipeline import (
@@ -56,6 +58,7 @@ def fit_random_basis(
   """
   if record := task_basis.find(path, config, loaded):
     return record
+  _check_size(loaded, config)
   started = time.monotonic()
   vectors = {
     name: random_basis.random_vectors(
@@ -82,6 +85,24 @@ def fit_random_basis(
     config=task_basis.full_config(config, loaded),
     task_fingerprints=loaded.fingerprints,
     probe=loaded.first_examples(),
+  )
+
+
+def _check_size(
+  loaded: loaded_task.LoadedTask, config: RandomBasisConfig
+) -> None:
+  """Refuses more vectors than there are directions, or than fit memory."""
+  dim = config.projection_dim
+  parameter_selection.check_projection_dim(dim, loaded.selected)
+  size = parameter_selection.num_parameters(loaded.selected)
+  num_bytes = 4 * dim * size
+  if config.method == 'random_gram':
+    # The projector's copy; the Gram matrix, its eigenvectors and workspace.
+    num_bytes += 4 * dim * size + 3 * 8 * dim**2
+  device_memory.check_host_memory(
+    num_bytes,
+    f'{dim} random vectors of {size:,} parameters',
+    'pass a smaller --projection_dim or select fewer --parameter_paths',
   )
 
 

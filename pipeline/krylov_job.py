@@ -226,6 +226,19 @@ def _placement(
     chosen = 'device'
   else:
     chosen = 'host' if num_bytes <= host else 'disk'
+  if chosen == 'host':
+    device_memory.check_host_memory(
+      num_bytes,
+      'Krylov vectors',
+      'pass --krylov_placement disk, --krylov_dtype bfloat16, --max_vectors or '
+      'fewer iterations',
+    )
+  if chosen == 'device' and not fits_devices:
+    raise errors.InputError(
+      f'Krylov vectors take {num_bytes:,} bytes, but {left * devices:,} are '
+      'left on the devices; pass --krylov_placement host or disk, '
+      '--krylov_dtype bfloat16 or --max_vectors'
+    )
   if chosen == 'disk' and not storage.is_local(directory):
     raise errors.InputError(
       f'{num_bytes:,} bytes of Krylov vectors do not fit in memory and '

@@ -5,8 +5,16 @@ import dataclasses
 
 import numpy as np
 
-from influence_core import influence_scores, score_errors, types
+from influence_core import (
+  device_memory,
+  influence_scores,
+  score_errors,
+  types,
+)
 from pipeline import block_reader, index_reader, row_filter, shard_files
+
+# Of an example's id as Python text, in a list.
+_ID_BYTES = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +206,17 @@ def all_scores(
 
   Returns:
     [num_queries, num_examples] float32, and the ids of the examples.
+
+  Raises:
+    errors.InputError: They do not fit memory.
   """
+  size = index.num_examples
+  device_memory.check_host_memory(
+    # Scores by block and joined, as numbers of twice the size for evaluations.
+    size * (4 * 4 * len(query_projections) + _ID_BYTES),
+    f'scores of {size:,} examples for {len(query_projections):,} queries',
+    'take fewer queries at a time',
+  )
   scorer = Scorer(index, options)
   queries = influence_scores.weight_queries(
     query_projections, index.eigenvalues, options

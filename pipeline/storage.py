@@ -213,6 +213,13 @@ def free_bytes(directory: str) -> int | None:
   return shutil.disk_usage(place).free
 
 
+def writing_directory(path: str) -> str:
+  """The local directory that `open_for_writing` writes a file in."""
+  return (
+    os.path.dirname(absolute(path)) if is_local(path) else tempfile.gettempdir()
+  )
+
+
 def check_writable(directory: str) -> None:
   """Writes and removes a small file, so that a job fails before it works.
 

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from influence_core import basis as basis_lib
-from influence_core import errors, query_basis
+from influence_core import device_memory, errors, query_basis
 from pipeline import (
   checked_files,
   checkpoints,
@@ -216,16 +216,23 @@ def load(record: BasisRecord) -> basis_lib.Basis:
 
   Raises:
     storage.DamagedFileError: They are not the ones that were stored.
+    errors.InputError: They do not fit memory.
   """
   eigenvectors = {}
   # All at once: machines that start together then read different parts.
   directory = record.probe.name.partition('/')[0]
   local = machine_cache.local_directory(storage.join(record.path, directory))
-  for part in record.parts:
+  copies = [
+    storage.join(local, part.name.partition('/')[2]) for part in record.parts
+  ]
+  device_memory.check_host_memory(
+    sum(map(checkpoints.num_bytes, copies)),
+    f'the eigenvectors of {record.path}',
+    'fit a basis of fewer pairs, fewer parameters or --basis_dtype bfloat16',
+  )
+  for part, copy in zip(record.parts, copies, strict=True):
     path = storage.join(record.path, part.name)
-    vectors = checkpoints.load_arrays(
-      storage.join(local, part.name.partition('/')[2])
-    )
+    vectors = checkpoints.load_arrays(copy)
     found = fingerprints.of_arrays(vectors)
     if found != part.fingerprint:
       raise storage.DamagedFileError(

@@ -143,9 +143,9 @@ def test_doctor(influence, task_flags, basis):
   assert told['examples_per_second'] > 0
   assert [row['path'] for row in told['parameters']] == ['bias', 'weights']
   random = influence(
-    'doctor', *task_flags, '--projection_dim', 9, '--json'
+    'doctor', *task_flags, '--projection_dim', 4, '--json'
   ).json
-  assert random['projection_dim'] == 9
+  assert random['projection_dim'] == 4
   printed = influence('doctor', *task_flags, '--projection_dim', 3).stdout
   assert 'layer applied to the basis' in printed
 
@@ -154,6 +154,7 @@ def test_doctor(influence, task_flags, basis):
   ('flags', 'message'),
   [
     (['--projection_dim', '0'], 'projection_dim is 0'),
+    (['--projection_dim', '7'], 'pass --projection_dim 6 or less'),
     (['--num_examples', '0'], 'num_examples is 0'),
     (['--batch_size', '-1'], 'batch_size is -1'),
     (['--memory_budget', '12X'], "'12X' is no size; expected a number with K"),

@@ -8,8 +8,10 @@ import numpy as np
 
 from influence_core import (
   basis_packing,
+  device_memory,
   errors,
   gradient_projection,
+  parameter_selection,
   projection_check,
   projection_plan,
   types,
@@ -99,10 +101,18 @@ def run(
   return {**result, 'parameters': parameters}
 
 
-def _random_vectors(selected, projection_dim: int) -> dict[str, np.ndarray]:
+def _random_vectors(
+  selected: types.SelectedParameters, projection_dim: int
+) -> dict[str, np.ndarray]:
   """Vectors of about unit length; memory and rate are those of any basis."""
+  parameter_selection.check_projection_dim(projection_dim, selected)
   generator = np.random.default_rng(0)
-  size = sum(leaf.size for leaf in selected.values())
+  size = parameter_selection.num_parameters(selected)
+  device_memory.check_host_memory(
+    2 * 4 * projection_dim * size,  # The projector has a copy.
+    f'{projection_dim} vectors of {size:,} parameters',
+    'pass a smaller --projection_dim',
+  )
   return {
     path: generator.standard_normal(
       (projection_dim, *leaf.shape), dtype=np.float32

@@ -4,7 +4,12 @@ from typing import Any
 
 from launch import console as console_lib
 from launch.commands import describe
-from pipeline import fit_query_basis, loaded_task, storage
+from pipeline import (
+  fit_query_basis,
+  loaded_task,
+  query_basis_config,
+  storage,
+)
 from pipeline import task as task_lib
 
 
@@ -13,7 +18,7 @@ def run(
   *,
   task: task_lib.TaskReference,
   out: str,
-  config: fit_query_basis.QueryBasisConfig,
+  config: query_basis_config.QueryBasisConfig,
 ) -> dict[str, Any]:
   """Solves for the queries, or says what is there."""
   loaded = loaded_task.LoadedTask.load(task)
