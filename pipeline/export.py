@@ -71,12 +71,7 @@ def _check_room(
       f'a FAISS index of {index.num_examples:,} examples',
       'export npy, which is written block by block',
     )
-  free = storage.free_bytes(storage.writing_directory(path))
-  if free is not None and num_bytes > free:
-    raise errors.InputError(
-      f'{path} would take {num_bytes:,} bytes, and {free:,} are free where it '
-      'is written; choose another path'
-    )
+  storage.check_room(path, num_bytes)
 
 
 def _write_parquet(index, path: str, options, progress) -> None:

@@ -213,11 +213,22 @@ def free_bytes(directory: str) -> int | None:
   return shutil.disk_usage(place).free
 
 
-def writing_directory(path: str) -> str:
-  """The local directory that `open_for_writing` writes a file in."""
-  return (
-    os.path.dirname(absolute(path)) if is_local(path) else tempfile.gettempdir()
-  )
+def check_room(path: str, num_bytes: int) -> None:
+  """Refuses a file that `open_for_writing` has no disk for.
+
+  Raises:
+    errors.InputError: Its directory cannot be written, or is too full.
+  """
+  directory = tempfile.gettempdir()
+  if is_local(path):
+    directory = os.path.dirname(absolute(path))
+    check_writable(directory)
+  free = free_bytes(directory)
+  if free is not None and num_bytes > free:
+    raise errors.InputError(
+      f'{path} would take {num_bytes:,} bytes, and {free:,} are free in '
+      f'{directory}; choose another path'
+    )
 
 
 def check_writable(directory: str) -> None:

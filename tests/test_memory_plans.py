@@ -113,5 +113,5 @@ def test_scores_and_exports(tmp_path, influence, host_bytes, monkeypatch):
   assert 'a FAISS index of 3,000 examples would take' in found.error_line
   monkeypatch.setattr('pipeline.storage.free_bytes', lambda directory: 1000)
   found = influence('export', *out, '--format', 'npy')
-  assert 'and 1,000 are free where it is written' in found.error_line
+  assert 'and 1,000 are free in ' in found.error_line
   assert not (tmp_path / 'e').exists()
