@@ -4,7 +4,7 @@ Every gradient of the corpus and of a query is projected on this basis once;
 influence is then an inner product of projections weighted by 1/eigenvalue.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -17,6 +17,7 @@ from influence_core import (
   errors,
   krylov_vectors,
   multi_device,
+  parameter_selection,
   query_basis,
   random_basis,
   ritz,
@@ -102,7 +103,7 @@ def report_from_json(content: Mapping[str, Any]) -> Report:
   return BasisReport.from_json(content)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Basis:
   """Eigenpairs by decreasing |eigenvalue|.
 
@@ -128,6 +129,19 @@ class Basis:
   @property
   def projection_dim(self) -> int:
     return len(self.eigenvalues)
+
+  def __repr__(self) -> str:
+    size = parameter_selection.num_parameters(self.eigenvectors)
+    return (
+      f'<Basis of {self.projection_dim} vectors over '
+      f'{size // self.projection_dim:,} parameters in '
+      f'{len(self.eigenvectors)} arrays, {spectrum_ends(self.eigenvalues)}>'
+    )
+
+
+def spectrum_ends(eigenvalues: Sequence[float] | np.ndarray) -> str:
+  """The first and the last eigenvalue in words."""
+  return f'eigenvalues {eigenvalues[0]:.4g} to {eigenvalues[-1]:.4g}'
 
 
 def kept_pairs(

@@ -32,7 +32,9 @@ class ScoreOptions:
   Attributes:
     damping: added to every eigenvalue used, >= 0, in units of eigenvalues.
     negative_eigenvalues: 'drop' gives such pairs weight zero; 'abs' takes the
-      absolute value; 'clip' raises them to the smallest positive eigenvalue.
+      absolute value; 'clip' raises them to the smallest positive eigenvalue,
+      which gives these pairs the largest weight of all, however negative
+      they were.
     projection_dim: number of pairs used; None for all.
     pair_choice: which of them; 'random' ones are the baseline that shows
       whether the leading ones matter.

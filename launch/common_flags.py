@@ -44,7 +44,10 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
     '--negative_eigenvalues',
     choices=get_args(influence_scores.NegativeEigenvalues),
     default='drop',
-    help='what to do with them (default: %(default)s)',
+    help=(
+      'leave their pairs out, take absolute values, or raise them to the '
+      'smallest positive one, which weighs most (default: %(default)s)'
+    ),
   )
   parser.add_argument(
     '--projection_dim', type=int, help='pairs to use (default: all)'

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 import dataclasses
 import difflib
+from importlib import metadata
 from typing import Any, NoReturn
 
 from influence_core import gradient_projection, influence_scores
@@ -15,6 +16,10 @@ from pipeline import (
   row_blocks,
 )
 from pipeline import task as task_lib
+
+_DISTRIBUTION = 'influence-pipeline'
+# Of flags that may have been meant: --where is no --verbose.
+_LIKENESS = 0.7
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,7 +38,9 @@ class _Parser(argparse.ArgumentParser):
   def suggestion(self, argument: str) -> str:
     """' (did you mean --x?)' when a known flag is close, else ''."""
     name = argument.split('=', 1)[0]
-    close = difflib.get_close_matches(name, self._option_string_actions, 1)
+    close = difflib.get_close_matches(
+      name, self._option_string_actions, 1, _LIKENESS
+    )
     return f' (did you mean {close[0]}?)' if close else ''
 
 
@@ -51,6 +58,11 @@ def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
       "Start with 'influence demo'.\n\n"
       f'exit status:\n{exit_status.table()}'
     ),
+  )
+  parser.add_argument(
+    '--version',
+    action='version',
+    version=f'influence {metadata.version(_DISTRIBUTION)}',
   )
   groups = {'': _add_group(parser)}
   made = {}

@@ -100,6 +100,8 @@ def load(path: str) -> ReindexConfig:
     errors.InputError: Names the file and what is wrong with it.
     SystemExit: A flag of a command is wrong, which was told.
   """
+  if not storage.exists(path):
+    raise errors.InputError(f'no configuration at {path}; correct --config')
   try:
     content = tomllib.loads(storage.read_bytes(path).decode())
   except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

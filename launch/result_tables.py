@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import csv
 import pyarrow.parquet as pq
 
+from influence_core import errors
 from launch import console as console_lib
-from pipeline import index_reader, retrieve, storage
+from pipeline import index_reader, output_places, retrieve, storage
 
 
 def influence_table(
@@ -29,9 +31,10 @@ def influence_table(
     error_bound or certified of an index in low precision, and those of the
     examples; query by query, best first in each group.
   """
+  nothing = retrieve.nothing(len(query_ids))
   parts = [
     _ranked(query_ids, kind, top)
-    for result in found.values()
+    for result in found.values() or [nothing]
     for kind, top in (
       ('proponent', result.proponents),
       ('opponent', result.opponents),
@@ -54,10 +57,33 @@ def self_influence_table(
   return _beside(table.drop(['query_id', 'kind', 'query', 'position']), rows)
 
 
-def write_parquet(path: str, table: pa.Table) -> None:
-  """Writes a table as one Parquet file, replacing an older one."""
+def check_table_file(path: str | None) -> None:
+  """Checks that `write_table` can write a file, before any work for it.
+
+  Args:
+    path: of the file; None for none.
+
+  Raises:
+    errors.InputError: It is of no known format, belongs to an index or a
+      basis, or cannot be written.
+  """
+  if path is None:
+    return
+  if not path.endswith(('.parquet', '.csv')):
+    raise errors.InputError(
+      f'out is {path}, expected a name that ends in .parquet or .csv'
+    )
+  output_places.check(path, 'results')
+  storage.check_writable(storage.absolute(path).rpartition('/')[0])
+
+
+def write_table(path: str, table: pa.Table) -> None:
+  """Writes a table as one file, Parquet or CSV, replacing an older one."""
   with storage.open_for_writing(path) as file:
-    pq.write_table(table, file, compression='zstd')
+    if path.endswith('.csv'):
+      csv.write_csv(table, file)
+    else:
+      pq.write_table(table, file, compression='zstd')
 
 
 def write_result(
@@ -78,7 +104,7 @@ def write_result(
   """
   with storage.open_for_writing(storage.join(out, f'{name}.json')) as file:
     file.write(json.dumps(result, indent=2).encode())
-  write_parquet(storage.join(out, f'{name}.parquet'), table)
+  write_table(storage.join(out, f'{name}.parquet'), table)
   for plot_name, plot in plots.items():
     path = storage.join(out, f'{plot_name}.svg')
     with storage.open_for_writing(path) as file:

@@ -18,11 +18,6 @@ def add_topk(parser: argparse.ArgumentParser) -> None:
   project_flags.add_projection(parser)
   _add_scores(parser)
   parser.add_argument(
-    '--where',
-    metavar='SQL',
-    help='search only these examples, e.g. "label = 3 and length < 40"',
-  )
-  parser.add_argument(
     '--group_by',
     metavar='COLUMN',
     help='find --k examples for each value of a column',
@@ -56,7 +51,14 @@ def add_self_influence(parser: argparse.ArgumentParser) -> None:
 
 def _add_scores(parser: argparse.ArgumentParser) -> None:
   common_flags.add_score_options(parser)
-  parser.add_argument('--out', help='also write the result here, as Parquet')
+  parser.add_argument(
+    '--where',
+    metavar='SQL',
+    help='search only these examples, e.g. "label = 3 and length < 40"',
+  )
+  parser.add_argument(
+    '--out', help='also write the result to this file, .parquet or .csv'
+  )
 
 
 def _add_k(parser: argparse.ArgumentParser, default: int) -> None:

@@ -42,6 +42,7 @@ def search(
     As of `retrieve.search`. `certified` says of each rank whether it is sure;
     it can be missing at the last ranks where scores hardly differ.
   """
+  k = retrieve.bounded_k(index, k)
   count = selection.num_leaders(k)
   weighted = influence_scores.weight_queries(
     query_projections, index.eigenvalues, options
@@ -51,7 +52,8 @@ def search(
     leading = scan(
       index,
       query_projections,
-      k=factor * count,
+      # One more than there are: then nothing is left out.
+      k=min(factor * count, index.num_examples + 1),
       options=options,
       selection=selection,
       upper_bounds=True,

@@ -57,7 +57,7 @@ def read_rankings(
       or of none.
   """
   index.check_eigenvectors('self-influence')
-  matches = row_filter.RowFilter(bad, index.schema).matches
+  matches = row_filter.RowFilter(bad, index.schema, flag='--bad').matches
   among = row_filter.RowFilter(where or 'true', index.schema).matches
   own, losses, norms, is_bad = [], [], [], []
   for _, scores, rows in self_influence_lib.scores(
@@ -72,8 +72,8 @@ def read_rankings(
   found = np.concatenate(is_bad)
   if found.all() or not found.any():
     raise errors.InputError(
-      f'{bad!r} is true of {found.sum()} of {len(found)} examples; expected '
-      'some, but not all'
+      f'--bad {bad!r} is true of {found.sum()} of {len(found)} examples; '
+      'expected some, but not all'
     )
   return Rankings(
     found,

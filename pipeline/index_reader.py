@@ -172,3 +172,10 @@ class Index:
 
   def __len__(self) -> int:
     return self.num_examples
+
+  def __repr__(self) -> str:
+    return (
+      f'<{type(self).__name__} {self.path}, generation {self.generation}: '
+      f'{self.num_examples:,} examples, {len(self.eigenvalues)} projections '
+      f'each, columns {", ".join(self.schema.names)}>'
+    )

@@ -5,6 +5,7 @@ import dataclasses
 from influence_core import errors, gradient_projection
 from pipeline import (
   loaded_task,
+  output_places,
   projection_worker,
   storage,
   stored_basis,
@@ -79,8 +80,9 @@ def prepare(
     )
   if options.batch_size is not None:
     gradient_projection.check_batch_size(options.batch_size)
-  record = stored_basis.load_record(basis)
   index = storage.absolute(index)
+  output_places.check(index, 'index')
+  record = stored_basis.load_record(basis)
   task = task.selecting(record.config['parameter_paths'])
   loaded = loaded_task.LoadedTask.load(
     task, probe=stored_basis.load_probe(record)

@@ -7,7 +7,7 @@ losses are asked for, unless some are of other queries; an interrupted run goes
 on with the missing parts. The fingerprint covers model and part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import concurrent.futures
 import dataclasses
 
@@ -22,6 +22,7 @@ from pipeline import (
   loaded_task,
   storage,
 )
+from pipeline import task as task_lib
 
 # Ids of training examples.
 Part = frozenset[str]
@@ -62,6 +63,35 @@ class Design:
     return parts
 
 
+def check(
+  task: task_lib.Task, *, num_repeats: int, num_workers: int
+) -> Callable[[Part, int], types.Params]:
+  """Checks what `losses` needs, before any work for it.
+
+  Args:
+    task: to be trained again.
+    num_repeats: see `losses`.
+    num_workers: see `losses`.
+
+  Returns:
+    How the task is trained.
+
+  Raises:
+    errors.InputError: It cannot be trained, or a number is not positive.
+  """
+  for name, value in (
+    ('num_repeats', num_repeats),
+    ('num_workers', num_workers),
+  ):
+    if value < 1:
+      raise errors.InputError(f'{name} is {value}, expected at least 1')
+  if task.retrain is None:
+    raise errors.InputError(
+      f'task {task.name} has no retrain; add it to the task'
+    )
+  return task.retrain
+
+
 def losses(
   loaded: loaded_task.LoadedTask,
   queries: loaded_task.ExampleBatch,
@@ -90,17 +120,7 @@ def losses(
     errors.InputError: The task cannot be trained again, or a number is not
       positive.
   """
-  for name, value in (
-    ('num_repeats', num_repeats),
-    ('num_workers', num_workers),
-  ):
-    if value < 1:
-      raise errors.InputError(f'{name} is {value}, expected at least 1')
-  retrain = loaded.task.retrain
-  if retrain is None:
-    raise errors.InputError(
-      f'task {loaded.task.name} has no retrain; add it to the task'
-    )
+  retrain = check(loaded.task, num_repeats=num_repeats, num_workers=num_workers)
   known = dict(loaded.fingerprints)
   evaluate = jax.jit(loaded.task.per_example_loss)
 

@@ -66,7 +66,9 @@ def measure(
   examples = index.rows()
   columns = {'id': batch.ids, **batch.columns}
   matches = row_filter.RowFilter(
-    relevant, _joined(examples.slice(0, 0), columns, 0).schema
+    relevant,
+    _joined(examples.slice(0, 0), columns, 0).schema,
+    flag='--relevant',
   ).matches
   rows, num_without = [], 0
   for number, query_id in enumerate(batch.ids):
@@ -79,8 +81,8 @@ def measure(
     )
   if not rows:
     raise errors.InputError(
-      f'{relevant!r} tells no examples apart for any of {len(batch.ids)} '
-      'queries'
+      f'--relevant {relevant!r} tells no examples apart for any of '
+      f'{len(batch.ids)} queries'
     )
   return Quality(pa.Table.from_pylist(rows), num_without)
 

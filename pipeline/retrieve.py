@@ -91,6 +91,7 @@ def search(
     errors.InputError: k, the width of the projections or the selection does
       not fit.
   """
+  k = bounded_k(index, k)
   leaders = scan(
     index,
     query_projections,
@@ -114,6 +115,22 @@ def search(
     )
   }
   return without_excluded(index, results, k=k, selection=selection)
+
+
+def nothing(num_queries: int) -> Found:
+  """What is found where no example can be."""
+  none = trimmed(top_k.Leaders.none(num_queries, 1))
+  return Found(none, none, trimmed(top_k.Leaders.none(1, 1)))
+
+
+def bounded_k(index: index_reader.Index, k: int) -> int:
+  """`k`, or the number of examples where there are fewer.
+
+  Raises:
+    errors.InputError: k is not positive.
+  """
+  top_k.check_k(k)
+  return min(k, max(index.num_examples, 1))
 
 
 def _with_error_bounds(

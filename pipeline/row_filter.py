@@ -13,33 +13,49 @@ from influence_core import errors
 class RowFilter:
   """Tells which rows meet a condition."""
 
-  def __init__(self, condition: str, schema: pa.Schema):
+  def __init__(
+    self, condition: str, schema: pa.Schema, *, flag: str = '--where'
+  ):
     """Checks the condition against the columns that there are.
 
     Args:
       condition: an SQL expression that is true or false for each row.
       schema: of the rows.
+      flag: what the condition was given by, for errors.
 
     Raises:
       errors.InputError: It is no such expression.
     """
     self._condition = condition
+    self._schema = schema
+    self._flag = flag
     self._connection = duckdb.connect(
       config={'enable_external_access': False, 'threads': 1}
     )
-    try:
-      if len(self.matches(schema.empty_table())):
-        raise duckdb.Error('it is one value for all rows')
-    except duckdb.Error as error:
-      reason = str(error).strip().splitlines()[0]
-      raise errors.InputError(
-        f'--where {condition!r} cannot be used ({reason}); the columns are '
-        f'{", ".join(f"{field.name} {field.type}" for field in schema)}'
-      ) from error
+    if len(self.matches(schema.empty_table())):
+      raise self._unusable('it is one value for all rows')
+    # Some mistakes show only where there is a row: 'x' compared with a number.
+    nothing = [pa.nulls(1, field.type) for field in schema]
+    self.matches(pa.Table.from_arrays(nothing, schema=schema))
 
   def matches(self, rows: pa.Table) -> np.ndarray:
-    """[num_rows] bool; false where the condition is unknown (null)."""
-    found = self._connection.from_arrow(rows).project(
-      f'coalesce(cast(({self._condition}) as boolean), false) as found'
+    """[num_rows] bool; false where the condition is unknown (null).
+
+    Raises:
+      errors.InputError: The condition has no value for a row.
+    """
+    try:
+      found = self._connection.from_arrow(rows).project(
+        f'coalesce(cast(({self._condition}) as boolean), false) as found'
+      )
+      return found.fetchnumpy()['found'].astype(bool)
+    except duckdb.Error as error:
+      reason = str(error).strip().splitlines()[0]
+      raise self._unusable(reason) from error
+
+  def _unusable(self, reason: str) -> errors.InputError:
+    columns = ', '.join(f'{field.name} {field.type}' for field in self._schema)
+    return errors.InputError(
+      f'{self._flag} {self._condition!r} cannot be used ({reason}); the '
+      f'columns are {columns}'
     )
-    return found.fetchnumpy()['found'].astype(bool)

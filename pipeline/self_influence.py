@@ -44,13 +44,26 @@ def top(
   *,
   k: int,
   options: influence_scores.ScoreOptions,
+  selection: row_blocks.Selection = row_blocks.EVERYTHING,
   progress: types.ProgressCallback = types.no_progress,
 ) -> retrieve.TopExamples:
-  """The k examples with the highest self-influence, as of one query."""
-  top_k.check_k(k)
+  """The k examples with the highest self-influence, as of one query.
+
+  Args:
+    index: opened index.
+    k: examples wanted; fewer come back from a smaller index.
+    options: how to score.
+    selection: which examples can be found; its groups are not looked at.
+    progress: called with the number of examples scored.
+
+  Raises:
+    errors.InputError: k or the selection does not fit, or the index has none.
+  """
+  k = retrieve.bounded_k(index, k)
   index.check_eigenvectors('self-influence')
   leaders = top_k.Leaders.none(1, k)
-  for first, found, _ in scores(index, options=options, progress=progress):
-    positions = first + np.arange(len(found))
-    leaders = top_k.with_scores(leaders, found, positions)
+  for rows in row_blocks.scored_rows(
+    index, row_blocks.Scorer(index, options), selection, progress=progress
+  ):
+    leaders = top_k.with_scores(leaders, rows.self_influence, rows.positions)
   return retrieve.most_self_influential(index, leaders, options)

@@ -50,7 +50,7 @@ class StoredPart:
   fingerprint: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class BasisRecord:
   """What is known of a stored basis without reading its eigenvectors.
 
@@ -84,6 +84,13 @@ class BasisRecord:
     if isinstance(self.report, query_basis.QueryReport):
       return self.report.query_ids
     return ()
+
+  def __repr__(self) -> str:
+    return (
+      f'<BasisRecord {self.path}: {self.projection_dim} vectors, '
+      f'{basis_lib.spectrum_ends(self.eigenvalues)}, fingerprint '
+      f'{self.fingerprint}>'
+    )
 
 
 def save(

@@ -4,7 +4,13 @@ import dataclasses
 from typing import Any
 
 from influence_core import errors
-from pipeline import fingerprints, loaded_task, storage, stored_basis
+from pipeline import (
+  fingerprints,
+  loaded_task,
+  output_places,
+  storage,
+  stored_basis,
+)
 
 
 def full_config(config: Any, loaded: loaded_task.LoadedTask) -> dict[str, Any]:
@@ -35,6 +41,7 @@ def find(
   Raises:
     errors.InputError: Something else is at `path`, or it cannot be written.
   """
+  output_places.check(path, 'basis')
   if not storage.exists(storage.join(path, 'basis.json')):
     storage.check_writable(path)
     return None

@@ -1,5 +1,6 @@
 """Every bad input is one clear line and a non-zero status, before any work."""
 
+from importlib import metadata
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import pytest
 
 from launch import flags
 from pipeline import manifest as manifest_lib
+from pipeline import open_index, stored_basis
 
 COMMANDS = list(flags.build_parser()[1])
 
@@ -29,6 +31,8 @@ def test_help_teaches_with_an_example(influence, command):
   ('arguments', 'message'),
   [
     (['prject'], "invalid choice: 'prject'"),
+    (['verify', '--index', 'x', '--where', 'y'], 'unknown argument --where;'),
+    (['reindex', '--config', 'nope.toml'], 'no configuration at nope.toml'),
     (['verify', '--index', 'x', '--jsn'], 'did you mean --json?'),
     (['verify', '--index=x', '--', '--runner=y'], 'takes nothing after --'),
     (['verify'], 'required: --index'),
@@ -133,6 +137,23 @@ def test_loss_that_cannot_be_projected(
   assert not (tmp_path / 'i' / 'shards').exists()
 
 
+def test_version(influence):
+  shown = influence('--version')
+  assert shown.status == 0
+  assert shown.stdout == f'influence {metadata.version("influence-pipeline")}\n'
+
+
+def test_missing_configuration_is_no_damage(influence):
+  assert influence('reindex', '--config', 'nope.toml').status == 1
+
+
+def test_what_a_notebook_shows_is_short(basis, index):
+  record = stored_basis.load_record(str(basis))
+  for thing in (record, stored_basis.load(record), open_index(str(index))):
+    assert len(repr(thing)) < 300
+    assert repr(thing).startswith('<')
+
+
 def test_doctor(influence, task_flags, basis):
   told = influence('doctor', *task_flags, '--basis', basis, '--json').json
   assert told['num_parameters'] == 6
@@ -164,7 +185,8 @@ def test_doctor(influence, task_flags, basis):
   ],
 )
 def test_bad_doctor(influence, task_flags, flags, message):
-  assert message in influence('doctor', *task_flags, *flags).error_line
+  command = ['doctor', *task_flags, '--projection_dim', 6]
+  assert message in influence(*command, *flags).error_line
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
+import csv
 import itertools
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import open_index
@@ -73,10 +76,78 @@ def test_all_results_are_in_the_file(topk, tmp_path):
   assert wrote.json['num_queries'] == 20
 
 
+def test_wrong_numbers_are_told_before_work(influence):
+  """With a task and an index that are not there."""
+  for command in (
+    ['topk', '--task', 'a:b', '--query_split', 'test'],
+    ['self-influence'],
+  ):
+    found = influence(*command, '--index', 'absent', '--k', 0)
+    assert 'k is 0, expected at least 1' in found.error_line
+
+
+@pytest.mark.parametrize('group', [[], ['--group_by', 'half']])
+def test_condition_that_nothing_meets(topk, tmp_path, group):
+  where = ['--where', 'half = 99', *group]
+  found = topk(*where, '--json')
+  assert results(found) == []
+  assert "no example matches --where 'half = 99'" in found.stderr
+  out = tmp_path / 'o.parquet'
+  assert topk(*where, '--out', out).status == 0
+  table = pq.read_table(out)
+  assert table.num_rows == 0
+  assert {'query_id', 'rank', 'score', 'id', 'half'} <= set(table.column_names)
+
+
+def test_more_examples_than_there_are(topk, influence, index):
+  found = topk('--k', 10**12, '--json', split='test[:1]')
+  assert len(results(found)) == 2 * 303
+  assert '--k is 1,000,000,000,000, but the index has 303' in found.stderr
+  alone = influence('self-influence', '--index', index, '--k', 10**9, '--json')
+  assert len(results(alone)) == 303
+  assert 'the index has 303 examples' in alone.stderr
+
+
+def test_self_influence_of_some(influence, index):
+  command = ['self-influence', '--index', index, '--k', 303, '--json']
+  everything = results(influence(*command))
+  some = results(influence(*command, '--where', 'half = 1'))
+  expected = [row['id'] for row in everything if row['half'] == 1]
+  assert [row['id'] for row in some] == expected
+  none = influence(*command, '--where', 'half = 7')
+  assert 'no example matches' in none.stderr
+  wrong = influence(*command, '--where', "half = 'x'")
+  assert '--where ' in wrong.error_line
+
+
+def test_tables_as_csv(topk, influence, index, tmp_path):
+  rows = results(topk('--k', 2, '--json'))
+  assert topk('--k', 2, '--out', tmp_path / 'o.csv').status == 0
+  with open(tmp_path / 'o.csv', newline='') as file:
+    read = list(csv.DictReader(file))
+  assert [row['id'] for row in read] == [row['id'] for row in rows]
+  out = ['--index', index, '--k', 2, '--out', tmp_path / 's.csv']
+  assert influence('self-influence', *out).status == 0
+  assert len((tmp_path / 's.csv').read_text().splitlines()) == 3
+
+
+def test_clipped_pairs_are_told(topk, index, monkeypatch):
+  clip = ['--negative_eigenvalues', 'clip', '--json']
+  assert 'largest' not in topk(*clip).stderr  # None is negative.
+  values = np.array([3.0, 2, 1.5, 1, -0.5, -0.7])
+  monkeypatch.setattr(
+    'pipeline.index_reader.Index.eigenvalues', property(lambda self: values)
+  )
+  assert 'raises 2 negative eigenvalues' in topk(*clip).stderr
+
+
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
     (['--where', 'hlaf = 1'], 'the columns are id string'),
+    (['--where', "half = 'x'"], '--where "half = \'x\'" cannot be used'),
+    (['--where', 'id + 1 > 0'], 'cannot be used'),
+    (['--out', 'top.txt'], 'expected a name that ends in .parquet or .csv'),
     (['--group_by', 'color'], "has no column 'color'"),
     (['--k', 0], 'k is 0'),
   ],

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from launch import command_line, demo_report, result_tables
 from launch import console as console_lib
-from pipeline import index_reader, storage
+from pipeline import index_reader, output_places, storage
 from pipeline import manifest as manifest_lib
 from pipeline import task as task_lib
 
@@ -18,7 +18,7 @@ _QUERY_SPLIT = 'test[:3]'
 
 def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
   """Trains, fits, projects, retrieves, evaluates and writes a report."""
-  out = storage.absolute(out)
+  out = output_places.check_results(out)
   basis, index = storage.join(out, 'basis'), storage.join(out, 'index')
   found_in = ('--index', index)
   model = command_line.run(

@@ -37,6 +37,8 @@ def run(
   ):
     if value < 1:
       raise errors.InputError(f'{name} is {value}, expected at least 1')
+  if projection_options.batch_size is not None:
+    gradient_projection.check_batch_size(projection_options.batch_size)
   record = None if basis is None else stored_basis.load_record(basis)
   if record is not None:
     task = task.selecting(record.config['parameter_paths'])

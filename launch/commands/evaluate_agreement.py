@@ -9,7 +9,7 @@ from influence_core import errors, evaluation, influence_scores
 from launch import console as console_lib
 from launch import plots, result_tables
 from launch.commands import topk
-from pipeline import index_reader, row_blocks, storage
+from pipeline import index_reader, output_places, row_blocks
 from pipeline import task as task_lib
 
 _NUM_BOOTSTRAP = 1000
@@ -33,7 +33,7 @@ def run(
     errors.InputError: Something is missing, out of range or of other examples.
   """
   if out is not None:
-    storage.check_writable(storage.absolute(out))
+    out = output_places.check_results(out)
 
   def scores_of(path: str, options: influence_scores.ScoreOptions):
     opened = index_reader.Index(path)
@@ -84,7 +84,7 @@ def run(
   }
   if out is not None:
     result_tables.write_result(
-      storage.absolute(out),
+      out,
       'agreement',
       result,
       pa.concat_tables(tables),

@@ -13,7 +13,13 @@ from influence_core import errors, evaluation, influence_scores
 from launch import console as console_lib
 from launch import plots, result_tables
 from launch.commands import topk
-from pipeline import index_reader, retrainings, row_blocks, storage
+from pipeline import (
+  index_reader,
+  output_places,
+  retrainings,
+  row_blocks,
+  storage,
+)
 from pipeline import task as task_lib
 
 _NUM_BOOTSTRAP = 1000
@@ -37,8 +43,10 @@ def run(
   Raises:
     errors.InputError: Something is missing or out of range.
   """
-  directory = storage.absolute(out)
-  storage.check_writable(directory)
+  directory = output_places.check_results(out)
+  retrainings.check(
+    task.load(), num_repeats=num_repeats, num_workers=num_workers
+  )
   opened = index_reader.Index(index)
   if not 1 <= k < opened.num_examples:
     raise errors.InputError(

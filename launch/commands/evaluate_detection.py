@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from influence_core import errors, influence_scores
 from launch import console as console_lib
 from launch import plots, result_tables
-from pipeline import detection, index_reader, storage
+from pipeline import detection, index_reader, output_places, storage
 
 
 def run(
@@ -34,7 +34,7 @@ def run(
       'at least 1 and 0'
     )
   if out is not None:
-    storage.check_writable(storage.absolute(out))
+    out = output_places.check_results(out)
   opened = index_reader.Index(index)
   with console.stage('evaluate'):
     rankings = detection.read_rankings(
@@ -59,13 +59,10 @@ def run(
     'scores': table.to_pylist(),
   }
   if out is not None:
-    directory = storage.absolute(out)
     curves = detection.curves(rankings)
     shown = {'detection': _plot(curves, result)}
-    result_tables.write_result(directory, 'detection', result, table, shown)
-    result_tables.write_parquet(
-      storage.join(directory, 'curves.parquet'), curves
-    )
+    result_tables.write_result(out, 'detection', result, table, shown)
+    result_tables.write_table(storage.join(out, 'curves.parquet'), curves)
     console.print(f'wrote detection.json, .parquet, .svg to {out}')
   return result
 

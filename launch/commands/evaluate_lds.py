@@ -15,6 +15,7 @@ from launch.commands import topk
 from pipeline import (
   index_reader,
   loaded_task,
+  output_places,
   queries,
   retrainings,
   row_blocks,
@@ -45,8 +46,10 @@ def run(
     errors.InputError: Something is missing or out of range.
   """
   design = retrainings.Design(num_subsets, fraction, seed)
-  directory = storage.absolute(out)
-  storage.check_writable(directory)
+  directory = output_places.check_results(out)
+  retrainings.check(
+    task.load(), num_repeats=num_repeats, num_workers=num_workers
+  )
   predicted = {}
   loaded = loaded_task.LoadedTask.load(task)
   batch = queries.read(loaded, query_split)

@@ -8,7 +8,7 @@ from influence_core import errors, evaluation, influence_scores
 from launch import console as console_lib
 from launch import plots, result_tables
 from launch.commands import topk
-from pipeline import index_reader, retrieval_quality, storage
+from pipeline import index_reader, output_places, retrieval_quality
 from pipeline import task as task_lib
 
 _NUM_BOOTSTRAP = 1000
@@ -38,7 +38,7 @@ def run(
       f'k is {k}, expected 1 to the {opened.num_examples} examples'
     )
   if out is not None:
-    storage.check_writable(storage.absolute(out))
+    out = output_places.check_results(out)
   _, batch, projections = topk.projected_queries(opened, task, query_split)
   with console.stage('evaluate'):
     quality = retrieval_quality.measure(
@@ -82,7 +82,7 @@ def run(
       {kind: points}, title=f'{kind} with {relevant}', joined=False
     )
     result_tables.write_result(
-      storage.absolute(out),
+      out,
       'retrieval',
       result,
       quality.table,

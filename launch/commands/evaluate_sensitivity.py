@@ -20,7 +20,7 @@ from launch.commands import (
   evaluate_lds,
   fit_basis,
 )
-from pipeline import fingerprints, fit_basis_config, storage
+from pipeline import fingerprints, fit_basis_config, output_places, storage
 from pipeline import task as task_lib
 
 # Of intervals.
@@ -113,8 +113,7 @@ def run(
       'there is nothing to measure; give --query_split for the linear '
       'datamodelling score, --bad for detection, or both'
     )
-  out = storage.absolute(out)
-  storage.check_writable(out)
+  out = output_places.check_results(out)
   measures = _Measures(
     task, query_split, bad, num_subsets, num_workers, seed, out
   )

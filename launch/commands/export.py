@@ -4,7 +4,7 @@ from typing import Any
 
 from influence_core import influence_scores
 from launch import console as console_lib
-from pipeline import export, index_reader
+from pipeline import export, index_reader, output_places
 
 
 def run(
@@ -17,6 +17,7 @@ def run(
 ) -> dict[str, Any]:
   """Writes the newest generation as one file."""
   opened = index_reader.Index(index)
+  output_places.check(out, 'results')
   with console.stage('export') as progress:
     export.export(opened, out, file_format, options=options, progress=progress)
   console.print(

@@ -29,7 +29,7 @@ def run(
   numbers = ', '.join(map(str, garbage.generations)) or 'none'
   console.print(
     f'{len(garbage.paths)} files {what}, {garbage.num_bytes:,} bytes; '
-    f'generations: {numbers}'
+    f'generations {what}: {numbers}'
   )
   return {
     'index': path,

@@ -18,7 +18,7 @@ from launch import (
   translation_recipe,
 )
 from launch import console as console_lib
-from pipeline import checked_files, fingerprints, storage
+from pipeline import checked_files, fingerprints, output_places, storage
 
 RECIPES: dict[str, recipes.Recipe] = {
   'digits': classifier_recipe.DIGITS,
@@ -39,8 +39,7 @@ def run(
   Raises:
     errors.InputError: A step cannot be run.
   """
-  out = storage.absolute(out)
-  storage.check_writable(out)
+  out = output_places.check_results(out)
   chosen = RECIPES[recipe]
   if chosen.needs_data and data_dir is None:
     raise errors.InputError(

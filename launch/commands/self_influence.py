@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from influence_core import influence_scores
+from influence_core import influence_scores, top_k
 from launch import console as console_lib
-from launch import result_tables
-from pipeline import index_reader, self_influence
+from launch import result_tables, search_notes
+from pipeline import index_reader, row_blocks, self_influence
 
 
 def run(
@@ -13,18 +13,25 @@ def run(
   *,
   index: str,
   k: int,
+  where: str | None,
   out: str | None,
   options: influence_scores.ScoreOptions,
 ) -> dict[str, Any]:
   """Scans the index for the highest self-influence."""
+  top_k.check_k(k)
+  result_tables.check_table_file(out)
   opened = index_reader.Index(index)
+  selection = row_blocks.Selection(where=where)
+  row_blocks.check_selection(opened, selection)
+  search_notes.tell_before(console, opened, k=k, options=options)
   with console.stage('self-influence') as progress:
     leaders = self_influence.top(
-      opened, k=k, options=options, progress=progress
+      opened, k=k, options=options, selection=selection, progress=progress
     )
   table = result_tables.self_influence_table(opened, leaders)
   if out:
-    result_tables.write_parquet(out, table)
+    result_tables.write_table(out, table)
+  search_notes.tell_after(console, table, where)
   result_tables.print_rows(
     console, 'self-influence: mislabelled and atypical examples first', table
   )

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from influence_core import gradient_projection, influence_scores
+from influence_core import gradient_projection, influence_scores, top_k
 from launch import console as console_lib
-from launch import error_lines, result_tables
+from launch import error_lines, result_tables, search_notes
 from pipeline import certify as certify_lib
 from pipeline import (
   checked_projector,
@@ -52,6 +52,8 @@ def run(
   beam_arguments: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
+  top_k.check_k(k)
+  result_tables.check_table_file(out)
   if projection_options.batch_size is not None:
     gradient_projection.check_batch_size(projection_options.batch_size)
   beam_options = None
@@ -62,6 +64,7 @@ def run(
   opened = index_reader.Index(index)
   row_blocks.check_selection(opened, selection)
   influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
+  search_notes.tell_before(console, opened, k=k, options=options)
   record, loaded = load_task(opened, task, basis)
   batch = queries.read(loaded, query_split)
   projector = checked_projector.make_projector(
@@ -94,7 +97,8 @@ def run(
     )
   table = result_tables.influence_table(opened, batch.ids, found)
   if out:
-    result_tables.write_parquet(out, table)
+    result_tables.write_table(out, table)
+  search_notes.tell_after(console, table, selection.where)
   _print_first(console, table, len(batch.ids))
   return {
     'index': opened.path,

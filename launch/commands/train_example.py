@@ -6,7 +6,7 @@ from typing import Any
 from influence_core import errors
 from launch import console as console_lib
 from launch.example_tasks import example as example_lib
-from pipeline import storage
+from pipeline import output_places, storage
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
       seed=seed,
     )
   )
-  storage.check_writable(workdir)
+  output_places.check_results(workdir)
   if about.prepare is not None:
     about.prepare(config.data_dir)
   config.corpus(train_split).check()
