@@ -58,6 +58,12 @@ class Setting(NamedTuple):
         setting = setting.with_value(name, text)
     return setting
 
+  def within(self, num_parameters: int) -> 'Setting':
+    """The setting with no more pairs than so many parameters have."""
+    dim = min(self.config.projection_dim, num_parameters)
+    config = dataclasses.replace(self.config, projection_dim=dim)
+    return self._replace(config=config)
+
   def with_value(self, knob: str, text: str) -> 'Setting':
     """The setting with another value of a knob.
 

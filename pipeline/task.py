@@ -14,7 +14,12 @@ import sys
 import types as python_types
 from typing import Any
 
-from influence_core import curvature_products, errors, types
+from influence_core import (
+  curvature_products,
+  errors,
+  parameter_selection,
+  types,
+)
 from pipeline import corpus as corpus_lib
 
 
@@ -63,6 +68,13 @@ class Task:
   split_loss: curvature_products.SplitLoss | None = None
   retrain: Callable[[frozenset[str], int], types.Params] | None = None
   version: str = '1'
+
+  def num_selected(self) -> int:
+    """Number of selected parameters, from the checkpoint."""
+    selected = parameter_selection.select_parameters(
+      self.load_parameters(), self.parameter_paths
+    )
+    return parameter_selection.num_parameters(selected)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -168,6 +168,8 @@ def _make_index(
   out: str,
 ) -> str:
   """The index of a setting; what is there already is used."""
+  selecting = task.selecting(setting.parameter_paths)
+  setting = setting.within(selecting.load().num_selected())
   name = fingerprints.of_json(
     [
       dataclasses.asdict(setting.config),
@@ -179,7 +181,7 @@ def _make_index(
   index = storage.join(out, 'indexes', name)
   fit_basis.run(
     console,
-    task=task.selecting(setting.parameter_paths),
+    task=selecting,
     out=basis,
     config=setting.config,
     resources=fit_basis_config.Resources(),
