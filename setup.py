@@ -31,7 +31,8 @@ setuptools.setup(
     'orbax-checkpoint>=0.11.30,<0.13',
     'gcsfs>=2025.9',
     # Used directly; most also come with the packages above.
-    'array-record>=0.8',
+    # Its errors say at which byte a file could not be read on.
+    'array-record>=0.8,<0.9',
     'duckdb>=2,<3',
     'fsspec>=2025.9',
     'google-auth>=2',

@@ -88,7 +88,8 @@ class DeviceVectors:
   def combine(
     self, coefficients: np.ndarray, start: int, stop: int
   ) -> np.ndarray:
-    filled = _everywhere(self._filled(coefficients))
+    # On the one device that has the columns: other processes do not take part.
+    filled = self._filled(coefficients)
     combined = np.empty((len(coefficients), stop - start), np.float32)
     size, width = self._slice_size, self._block_columns
     position = start
@@ -96,8 +97,8 @@ class DeviceVectors:
       device, column = divmod(position, size)
       number, offset = divmod(column, width)
       count = min(width - offset, size - column, stop - position)
-      block = _combine_block(self._blocks, filled, _everywhere(number))
-      part = np.asarray(block.addressable_data(device))[0]
+      own = self._blocks.addressable_data(device)
+      part = np.asarray(_combine_block(own, filled, number))
       target = slice(position - start, position - start + count)
       combined[:, target] = part[:, offset : offset + count]
       position += count
@@ -202,8 +203,10 @@ def _take_out_on_device(blocks, vector, known):
   return residual, missed, before, _sum_over_devices(after)
 
 
-def _combine_block_on_device(blocks, coefficients, number):
-  return _matmul(coefficients, blocks[number].astype(jnp.float32))
+@jax.jit
+def _combine_block(blocks, coefficients, number):
+  """[combinations, columns] of a block of one device, [1, blocks, ...]."""
+  return _matmul(coefficients, blocks[0, number].astype(jnp.float32))
 
 
 def _restart_on_device(blocks, coefficients, last):
@@ -242,6 +245,5 @@ _append = multi_device.parallel_map(_append_on_device, donate_argnums=(0,))
 _overlaps = multi_device.parallel_map(_overlaps_on_device)
 _overlap_with_one = multi_device.parallel_map(_overlap_with_one_on_device)
 _take_out = multi_device.parallel_map(_take_out_on_device)
-_combine_block = multi_device.parallel_map(_combine_block_on_device)
 _restart = multi_device.parallel_map(_restart_on_device, donate_argnums=(0,))
 _gram = multi_device.parallel_map(_gram_on_device)

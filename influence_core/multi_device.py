@@ -103,6 +103,18 @@ def local_map(function: Callable, *, donate_argnums: tuple = ()) -> Any:
   )
 
 
+def devices_by_process() -> list[jax.Device]:
+  """The devices of all processes in the order of `pmap`: process by process.
+
+  `jax.devices()` follows the topology, which may go back and forth.
+  """
+  return [
+    device
+    for process in range(jax.process_count())
+    for device in jax.local_devices(process_index=process)
+  ]
+
+
 def cut(
   axis: int | None, devices: Sequence[jax.Device] | None = None
 ) -> jax.NamedSharding:
@@ -112,7 +124,7 @@ def cut(
     axis: the axis; None for a copy on every device.
     devices: to cut it over; None for those of all processes.
   """
-  mesh = jax.sharding.Mesh(devices or jax.devices(), (DEVICE_AXIS,))
+  mesh = jax.sharding.Mesh(devices or devices_by_process(), (DEVICE_AXIS,))
   names = () if axis is None else (*[None] * axis, DEVICE_AXIS)
   return jax.NamedSharding(mesh, jax.sharding.PartitionSpec(*names))
 

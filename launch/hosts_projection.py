@@ -46,6 +46,8 @@ def run(
   num_missing = sum(item.num_examples for item in wanted)
   num_missing -= watched_projection.num_committed(job.index, wanted)
   ranges = wanted[number::count]
+  # Before any work, so that gc spares what is committed meanwhile.
+  plan_path = job.save_plan() if number == 0 else ''
   with console.stage('project') as progress:
     shards = _project(job, ranges, num_threads, progress)
     described = json.dumps([shard.to_json() for shard in shards]).encode()
@@ -53,7 +55,7 @@ def run(
     if number == 0:
       project_corpus.publish_plan(
         job.index,
-        plan_lib.load(job.save_plan()),
+        plan_lib.load(plan_path),
         [
           index_format.Shard.from_json(shard)
           for part in everywhere

@@ -106,7 +106,17 @@ def make_room(path: str, num_bytes: int) -> None:
         f'{_RESERVE_BYTES / 1e9:.1f}; set {DIRECTORY_VARIABLE} to a directory '
         'of a larger disk'
       )
-    shutil.rmtree(places.pop(0), ignore_errors=True)
+    _remove_unless_locked(places.pop(0))
+
+
+def _remove_unless_locked(place: pathlib.Path) -> None:
+  """Deletes a copy, but for one that somebody is at work on."""
+  with open(f'{place}.lock', 'w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      return
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _copy(

@@ -9,7 +9,12 @@ import json
 import jax
 import numpy as np
 
-from influence_core import device_memory, parameter_layout
+from influence_core import (
+  device_memory,
+  device_vectors,
+  multi_device,
+  parameter_layout,
+)
 from tests import test_curvature_products
 
 
@@ -18,6 +23,7 @@ def main() -> dict[str, dict[str, float]]:
   expected = test_curvature_products.explicit(l2_weight=0.3)
   return {
     'loss': _measure_loss(),
+    'combined': _measure_combined(),
     **{
       placement: _measure(placement, expected)
       for placement in ('replicated', 'sharded')
@@ -45,6 +51,36 @@ def _measure_loss() -> dict[str, float]:
       leaf.addressable_shards[0].data.nbytes for leaf in spread.values()
     ),
     'num_devices': jax.local_device_count(),
+  }
+
+
+def _measure_combined() -> dict[str, float]:
+  """Of combinations of vectors, which the owner of the columns makes alone."""
+  slice_size, devices = 5, jax.local_device_count()
+  size = slice_size * devices
+  vectors = device_vectors.DeviceVectors(
+    3, slice_size, np.dtype(np.float32), block_columns=2
+  )
+  rows = np.random.default_rng(0).normal(size=(3, size)).astype(np.float32)
+  for row in rows:
+    vectors.append(multi_device.place(row.reshape(devices, -1)), 1.0)
+  used = set()
+  combine_block = device_vectors._combine_block
+
+  def noting(*arguments):
+    block = combine_block(*arguments)
+    used.add(len(block.sharding.device_set))
+    return block
+
+  device_vectors._combine_block = noting
+  coefficients = np.array([[1.0, -2, 3], [0, 1, 1]], np.float32)
+  found = vectors.combine(coefficients, 1, size - 1)
+  expected = (coefficients @ rows)[:, 1:-1]
+  [devices_of_a_block] = used
+  return {
+    'error': float(abs(found - expected).max() / abs(expected).max()),
+    'devices_of_a_block': devices_of_a_block,
+    'num_devices': devices,
   }
 
 

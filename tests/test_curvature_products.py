@@ -234,6 +234,7 @@ def test_sharded_parameters_on_several_devices(num_devices):
   for values in measured.values():
     assert values['num_devices'] == num_devices
     assert values['error'] < 1e-5  # float32 sums in another order.
+  assert measured['combined']['devices_of_a_block'] == 1
   assert measured['loss']['resident_bytes'] == 72 // num_devices
   # Parameters, vector and product: three times 18 entries of 4 bytes.
   assert measured['replicated']['resident_bytes'] == 3 * 72

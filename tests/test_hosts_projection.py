@@ -5,7 +5,9 @@ import signal
 import pytest
 
 from influence_core import errors
-from launch import processes
+from launch import console, hosts_projection, processes
+from launch import flags as flags_lib
+from pipeline import projection_job
 from tests.test_engines import wait_for_shards
 from tests.test_multi_process import finish, start
 from tests.test_project_corpus import assert_same_index
@@ -31,6 +33,36 @@ def test_hosts_project_their_ranges(
   assert influence('verify', '--index', tmp_path).status == 0
   again = finish(start([*flags, '--range_size', 40], name='project'))
   assert 'nothing to do' in again[0][0]
+
+
+def test_plan_is_there_before_the_work(
+  task_flags, basis, tmp_path, monkeypatch
+):
+  """Else garbage collection would not spare what is committed meanwhile."""
+  plans = []
+  project = hosts_projection._project
+
+  def noting(*arguments):
+    plans.extend((tmp_path / 'i' / 'plans').iterdir())
+    return project(*arguments)
+
+  monkeypatch.setattr(hosts_projection, '_project', noting)
+  _, values = flags_lib.parse(
+    ['project', *task_flags, '--basis', str(basis)]
+    + ['--index', str(tmp_path / 'i')]
+  )
+  job = projection_job.prepare(
+    options=values['projection_options'],
+    **{
+      name: values[name]
+      for name in (
+        'task', 'basis', 'index', 'vector_dtype', 'range_size',
+        'max_rejected_fraction',
+      )
+    },
+  )  # fmt: skip
+  hosts_projection.run(console.Console(), job, num_threads=1)
+  assert len(plans) == 1
 
 
 def test_machines_of_a_batch_job_find_each_other():

@@ -25,3 +25,26 @@ def test_replicate_puts_one_copy_on_each_device():
   tree = multi_device.replicate({'a': np.arange(3.0)})
   assert tree['a'].shape == (jax.local_device_count(), 3)
   assert len(tree['a'].sharding.device_set) == jax.local_device_count()
+
+
+def test_devices_are_in_the_order_of_processes(monkeypatch):
+  """Topologies may go back and forth between processes; pmap does not."""
+  by_process = [['a', 'c'], ['b', 'd']]
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax, 'devices', lambda: ['a', 'b', 'c', 'd'])
+  monkeypatch.setattr(
+    jax, 'local_devices', lambda process_index=0: by_process[process_index]
+  )
+  assert multi_device.devices_by_process() == ['a', 'c', 'b', 'd']
+
+
+def test_arrays_are_cut_in_that_order(monkeypatch):
+  asked = []
+
+  def devices():
+    asked.append(1)
+    return jax.devices()
+
+  monkeypatch.setattr(multi_device, 'devices_by_process', devices)
+  multi_device.cut(0)
+  assert asked == [1]

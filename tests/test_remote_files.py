@@ -185,6 +185,25 @@ def test_small_disk_makes_room_or_says_what_is_needed(store, monkeypatch):
   assert not old.exists()
 
 
+def test_copy_that_is_being_made_is_not_deleted(store, monkeypatch):
+  """However long it takes."""
+  for name in ('slow', 'new'):
+    storage.create_exclusive(url(f'{name}/a'), bytes(1000))
+  slow = Path(machine_cache.local_directory(url('slow'))).parent
+  usage = shutil.disk_usage('/')
+  full = usage._replace(free=10)
+  monkeypatch.setattr(machine_cache.shutil, 'disk_usage', lambda _: full)
+  with machine_cache.locked(slow):
+    os.utime(slow, (0, 0))
+    with pytest.raises(errors.InputError, match='on the disk of'):
+      machine_cache.local_directory(url('new'))
+    assert slow.exists()
+  os.utime(slow, (0, 0))
+  with pytest.raises(errors.InputError, match='on the disk of'):
+    machine_cache.local_directory(url('new'))
+  assert not slow.exists()
+
+
 @pytest.mark.slow
 def test_whole_way_in_an_object_store(store, influence, workdir, tmp_path):
   """Task, corpus, basis and index there give the index of local files."""
