@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from launch.exit_status import ExitStatus
-from pipeline import index_reader, run_lock, storage
+from pipeline import index_reader, refitted_bases, run_lock, storage
 from tests import linear_task
 from tests.conftest import ROOT
 
@@ -19,7 +20,10 @@ from tests.conftest import ROOT
 def fixture_reindex(influence, workdir, basis, tmp_path):
   """Writes a configuration and runs it."""
 
-  def run(*, expected=ExitStatus.DONE, fault='', top='', project='', more=''):
+  def run(
+    *, expected=ExitStatus.DONE, fault='', top='', project='', more='',
+    basis=basis,
+  ):  # fmt: skip
     (tmp_path / 'c.toml').write_text(
       f'task = "tests.linear_task:make_task"\nbasis = "{basis}"\n'
       f'index = "{tmp_path / "i"}"\n{top}\n'
@@ -103,6 +107,30 @@ def test_stale_basis_fails_or_is_fitted_again(reindex, basis):
   assert again['project']['num_projected'] == 0
 
 
+def test_bases_of_older_models_are_collected(reindex, basis, tmp_path):
+  copy = tmp_path / 'bases' / 'b'
+  shutil.copytree(basis, copy)
+
+  def run(fault):
+    return reindex(
+      fault=fault,
+      top='refit_basis = true',
+      more='[gc]\nkeep = 1\ngrace_hours = 0',
+      basis=copy,
+    ).json
+
+  first = run('other_paths')
+  assert first['removed_bases'] == []
+  # Another index may need a basis longer than this one.
+  shared = run('other_reduction')
+  assert shared['removed_bases'] == [first['basis']]
+  refitted_bases.claim(shared['basis'], 'gs://bucket/other')
+  assert run('other_preprocessing')['removed_bases'] == []
+  left = {path.name for path in copy.parent.iterdir()}
+  assert {'b', os.path.basename(shared['basis'])} < left
+  assert os.path.basename(first['basis']) not in left
+
+
 def test_damage_is_found(reindex, tmp_path):
   index = reindex().json['index']
   shards = tmp_path / 'i' / 'shards'
@@ -139,7 +167,7 @@ def test_mistakes_are_told(reindex, where, text, status, message):
 
 def test_configuration_must_be_there_and_whole(influence, tmp_path):
   found = influence('reindex', '--config', tmp_path / 'absent')
-  assert found.status == ExitStatus.DAMAGED
+  assert found.status == ExitStatus.FAILED
   (tmp_path / 'c').write_text('task = "a:b"')
   found = influence('reindex', '--config', tmp_path / 'c')
   assert 'lacks basis' in found.error_line

@@ -9,7 +9,7 @@ import os
 import subprocess
 from typing import Any
 
-from influence_core import errors
+from influence_core import errors, parameter_selection
 from launch import console as console_lib
 from launch import reindex_config
 from launch.commands import fit_basis, gc, project, verify
@@ -17,6 +17,7 @@ from pipeline import (
   fingerprints,
   fit_basis_config,
   loaded_task,
+  refitted_bases,
   run_lock,
   storage,
   stored_basis,
@@ -45,6 +46,10 @@ def run(console: console_lib.Console, *, config: str) -> dict[str, Any]:
       result['verify'] = verify.run(console, index=index)
     if settings.gc is not None:
       result['gc'] = gc.run(console, **settings.gc_arguments())
+      if not result['gc']['dry_run']:
+        result['removed_bases'] = refitted_bases.remove_unused(
+          storage.absolute(settings.basis), index, basis
+        )
     if settings.announce:
       _announce(settings.announce, result)
   return result
@@ -71,17 +76,20 @@ def _current_basis(
       raise
     console.tell(f'{error}; it is fitted again')
   model = fingerprints.of_json(dict(loaded.fingerprints))
-  path = f'{record.path}-{model}'
+  path = refitted_bases.path_for(record.path, model)
   names = fit_basis_config.FitBasisConfig.__dataclass_fields__
+  config = {name: record.config[name] for name in names}
+  # The new model may have fewer directions.
+  size = parameter_selection.num_parameters(loaded.selected)
+  config['projection_dim'] = min(config['projection_dim'], size)
   fit_basis.run(
     console,
     task=task,
     out=path,
-    config=fit_basis_config.FitBasisConfig(
-      **{name: record.config[name] for name in names}
-    ),
+    config=fit_basis_config.FitBasisConfig(**config),
     resources=fit_basis_config.Resources(),
   )
+  refitted_bases.claim(path, storage.absolute(settings.index))
   return path
 
 
