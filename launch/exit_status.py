@@ -4,7 +4,7 @@ import enum
 
 
 class ExitStatus(enum.IntEnum):
-  """Exit statuses; their comments are what --help says of them."""
+  """Exit statuses; `meaning` is what --help says of each."""
 
   DONE = 0
   FAILED = 1

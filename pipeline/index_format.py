@@ -1,10 +1,13 @@
 """The format of an index: one shard for each range of the corpus.
 
     INDEX/manifest-000001.json                 published generations
-    INDEX/plans/plan-<fingerprint>.json        what a run set out to do
+    INDEX/plans/plan-<run>.json                what a run set out to do
     INDEX/shards/rows-<range>-<fingerprint>-<repair>.parquet
     INDEX/shards/vectors-<range>-<fingerprint>-<attempt>.npy
-    INDEX/rejected-000001.parquet              examples left out, with reasons
+    INDEX/rejected-<checksum>.parquet          examples left out, with reasons
+    INDEX/locks/run-000007.json                who reindexes since when
+    INDEX/searches/<search>/*.npz              queries and leaders of a search
+                                               on a Beam runner, while it runs
 
 A shard is two files. Vectors are [num_rows, projection_dim] in C order, as
 `vector_codec` stores them, under a name of the attempt's own. The rows file

@@ -33,7 +33,8 @@ class Provenance:
     basis: absolute path of the basis.
     eigenvalues: of the basis, so that scores need no other file.
     fingerprints: by field: parameters, selected_paths, loss_reduction,
-      preprocessing, task_version, basis, corpus, dtype.
+      preprocessing, task_version, basis, corpus; and basis_dtype and dtype,
+      those of the basis on the devices and of stored vectors, as they are.
     query_ids: queries that the columns of vectors were solved for; empty where
       they stand for eigenvectors.
   """

@@ -1,8 +1,8 @@
 """The plan: which ranges of which source shards a projection covers.
 
-It is stored beside the index before any worker starts, and the last step of the
-pipeline publishes only what fulfils it. Ranges that the newest generation has
-are adopted from it, so that only what changed is projected.
+It is stored in the directory of the index before any worker starts, and the
+last step of the pipeline publishes only what fulfils it. Ranges that the newest
+generation has are adopted from it, so that only what changed is projected.
 """
 
 from collections.abc import Iterable, Mapping
@@ -70,9 +70,9 @@ def make_plan(
 ) -> Plan:
   """Cuts a corpus into ranges of at most `range_size` examples.
 
-  A range never crosses source shards, and depends on the corpus and range_size
-  alone, not on the number of workers: every run of the same command names the
-  same shards.
+  A range never crosses source shards, and its examples depend on the corpus and
+  range_size alone, not on the number of workers: every run of the same command
+  names the same shards.
 
   Args:
     corpus: the training split.
@@ -147,8 +147,7 @@ class Changes:
     generation: the newest one; None where nothing is published.
     reused: shards of it that the plan has too, their files in place.
     wanted: ranges of the plan that it has not.
-    num_dropped: ranges of it that the plan has not and that no wanted range
-      takes the place of.
+    num_dropped: ranges of it whose examples are no range of the plan.
     num_damaged: ranges whose files are gone or cut short.
     all_new_because: what every range of an index depends on and has changed,
       as "basis is 1a2b, was 3c4d"; None if nothing such has.

@@ -4,8 +4,9 @@
     INDEX/locks/run-000007.released   that the run has ended
 
 A run takes the next number by creating its file, which only one can; so it
-works in object stores too, and nobody ever deletes the lock of somebody else.
-Runs that were killed release nothing: theirs counts for a stated time.
+works in object stores too. A run that ends deletes the files of those before
+it, which were released or had expired. Runs that were killed release nothing:
+theirs counts for a stated time.
 """
 
 from collections.abc import Iterator
