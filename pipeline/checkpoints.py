@@ -10,6 +10,7 @@ import tempfile
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -18,6 +19,9 @@ from pipeline import machine_cache, storage
 
 # Orbax writes this file last, and reads no checkpoint without it.
 _LAST_FILE = '_CHECKPOINT_METADATA'
+
+# Files that describe a checkpoint take less.
+_OVERHEAD_BYTES = 1 << 20
 
 
 def save_arrays(path: str, tree: Any) -> None:
@@ -44,10 +48,18 @@ def save_arrays(path: str, tree: Any) -> None:
 
 
 def _save_local(path: str, tree: Any) -> None:
-  with ocp.StandardCheckpointer(
-    multiprocessing_options=_by_this_process()
-  ) as checkpointer:
-    checkpointer.save(path, tree)
+  # Orbax tells of a full disk in the words of several libraries, at length.
+  storage.check_room(path, _num_bytes(tree) + _OVERHEAD_BYTES)
+  try:
+    with ocp.StandardCheckpointer(
+      multiprocessing_options=_by_this_process()
+    ) as checkpointer:
+      checkpointer.save(path, tree)
+  except (OSError, ValueError) as error:  # A full disk is either of them.
+    raise errors.InputError(
+      f'cannot write {path} ({_first_line(error)}); correct that and run the '
+      'same command again'
+    ) from error
 
 
 def _upload(directory: pathlib.Path, path: str) -> None:
@@ -130,7 +142,9 @@ def _metadata(checkpointer: ocp.Checkpointer, path: str, local: str) -> Any:
 
 def _num_bytes(stored: Any) -> int:
   return sum(
-    math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+    # Python's own numbers have neither shape nor dtype.
+    math.prod(getattr(leaf, 'shape', ()))
+    * jnp.dtype(getattr(leaf, 'dtype', jnp.float64)).itemsize
     for leaf in jax.tree.leaves(stored)
   )
 

@@ -91,12 +91,23 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(data_dir: str) -> None:
-  """Writes the digits as ArrayRecord, if they are not there yet."""
+  """Writes the digits as ArrayRecord, if they are not there yet.
+
+  Raises:
+    errors.InputError: They cannot be written.
+  """
   tfds.disable_progress_bar()
-  with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself.
-    Digits(data_dir=data_dir, file_format='array_record').download_and_prepare(
-      download_config=tfds.download.DownloadConfig(num_shards=_NUM_FILES)
-    )
+  builder = Digits(data_dir=data_dir, file_format='array_record')
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself.
+      builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(num_shards=_NUM_FILES)
+      )
+  except (OSError, RuntimeError) as error:  # A full disk is either of them.
+    raise errors.InputError(
+      f'cannot write the digits to {data_dir} ({error}); correct that and run '
+      'the same command again'
+    ) from error
 
 
 EXAMPLE = example.Example(
