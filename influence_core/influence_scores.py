@@ -57,6 +57,11 @@ class ScoreOptions:
       raise errors.InputError(
         f'damping is {self.damping}, expected a finite number >= 0'
       )
+    if self.projection_dim is not None and self.projection_dim < 1:
+      raise errors.InputError(
+        f'projection_dim is {self.projection_dim}, expected at least 1, the '
+        'pairs to use'
+      )
     _check_choice(
       'negative_eigenvalues', self.negative_eigenvalues, NegativeEigenvalues
     )

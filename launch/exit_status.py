@@ -24,7 +24,7 @@ class ExitStatus(enum.IntEnum):
 _MEANINGS = {
   ExitStatus.DONE: 'done, or nothing to do',
   ExitStatus.FAILED: 'input that cannot be used, or something that failed',
-  ExitStatus.USAGE: 'an unknown flag, or one that is missing',
+  ExitStatus.USAGE: 'an unknown flag, one that is missing, or no value for it',
   ExitStatus.OVERLAP: 'another run is at work',
   ExitStatus.STALE: 'a basis or index of another model, task or data',
   ExitStatus.DAMAGED: 'a stored file is missing, truncated or altered',

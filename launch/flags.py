@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dataclasses
 import difflib
 from importlib import metadata
+import math
 from typing import Any, NoReturn
 
 from influence_core import gradient_projection, influence_scores
@@ -127,6 +128,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   if unknown:
     hint = command.suggestion(unknown[0])
     command.error(f'unknown argument {unknown[0]}{hint}')
+  _check_numbers(command, flags)
   values = vars(flags).copy()
   for name in REPORTING:
     del values[name]
@@ -166,6 +168,16 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
       where=values.pop('where'), group_by=values.pop('group_by')
     )
   return flags, values
+
+
+def _check_numbers(command: _Parser, flags: argparse.Namespace) -> None:
+  """Refuses what no flag can mean: less than nothing, NaN and infinity."""
+  for action in command._actions:
+    value = getattr(flags, action.dest, None)
+    if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+      command.error(
+        f'{action.dest} is {value}, expected a finite number of at least 0'
+      )
 
 
 def _gather_fit_basis(values: dict[str, Any]) -> None:

@@ -45,6 +45,10 @@ class QueryBasisConfig:
         raise errors.InputError(
           f'{name} is {getattr(self, name)}, expected at least 1'
         )
+    if not self.tolerance > 0:
+      raise errors.InputError(
+        f'tolerance is {self.tolerance}, expected a positive number'
+      )
     if self.damping is not None and not 0 <= self.damping < np.inf:
       raise errors.InputError(
         f'damping is {self.damping}, expected a finite number >= 0'

@@ -31,10 +31,7 @@ def make_options(
       cannot be loaded, something that it needs is not there, or num_workers is
       not positive.
   """
-  if num_workers < 1:
-    raise errors.InputError(
-      f'num_workers is {num_workers}, expected at least 1'
-    )
+  check_num_workers(num_workers)
   arguments = engines.arguments(engine, num_workers, beam_arguments)
   tell(f'engine={engine} options={shlex.join(arguments)}')
   name = (
@@ -58,6 +55,14 @@ def make_options(
       hint = f'did you mean {close[0]}?' if close else 'see the Beam manual'
       raise errors.InputError(f'{option} is no Beam option; {hint}')
   return pipeline_options.PipelineOptions(arguments)
+
+
+def check_num_workers(num_workers: int) -> None:
+  """Raises errors.InputError where there is no worker."""
+  if num_workers < 1:
+    raise errors.InputError(
+      f'num_workers is {num_workers}, expected at least 1'
+    )
 
 
 def known_options() -> set[str]:

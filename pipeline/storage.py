@@ -32,7 +32,15 @@ class DamagedFileError(errors.InputError):
 
 
 def absolute(path: str) -> str:
-  """`path` made independent of the working directory; URLs are kept."""
+  """`path` made independent of the working directory; URLs are kept.
+
+  Raises:
+    errors.InputError: It is empty, as an unset variable of a shell is.
+  """
+  if not path:
+    raise errors.InputError(
+      'a path is empty, expected a local path or gs://...; is a variable unset?'
+    )
   if '://' in path:
     return path.rstrip('/')
   return os.path.abspath(os.path.expanduser(path))

@@ -53,6 +53,7 @@ def run(
 ) -> dict[str, Any]:
   """Projects the queries and scans the index once for all of them."""
   top_k.check_k(k)
+  runner_options.check_num_workers(num_workers)
   result_tables.check_table_file(out)
   if projection_options.batch_size is not None:
     gradient_projection.check_batch_size(projection_options.batch_size)
@@ -147,12 +148,14 @@ def projected_queries(
 
   Args:
     opened: the index.
-    task: its function; the arguments are those that the index was made with.
+    task: its function; arguments that are not given are those that the index
+      was made with, such as the epochs that it is summed over.
     query_split: TFDS split.
   """
   made_with = opened.manifest.provenance.task
   if made_with['import_path'] == task.import_path:
-    task = dataclasses.replace(task, arguments=made_with['arguments'])
+    arguments = {**made_with['arguments'], **task.arguments}
+    task = dataclasses.replace(task, arguments=arguments)
   record, loaded = load_task(opened, task, None)
   batch = queries.read(loaded, query_split)
   projector = checked_projector.make_projector(
