@@ -27,12 +27,19 @@ class Rankings:
   """What is ranked, and by what.
 
   Attributes:
-    is_bad: [num_examples] bool.
+    is_bad: [num_examples] bool, true of some and not of all.
     scores: [num_examples] by name, the worst to be highest.
   """
 
   is_bad: np.ndarray
   scores: Mapping[str, np.ndarray]
+
+  def __post_init__(self):
+    if self.is_bad.all() or not self.is_bad.any():
+      raise errors.InputError(
+        f'is_bad is true of {self.is_bad.sum()} of {len(self.is_bad)} '
+        'examples, expected some, but not all'
+      )
 
 
 def read_rankings(
@@ -101,9 +108,7 @@ def measure(
     Columns score, auc, average_precision, precision_at_N, each of the first
     two with `_low` and `_high`.
   """
-  generator = np.random.default_rng(seed)
-  size = len(rankings.is_bad)
-  samples = [generator.integers(size, size=size) for _ in range(num_bootstrap)]
+  samples = _resamples(rankings.is_bad, num_bootstrap, seed)
   rows = []
   for name, scores in rankings.scores.items():
     first = np.argsort(-scores, kind='stable')[:num_first]
@@ -114,9 +119,7 @@ def measure(
     ):
       row[metric] = float(function(rankings.is_bad, scores))
       values = [
-        function(rankings.is_bad[sample], scores[sample])
-        for sample in samples
-        if rankings.is_bad[sample].any()
+        function(rankings.is_bad[sample], scores[sample]) for sample in samples
       ]
       if values:
         low, high = np.percentile(values, _INTERVAL)
@@ -124,6 +127,23 @@ def measure(
     row[f'precision_at_{num_first}'] = float(rankings.is_bad[first].mean())
     rows.append(row)
   return pa.Table.from_pylist(rows)
+
+
+def _resamples(
+  is_bad: np.ndarray, num_samples: int, seed: int
+) -> list[np.ndarray]:
+  """Rows of resamples that have both bad and good examples.
+
+  Of others no figure is defined; they are drawn again. Each is [num_examples].
+  """
+  generator = np.random.default_rng(seed)
+  size = len(is_bad)
+  samples: list[np.ndarray] = []
+  while len(samples) < num_samples:
+    sample = generator.integers(size, size=size)
+    if is_bad[sample].any() and not is_bad[sample].all():
+      samples.append(sample)
+  return samples
 
 
 def curves(rankings: Rankings) -> pa.Table:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from influence_core import influence_scores
+from influence_core import errors, influence_scores
 from pipeline import detection, index_reader
 
 
@@ -61,6 +61,24 @@ def test_intervals_hold_the_figure_and_shrink():
     return row['auc_high'] - row['auc_low']
 
   assert interval(4000) < 0.5 * interval(200)
+
+
+@pytest.mark.parametrize('is_bad', [[1, 1, 0], [0, 0, 1], [0, 1]])
+def test_intervals_are_of_resamples_with_both_kinds(is_bad):
+  found = detection.Rankings(
+    np.array(is_bad, bool), {'x': np.arange(len(is_bad), dtype=float)}
+  )
+  (row,) = detection.measure(
+    found, num_first=1, num_bootstrap=40, seed=0
+  ).to_pylist()
+  for name in ('auc', 'average_precision'):
+    assert 0 <= row[f'{name}_low'] <= row[f'{name}_high'] <= 1
+
+
+@pytest.mark.parametrize('is_bad', [[True, True], [False, False]])
+def test_rankings_have_both_kinds(is_bad):
+  with pytest.raises(errors.InputError, match='expected some, but not all'):
+    detection.Rankings(np.array(is_bad), {})
 
 
 def test_curves_go_through_what_is_known():
