@@ -41,8 +41,8 @@ def fixture_trained(tmp_path_factory):
     num_layers=1,
     dropout_rate=0.0,
   )
-  metrics = train_translator.train(config, str(path))
-  return path, config, metrics
+  train_translator.train(config, str(path))
+  return path, config, train_translator.measure(config, str(path))
 
 
 @pytest.mark.slow

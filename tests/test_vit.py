@@ -68,7 +68,8 @@ def fixture_trained(data_dir, tmp_path_factory):
       data_dir=str(data_dir), dataset='stripes', size='XS/4', num_epochs=200
     )
   )
-  return path, train_classifier.train(config, str(path))
+  train_classifier.train(config, str(path))
+  return path, train_classifier.measure(config, str(path))
 
 
 @pytest.mark.slow

@@ -24,7 +24,14 @@ def run(
   num_epochs: int | None,
   seed: int,
 ) -> dict[str, Any]:
-  """Trains an example, or says that it is trained already."""
+  """Trains an example, or says that it is trained already.
+
+  Both give the metrics, which are kept with the model.
+
+  Raises:
+    errors.InputError: An option or the dataset cannot be used, or the work
+      directory holds another model.
+  """
   module = importlib.import_module(f'launch.example_tasks.{example}')
   about: example_lib.Example = module.EXAMPLE
   if data_dir is None:
@@ -60,9 +67,16 @@ def run(
         '--workdir or delete it'
       )
     console.print(f'{workdir} is trained already with these options.')
-    return {**result, 'trained': False}
-  with console.stage('train', 'steps') as progress:
-    metrics = about.train(config, workdir, progress)
+    trained = False
+  else:
+    with (
+      example_lib.begun(workdir),
+      console.stage('train', 'steps') as progress,
+    ):
+      about.train(config, workdir, progress)
+    trained = True
+  with console.stage('measure'):
+    metrics = example_lib.metrics_of(about, config, workdir)
   told = ', '.join(f'{k} {v:.4f}' for k, v in metrics.items())
-  console.print(f'trained {example}: {told}; stored in {workdir}')
-  return {**result, 'trained': True, **metrics}
+  console.print(f'{example}: {told}; stored in {workdir}')
+  return {**result, 'trained': trained, **metrics}

@@ -114,5 +114,6 @@ EXAMPLE = example.Example(
   make_config,
   image_classifier.load_config,
   train_classifier.train,
+  train_classifier.measure,
   prepare,
 )

@@ -1,6 +1,7 @@
 """What an example task is to `influence train-example`."""
 
 from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -21,7 +22,7 @@ class ExampleOptions:
     flip_labels: fraction of the training labels to make wrong.
     corrupt_pairs: fraction of the training pairs to make wrong.
     pretrained: Orbax checkpoint of parameters to start from.
-    num_epochs: passes over the training split.
+    num_epochs: passes over the training split, at least 1.
     seed: of initialisation, order and label flips.
   """
 
@@ -41,6 +42,10 @@ class ExampleOptions:
         raise errors.InputError(
           f'{name} is {getattr(self, name)}, expected a fraction in [0, 1)'
         )
+    if self.num_epochs is not None and self.num_epochs < 1:
+      raise errors.InputError(
+        f'num_epochs is {self.num_epochs}, expected at least 1'
+      )
 
     if self.num_epochs is not None and self.num_epochs < 1:
       raise errors.InputError(
@@ -64,14 +69,16 @@ class Example:
     make_config: options -> all that determines the trained model; a dataclass
       with a method `corpus(split)`.
     load_config: work directory -> the configuration of what was trained there.
-    train: (config, work directory, progress) -> metrics by name. Writes
-      config.json last.
+    train: (config, work directory, progress). Writes config.json last.
+    measure: (config, work directory) -> metrics by name, of the model that is
+      stored there.
     prepare: (data_dir) makes the dataset; None where the user does.
   """
 
   make_config: Callable[[ExampleOptions], Any]
   load_config: Callable[[str], Any]
-  train: Callable[[Any, str, types.ProgressCallback], dict[str, float]]
+  train: Callable[[Any, str, types.ProgressCallback], None]
+  measure: Callable[[Any, str], dict[str, float]]
   prepare: Callable[[str], None] | None = None
 
 
@@ -80,11 +87,61 @@ def config_path(workdir: str) -> str:
   return storage.join(workdir, 'config.json')
 
 
+def checkpoint_path(workdir: str) -> str:
+  """Where the trained parameters are."""
+  return storage.join(workdir, 'checkpoint')
+
+
+def epochs_path(workdir: str) -> str:
+  """The directory of the parameters after some epochs."""
+  return storage.join(workdir, 'epochs')
+
+
+@contextlib.contextmanager
+def begun(workdir: str) -> Iterator[None]:
+  """A training in a work directory, in place of one that was interrupted.
+
+  Raises:
+    errors.InputError: Parameters are there that no interrupted training left.
+  """
+  marker = storage.join(workdir, 'training')
+  was_interrupted = storage.exists(marker)
+  for path in (checkpoint_path(workdir), epochs_path(workdir)):
+    if was_interrupted:
+      storage.remove_directory(path)
+    elif storage.exists(path):
+      raise errors.InputError(
+        f'{path} is there, but no config.json of a trained model; choose '
+        'another --workdir'
+      )
+  storage.create_exclusive(marker, b'')
+  yield
+  storage.remove(marker)
+
+
 def save_config(workdir: str, config: Any) -> None:
   """Stores the dataclass that a model was trained by."""
   storage.create_exclusive(
     config_path(workdir), checked_files.encode_json(dataclasses.asdict(config))
   )
+
+
+def save_json(path: str, content: dict[str, Any]) -> None:
+  """Stores what belongs to a model, also over what an interrupted run left."""
+  with storage.open_for_writing(path) as file:
+    file.write(checked_files.encode_json(content))
+
+
+def metrics_of(about: Example, config: Any, workdir: str) -> dict[str, float]:
+  """Metrics of a trained model, measured once and kept beside it.
+
+  They are no part of the training: where measuring was interrupted, the next
+  run measures the model that is stored.
+  """
+  path = storage.join(workdir, 'metrics.json')
+  if not storage.exists(path):
+    save_json(path, about.measure(config, workdir))
+  return checked_files.read_json(path)
 
 
 def read_config(workdir: str) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def make_task(workdir: str) -> task_lib.Task:
   return task_lib.Task(
     name=f'{config.dataset}_classifier',
     load_parameters=lambda: checkpoints.load_arrays(
-      storage.join(workdir, 'checkpoint'),
+      example.checkpoint_path(workdir),
       like=jax.eval_shape(config.initialise),
     ),
     per_example_loss=loss,
@@ -205,9 +205,13 @@ def load_config(workdir: str) -> ClassifierConfig:
   return ClassifierConfig(**example.read_config(workdir))
 
 
+def flips_path(workdir: str) -> str:
+  return storage.join(workdir, 'label_flips.json')
+
+
 def load_flips(workdir: str) -> dict[str, int]:
   """Wrong labels that were given to training examples, by id."""
-  return checked_files.read_json(storage.join(workdir, 'label_flips.json'))
+  return checked_files.read_json(flips_path(workdir))
 
 
 def flip_labels(

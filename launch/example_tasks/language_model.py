@@ -4,6 +4,7 @@ By bytes, so that no vocabulary is needed, or by subwords of the corpus. The
 loss of an example is that of its text, sum or mean over tokens.
 """
 
+from collections.abc import Sequence
 import dataclasses
 
 import jax
@@ -14,7 +15,7 @@ import optax
 from influence_core import curvature_products, errors, types
 from launch.example_tasks import example, subwords, training, transformer
 from launch.example_tasks.translation import reduced, text_of, vocabulary_path
-from pipeline import checkpoints, storage
+from pipeline import checkpoints
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
 
@@ -162,7 +163,7 @@ def make_task(
   task = task_lib.Task(
     name=f'{config.dataset}_language_model',
     load_parameters=lambda: checkpoints.load_arrays(
-      storage.join(workdir, 'checkpoint'), like=like
+      example.checkpoint_path(workdir), like=like
     ),
     per_example_loss=lambda params, features: loss_of_outputs(
       outputs(params, features), features
@@ -175,7 +176,13 @@ def make_task(
     loss_reduction=loss_reduction,
     split_loss=curvature_products.SplitLoss(outputs, loss_of_outputs),
   )
-  return training.with_epochs(task, workdir, epochs, like)
+  return training.with_epochs(
+    task,
+    workdir,
+    which=epochs,
+    num_epochs=config.schedule.num_epochs,
+    like=like,
+  )
 
 
 def output_loss(
@@ -200,20 +207,13 @@ def train(
   config: LanguageModelConfig,
   workdir: str,
   progress: types.ProgressCallback = types.no_progress,
-) -> dict[str, float]:
-  """Trains and stores the result in `workdir`; config.json comes last.
-
-  Returns:
-    `bits_per_byte` of the test split: its loss over the bytes of its texts.
-  """
+) -> None:
+  """Trains and stores the result in `workdir`; config.json comes last."""
   texts = _texts(config, config.train_split)
   vocabulary: subwords.Vocabulary | subwords.Bytes = subwords.Bytes()
   if config.vocabulary_size:
     vocabulary = subwords.Vocabulary.train(texts, config.vocabulary_size)
     vocabulary.save(vocabulary_path(workdir))
-
-  def rows(texts):
-    return np.stack([vocabulary.row(x, config.num_tokens) for x in texts])
 
   def loss(params, batch, key):
     logits = config.model.apply(params, batch['tokens'], rngs={'dropout': key})
@@ -221,18 +221,35 @@ def train(
 
   params = training.fit(
     config.initialise(),
-    {'tokens': rows(texts)},
+    {'tokens': _rows(config, vocabulary, texts)},
     loss,
     config.schedule,
     save=training.save_epochs(workdir, config.schedule.num_epochs),
     progress=progress,
   )
-  checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)
+  checkpoints.save_arrays(example.checkpoint_path(workdir), params)
   example.save_config(workdir, config)
+
+
+def measure(config: LanguageModelConfig, workdir: str) -> dict[str, float]:
+  """`bits_per_byte` of the test split: its loss over the bytes of its texts."""
+  params = checkpoints.load_arrays(
+    example.checkpoint_path(workdir), like=jax.eval_shape(config.initialise)
+  )
   test = _texts(config, 'test')
-  total = _total_loss(config, params, rows(test))
+  rows = _rows(config, load_vocabulary(config, workdir), test)
+  total = _total_loss(config, params, rows)
   num_bytes = sum(len(text.encode()) for text in test)
   return {'bits_per_byte': float(total / np.log(2) / num_bytes)}
+
+
+def _rows(
+  config: LanguageModelConfig,
+  vocabulary: subwords.Vocabulary | subwords.Bytes,
+  texts: Sequence[str],
+) -> np.ndarray:
+  """[num_texts, num_tokens] int32."""
+  return np.stack([vocabulary.row(x, config.num_tokens) for x in texts])
 
 
 def _total_loss(
@@ -254,4 +271,4 @@ def _texts(config: LanguageModelConfig, split: str) -> list[str]:
   ]
 
 
-EXAMPLE = example.Example(make_config, load_config, train)
+EXAMPLE = example.Example(make_config, load_config, train, measure)

@@ -36,4 +36,5 @@ EXAMPLE = example.Example(
   make_config,
   image_classifier.load_config,
   train_classifier.train,
+  train_classifier.measure,
 )

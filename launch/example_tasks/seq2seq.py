@@ -12,5 +12,8 @@ def make_task(
 
 
 EXAMPLE = example.Example(
-  translation.make_config, translation.load_config, train_translator.train
+  translation.make_config,
+  translation.load_config,
+  train_translator.train,
+  train_translator.measure,
 )

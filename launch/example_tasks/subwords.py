@@ -47,7 +47,8 @@ class Vocabulary:
 
   def save(self, path: str) -> None:
     content = {'tokenizer': self._tokenizer.to_str()}
-    storage.create_exclusive(path, checked_files.encode_json(content))
+    with storage.open_for_writing(path) as file:
+      file.write(checked_files.encode_json(content))
 
   @property
   def size(self) -> int:

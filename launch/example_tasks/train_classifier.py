@@ -9,7 +9,7 @@ import numpy as np
 
 from influence_core import errors, parameter_selection, types
 from launch.example_tasks import example, image_classifier, training
-from pipeline import checked_files, checkpoints, storage
+from pipeline import checkpoints
 from pipeline import corpus as corpus_lib
 from pipeline import task as task_lib
 
@@ -33,13 +33,10 @@ def train(
   config: image_classifier.ClassifierConfig,
   workdir: str,
   progress: types.ProgressCallback = types.no_progress,
-) -> dict[str, float]:
+) -> None:
   """Trains with Adam on a cosine schedule and stores the result in `workdir`.
 
   `config.json` is written last: it marks the work directory as complete.
-
-  Returns:
-    Accuracies: `train_accuracy` on the labels as given, `test_accuracy`.
   """
   train_split = read_split(config, config.train_split)
   flips = image_classifier.flip_labels(
@@ -54,12 +51,28 @@ def train(
   )
   save = training.save_epochs(workdir, config.num_epochs)
   params = _fit(config, train_split, save=save, progress=progress)
-  checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)
-  storage.create_exclusive(
-    storage.join(workdir, 'label_flips.json'), checked_files.encode_json(flips)
-  )
+  checkpoints.save_arrays(example.checkpoint_path(workdir), params)
+  example.save_json(image_classifier.flips_path(workdir), flips)
   example.save_config(workdir, config)
-  return accuracies(config, params, train_split)
+
+
+def measure(
+  config: image_classifier.ClassifierConfig, workdir: str
+) -> dict[str, float]:
+  """Accuracies: `train_accuracy` on the labels as given, `test_accuracy`."""
+  params = checkpoints.load_arrays(
+    example.checkpoint_path(workdir), like=jax.eval_shape(config.initialise)
+  )
+  flips = image_classifier.load_flips(workdir)
+  train_split = read_split(config, config.train_split)
+  train_split = dataclasses.replace(
+    train_split, labels=_with_flips(train_split, flips)
+  )
+  test_split = read_split(config, 'test')
+  return {
+    'train_accuracy': _accuracy(config, params, train_split),
+    'test_accuracy': _accuracy(config, params, test_split),
+  }
 
 
 def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
@@ -88,24 +101,17 @@ def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
   task = image_classifier.make_task(workdir)
   like = jax.eval_shape(config.initialise)
   return training.with_epochs(
-    dataclasses.replace(task, retrain=retrain), workdir, epochs, like
+    dataclasses.replace(task, retrain=retrain),
+    workdir,
+    which=epochs,
+    num_epochs=config.num_epochs,
+    like=like,
   )
 
 
 def _with_flips(split: Examples, flips: Mapping[str, int]) -> np.ndarray:
   pairs = zip(split.ids, split.labels, strict=True)
   return np.array([flips.get(x, label) for x, label in pairs], np.int32)
-
-
-def accuracies(
-  config: image_classifier.ClassifierConfig,
-  params: types.Params,
-  train_split: Examples,
-) -> dict[str, float]:
-  return {
-    'train_accuracy': _accuracy(config, params, train_split),
-    'test_accuracy': _accuracy(config, params, read_split(config, 'test')),
-  }
 
 
 def read_split(

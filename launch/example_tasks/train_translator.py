@@ -13,7 +13,7 @@ from launch.example_tasks import (
   training,
   translation,
 )
-from pipeline import checked_files, checkpoints, storage
+from pipeline import checkpoints
 from pipeline import corpus as corpus_lib
 
 _LABEL_SMOOTHING = 0.1
@@ -24,12 +24,8 @@ def train(
   config: translation.TranslationConfig,
   workdir: str,
   progress: types.ProgressCallback = types.no_progress,
-) -> dict[str, float]:
-  """Trains and stores the result in `workdir`; config.json comes last.
-
-  Returns:
-    `bleu` of the test split, decoded greedily.
-  """
+) -> None:
+  """Trains and stores the result in `workdir`; config.json comes last."""
   raw = list(example.read_split(config.corpus(config.train_split)))
   corruptions = corrupted_pairs.corrupt(
     [x[corpus_lib.ID_KEY] for x in raw],
@@ -51,13 +47,20 @@ def train(
     save=training.save_epochs(workdir, config.schedule.num_epochs),
     progress=progress,
   )
-  checkpoints.save_arrays(storage.join(workdir, 'checkpoint'), params)
+  checkpoints.save_arrays(example.checkpoint_path(workdir), params)
   vocabulary.save(translation.vocabulary_path(workdir))
-  storage.create_exclusive(
-    translation.corruptions_path(workdir),
-    checked_files.encode_json(corruptions),
-  )
+  example.save_json(translation.corruptions_path(workdir), corruptions)
   example.save_config(workdir, config)
+
+
+def measure(
+  config: translation.TranslationConfig, workdir: str
+) -> dict[str, float]:
+  """`bleu` of the test split, decoded greedily."""
+  params = checkpoints.load_arrays(
+    example.checkpoint_path(workdir), like=jax.eval_shape(config.initialise)
+  )
+  vocabulary = subwords.Vocabulary.load(translation.vocabulary_path(workdir))
   return {'bleu': bleu(config, params, vocabulary, 'test')}
 
 

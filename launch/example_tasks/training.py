@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from influence_core import errors, types
+from launch.example_tasks import example
 from pipeline import checkpoint_sum, checkpoints, storage
 from pipeline import task as task_lib
 
@@ -36,6 +37,13 @@ class Schedule:
   batch_size: int
   learning_rate: float
   seed: int
+
+  def __post_init__(self):
+    for name in ('num_epochs', 'batch_size'):
+      if getattr(self, name) < 1:
+        raise errors.InputError(
+          f'{name} is {getattr(self, name)}, expected at least 1'
+        )
 
 
 def fit(
@@ -64,9 +72,11 @@ def fit(
   batch_size = min(schedule.batch_size, size)
   steps_per_epoch = size // batch_size
   num_steps = schedule.num_epochs * steps_per_epoch
+  # A single step has nothing to warm up for.
+  num_warmup = min(max(1, num_steps // 20), num_steps - 1)
   optimizer = optax.adam(
     optax.warmup_cosine_decay_schedule(
-      0.0, schedule.learning_rate, max(1, num_steps // 20), num_steps
+      0.0, schedule.learning_rate, num_warmup, num_steps
     )
   )
 
@@ -97,14 +107,12 @@ def fit(
 
 def epoch_path(workdir: str, epoch: int) -> str:
   """Where the parameters after an epoch are."""
-  return storage.join(workdir, 'epochs', f'{epoch:03d}')
+  return storage.join(example.epochs_path(workdir), f'{epoch:03d}')
 
 
 def save_epochs(workdir: str, num_epochs: int) -> SaveCallback:
   """For `fit`: keeps the last parameters and some before, evenly spread."""
-  kept = {
-    round(x) for x in np.linspace(1, num_epochs, min(_NUM_KEPT, num_epochs))
-  }
+  kept = _kept_epochs(num_epochs)
 
   def save(epoch: int, params: types.Params) -> None:
     if epoch in kept:
@@ -113,8 +121,18 @@ def save_epochs(workdir: str, num_epochs: int) -> SaveCallback:
   return save
 
 
+def _kept_epochs(num_epochs: int) -> list[int]:
+  spread = np.linspace(1, num_epochs, min(_NUM_KEPT, num_epochs))
+  return sorted({round(x) for x in spread})
+
+
 def with_epochs(
-  task: task_lib.Task, workdir: str, which: str, like: types.Params
+  task: task_lib.Task,
+  workdir: str,
+  *,
+  which: str,
+  num_epochs: int,
+  like: types.Params,
 ) -> task_lib.Task:
   """The task after the last epoch, or summed over all that were kept.
 
@@ -122,6 +140,8 @@ def with_epochs(
     task: after the last.
     workdir: where checkpoints are kept.
     which: 'last' or 'all'.
+    num_epochs: of the training; a directory may hold epochs of one before,
+      which was interrupted.
     like: shapes of the parameters.
 
   Raises:
@@ -132,11 +152,13 @@ def with_epochs(
   if which != 'all':
     raise errors.InputError(f'epochs is {which!r}, expected last or all')
 
-  def load(name: str) -> types.Params:
-    path = storage.join(workdir, 'epochs', name)
-    return checkpoints.load_arrays(path, like=like)
+  def load(epoch: int) -> types.Params:
+    return checkpoints.load_arrays(epoch_path(workdir, epoch), like=like)
 
-  names = sorted(storage.list_names(storage.join(workdir, 'epochs')))
   return checkpoint_sum.summed(
-    task, {name: functools.partial(load, name) for name in names}
+    task,
+    {
+      f'{epoch:03d}': functools.partial(load, epoch)
+      for epoch in _kept_epochs(num_epochs)
+    },
   )

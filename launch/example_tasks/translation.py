@@ -183,7 +183,7 @@ def make_task(
   task = task_lib.Task(
     name=f'{config.dataset}_translation',
     load_parameters=lambda: checkpoints.load_arrays(
-      storage.join(workdir, 'checkpoint'), like=like
+      example.checkpoint_path(workdir), like=like
     ),
     per_example_loss=lambda params, features: loss_of_outputs(
       outputs(params, features), features
@@ -196,7 +196,13 @@ def make_task(
     loss_reduction=loss_reduction,
     split_loss=curvature_products.SplitLoss(outputs, loss_of_outputs),
   )
-  return training.with_epochs(task, workdir, epochs, like)
+  return training.with_epochs(
+    task,
+    workdir,
+    which=epochs,
+    num_epochs=config.schedule.num_epochs,
+    like=like,
+  )
 
 
 def preprocess(

@@ -98,5 +98,8 @@ def _shapes(dataset: str, data_dir: str) -> tuple[list[int], int]:
 
 
 EXAMPLE = example.Example(
-  make_config, image_classifier.load_config, train_classifier.train
+  make_config,
+  image_classifier.load_config,
+  train_classifier.train,
+  train_classifier.measure,
 )
