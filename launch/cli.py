@@ -1,7 +1,7 @@
 """The `influence` program: runs a command and tells its errors in one line."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import json
 import os
 import sys
@@ -44,19 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (Exception, KeyboardInterrupt) as error:
     failure = _failure(error)
     if failure is None:
+      # A defect of ours, whose traceback is shown; monitoring learns of it.
+      _write_metrics(flags, console, exit_status.ExitStatus.FAILED, {})
       raise
   status = failure.status if failure else exit_status.ExitStatus.DONE
-  if flags.metrics_file:
-    try:
-      metrics.write(
-        flags.metrics_file,
-        flags.command,
-        status=status,
-        seconds=console.seconds,
-        result=result,
-      )
-    except errors.InputError as error:
-      failure = failure or _Failure(str(error), exit_status.ExitStatus.FAILED)
+  unwritten = _write_metrics(flags, console, status, result)
+  failure = failure or unwritten
   if failure:
     return _tell(failure, as_json=flags.log_json)
   if flags.json:
@@ -75,6 +68,28 @@ def _run(
   # Importing Beam and TFDS can add handlers and levels of their own.
   console_lib.configure_logging(**settings)
   return module.run(console, **values)
+
+
+def _write_metrics(
+  flags: argparse.Namespace,
+  console: console_lib.Console,
+  status: exit_status.ExitStatus,
+  result: Mapping[str, Any],
+) -> _Failure | None:
+  """Writes the metrics that are asked for; says why if they cannot be."""
+  if not flags.metrics_file:
+    return None
+  try:
+    metrics.write(
+      flags.metrics_file,
+      flags.command,
+      status=status,
+      seconds=console.seconds,
+      result=result,
+    )
+  except errors.InputError as error:
+    return _Failure(str(error), exit_status.ExitStatus.FAILED)
+  return None
 
 
 def _failure(error: BaseException) -> _Failure | None:

@@ -3,7 +3,9 @@
 import json
 
 from prometheus_client import parser
+import pytest
 
+from launch.commands import verify
 from launch.exit_status import ExitStatus
 from tests import linear_task
 from tests.test_project_corpus import flags
@@ -37,6 +39,29 @@ def test_failure_has_metrics_too(influence, tmp_path):
   found = influence('verify', '--index', 'absent', '--metrics_file', file)
   assert 'no index at' in found.error_line
   assert samples(file)['influence_exit_status', None] == ExitStatus.FAILED
+
+
+@pytest.mark.parametrize('is_gone', [False, True])
+def test_defect_has_metrics_and_its_traceback(
+  influence, index, monkeypatch, tmp_path, is_gone
+):
+  file = tmp_path / 'metrics' / 'm'
+  command = ['verify', '--index', index, '--metrics_file', file]
+  assert influence(*command).status == 0
+
+  def fail(*_, **__):
+    if is_gone:  # The metrics cannot be written either.
+      file.unlink()
+      file.parent.rmdir()
+      file.parent.touch()
+    raise ZeroDivisionError('a defect')
+
+  monkeypatch.setattr(verify, 'run', fail)
+  with pytest.raises(ZeroDivisionError, match='a defect'):
+    influence(*command)
+  if not is_gone:
+    assert samples(file)['influence_exit_status', None] == ExitStatus.FAILED
+    assert not any('result' in name for name, _ in samples(file))
 
 
 def test_metrics_file_is_tried_before_work(influence, index):
