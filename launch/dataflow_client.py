@@ -24,8 +24,9 @@ except ImportError as error:
 
 # What a person wants to read of a job's log.
 _IMPORTANT = ('JOB_MESSAGE_BASIC', 'JOB_MESSAGE_WARNING', 'JOB_MESSAGE_ERROR')
+_DONE = 'JOB_STATE_DONE'
 _ENDED = {
-  'JOB_STATE_DONE',
+  _DONE,
   'JOB_STATE_FAILED',
   'JOB_STATE_CANCELLED',
   'JOB_STATE_DRAINED',
@@ -54,6 +55,11 @@ class JobStatus:
   @property
   def has_ended(self) -> bool:
     return self.state in _ENDED
+
+  @property
+  def is_done(self) -> bool:
+    """Whether it has ended with all its work done, the only success."""
+    return self.state == _DONE
 
 
 class DataflowClient:

@@ -72,7 +72,12 @@ def add_status(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--follow',
     action='store_true',
-    help='tell what happens until the job ends; exit status 1 if it fails',
+    help='tell what happens until the job ends',
+  )
+  parser.epilog = (
+    f'{parser.epilog}\n\nexit status: 0 if the job is done or, without '
+    '--follow, not yet at its end; 1 if it\nhas failed, was cancelled, drained '
+    'or replaced by another one.'
   )
 
 

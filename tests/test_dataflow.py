@@ -9,6 +9,7 @@ import pytest
 from influence_core import errors
 from launch import dataflow_flags, dataflow_job, flex_template
 from launch.commands import status
+from launch.exit_status import ExitStatus
 from pipeline import engines, index_reader, storage
 from tests import linear_task
 from tests.conftest import ROOT
@@ -310,6 +311,34 @@ def test_mistakes_are_told_before_work(influence, api, instead, message):
   found = influence('submit', 'dataflow', *PLACE, *pairs)
   assert message in found.error_line
   assert not api.jobs
+
+
+@pytest.mark.parametrize('more', [[], ['--follow']])
+@pytest.mark.parametrize(
+  ('state', 'message'),
+  [
+    ('JOB_STATE_FAILED', 'failed: it does not say why; submit it again'),
+    ('JOB_STATE_CANCELLED', 'was cancelled'),
+    ('JOB_STATE_DRAINED', 'was drained'),
+    ('JOB_STATE_UPDATED', 'was replaced by another one'),
+  ],
+)
+def test_only_a_job_that_is_done_is_success(
+  influence, api, state, message, more
+):
+  api.jobs['j'] = dataflow_api.Job({'name': 'project'}, state)
+  command = ['status', 'j', *PLACE, '--dataflow_endpoint', api.endpoint]
+  found = influence(*command, *more)
+  assert found.status == ExitStatus.FAILED
+  assert f'job project (j) {message}' in found.error_line
+  api.jobs['j'].state = 'JOB_STATE_DONE'
+  assert influence(*command, *more).status == 0
+
+
+def test_job_at_work_is_told_without_following(influence, api):
+  api.jobs['j'] = dataflow_api.Job({'name': 'project'}, 'JOB_STATE_CANCELLING')
+  command = ['status', 'j', *PLACE, '--dataflow_endpoint', api.endpoint]
+  assert 'JOB_STATE_CANCELLING' in influence(*command).stdout
 
 
 def test_service_that_refuses_is_told(influence, api):

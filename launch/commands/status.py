@@ -7,6 +7,13 @@ from influence_core import errors
 from launch import console as console_lib
 
 _POLL_SECONDS = 15.0
+# Ends of a job that has not done its work.
+_ENDS = {
+  'JOB_STATE_FAILED': 'failed',
+  'JOB_STATE_CANCELLED': 'was cancelled',
+  'JOB_STATE_DRAINED': 'was drained',
+  'JOB_STATE_UPDATED': 'was replaced by another one',
+}
 
 
 def run(
@@ -21,7 +28,7 @@ def run(
   """Tells the state of a job, with its messages and counters.
 
   Raises:
-    errors.InputError: There is no such job, or it has failed.
+    errors.InputError: There is no such job, or it has ended without being done.
   """
   from launch import dataflow_client  # Its packages may not be installed.
 
@@ -43,10 +50,10 @@ def run(
       f'state={status.state} seconds={status.seconds:.0f} examples={examples}'
     )
     time.sleep(_POLL_SECONDS)
-  if status.state == 'JOB_STATE_FAILED':
+  if status.has_ended and not status.is_done:
     raise errors.InputError(
-      f'job {status.name} ({job}) failed: {last or "it does not say why"}; '
-      'submit it again, what is done is kept'
+      f'job {status.name} ({job}) {_ENDS.get(status.state, status.state)}: '
+      f'{last or "it does not say why"}; submit it again, what is done is kept'
     )
   counters = ', '.join(f'{k} {v:,}' for k, v in sorted(status.counters.items()))
   console.print(
