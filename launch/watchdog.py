@@ -4,10 +4,18 @@ from collections.abc import Callable, Iterator
 import contextlib
 import signal
 import threading
+import time
+from typing import Any
 
 from influence_core import errors
+from launch import console as console_lib
 
 _INTERVAL_SECONDS = 1.0
+# Part of the time that looking for progress may take: a listing of many files
+# in an object store takes seconds, and is paid for.
+_LOOKING_FRACTION = 0.02
+# A look that hangs must not keep a command from its end.
+_LAST_LOOK_SECONDS = 5.0
 
 
 class StalledError(errors.InputError):
@@ -18,12 +26,14 @@ class StalledError(errors.InputError):
 def watch(
   look: Callable[[], None], find_stuck: Callable[[], str | None]
 ) -> Iterator[None]:
-  """Looks after the work inside the `with` statement, every second.
+  """Looks after the work inside the `with` statement.
+
+  Neither function can end the watch by an error, and no slow look delays it.
 
   Args:
-    look: called for progress.
-    find_stuck: says what is stuck, or None. Then the main thread, in which the
-      work must be, is interrupted.
+    look: called for progress, the rarer the longer it takes.
+    find_stuck: called every second; says what is stuck, or None. Then the main
+      thread, in which the work must be, is interrupted.
 
   Raises:
     StalledError: Something was stuck.
@@ -31,16 +41,27 @@ def watch(
   stop = threading.Event()
   stuck: list[str] = []
 
-  def loop():
-    while not stop.wait(_INTERVAL_SECONDS):
+  look = _tolerated('looking for progress', look)
+  find_stuck = _tolerated('looking for stuck workers', find_stuck)
+
+  def show_progress():
+    seconds = 0.0
+    while not stop.wait(pause_after(seconds)):
+      started = time.monotonic()
       look()
+      seconds = time.monotonic() - started
+
+  def keep_watch():
+    while not stop.wait(_INTERVAL_SECONDS):
       if reason := find_stuck():
         stuck.append(reason)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         return
 
-  thread = threading.Thread(target=loop, daemon=True)
-  thread.start()
+  looker = threading.Thread(target=show_progress, daemon=True)
+  watcher = threading.Thread(target=keep_watch, daemon=True)
+  looker.start()
+  watcher.start()
   try:
     yield
   except KeyboardInterrupt:
@@ -52,4 +73,28 @@ def watch(
     ) from None
   finally:
     stop.set()
-    thread.join()
+    watcher.join()
+    looker.join(_LAST_LOOK_SECONDS)
+
+
+def pause_after(look_seconds: float) -> float:
+  """Seconds from a look that took `look_seconds` to the next one."""
+  return max(_INTERVAL_SECONDS, look_seconds / _LOOKING_FRACTION)
+
+
+def _tolerated(what: str, function: Callable[[], Any]) -> Callable[[], Any]:
+  """The function, whose errors are told once and end nothing."""
+  is_told = False
+
+  def call() -> Any:
+    nonlocal is_told
+    try:
+      return function()
+    except Exception as error:
+      if not is_told:
+        line = f'{type(error).__name__}: {error}'
+        console_lib.logger.warning('%s failed (%s); work goes on', what, line)
+      is_told = True
+      return None
+
+  return call

@@ -114,7 +114,8 @@ def num_committed(
 ) -> int:
   """Examples of ranges whose shard is committed, from one listing.
 
-  For progress alone: it works the same on every Beam runner, near or far.
+  For progress alone: it works the same on every Beam runner, near or far. The
+  listing grows with the index; `watchdog` asks for it the more rarely.
   """
   committed = {
     index_format.stem_of(name)
