@@ -1,6 +1,6 @@
 """Results of queries as tables: for the terminal, JSON and Parquet alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import json
 from typing import Any
 
@@ -90,25 +90,48 @@ def write_result(
   out: str,
   name: str,
   result: Mapping[str, Any],
-  table: pa.Table,
-  plots: Mapping[str, bytes],
-) -> None:
-  """Writes files to look at and to compute with.
+  tables: Mapping[str, pa.Table],
+  plots: Mapping[str, Callable[[], bytes]],
+) -> list[str]:
+  """Writes files to look at and to compute with, pictures last.
+
+  What took hours is not lost for a picture: one that cannot be drawn is told
+  and left out.
 
   Args:
     out: directory.
-    name: of NAME.json and NAME.parquet.
-    result: for the first.
-    table: for the second.
-    plots: SVG by name, without '.svg'.
+    name: of NAME.json.
+    result: for it.
+    tables: by name, without '.parquet'.
+    plots: functions that draw an SVG, by name, without '.svg'.
+
+  Returns:
+    Names of the files that were written.
   """
   with storage.open_for_writing(storage.join(out, f'{name}.json')) as file:
     file.write(json.dumps(result, indent=2).encode())
-  write_table(storage.join(out, f'{name}.parquet'), table)
-  for plot_name, plot in plots.items():
-    path = storage.join(out, f'{plot_name}.svg')
-    with storage.open_for_writing(path) as file:
-      file.write(plot)
+  for table_name, table in tables.items():
+    write_table(storage.join(out, f'{table_name}.parquet'), table)
+  written = [f'{name}.json', *(f'{x}.parquet' for x in tables)]
+  for plot_name, draw in plots.items():
+    file_name = f'{plot_name}.svg'
+    try:
+      picture = draw()
+    except Exception as error:
+      console_lib.logger.warning(
+        '%s cannot be drawn (%s: %s); the results are in %s',
+        *(
+          file_name,
+          type(error).__name__,
+          error,
+          storage.join(out, written[0]),
+        ),
+      )
+      continue
+    with storage.open_for_writing(storage.join(out, file_name)) as file:
+      file.write(picture)
+    written.append(file_name)
+  return written
 
 
 def print_rows(

@@ -62,13 +62,13 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     'manifest': manifest_lib.path_of(index, opened.manifest.generation),
     'report': storage.join(out, 'report.html'),
   }
+  summary['seconds'] = dict(console.seconds)
+  with storage.open_for_writing(storage.join(out, 'summary.json')) as file:
+    file.write(json.dumps(summary, indent=1).encode())
   with console.stage('report', 'pages'):
     page = demo_report.render(task, summary, suspicious['results'])
     with storage.open_for_writing(summary['report']) as file:
       file.write(page.encode())
-  summary['seconds'] = dict(console.seconds)
-  with storage.open_for_writing(storage.join(out, 'summary.json')) as file:
-    file.write(json.dumps(summary, indent=1).encode())
   _print_findings(console, out, summary)
   return summary
 

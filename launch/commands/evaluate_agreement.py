@@ -87,8 +87,8 @@ def run(
       out,
       'agreement',
       result,
-      pa.concat_tables(tables),
-      {'agreement': _plot(rows, tables[0].column_names[2:], reference)},
+      {'agreement': pa.concat_tables(tables)},
+      {'agreement': lambda: _plot(rows, list(figures), reference)},
     )
   return result
 

@@ -119,16 +119,20 @@ def _report(
     'k': k,
     'seed': seed,
   }
+  title = f'{len(query_ids)} queries without {k} examples'
+  result_tables.write_result(
+    out,
+    'counterfactual',
+    result,
+    {'counterfactual': table},
+    {'counterfactual': lambda: _plot(rows, title)},
+  )
+  return result
+
+
+def _plot(rows: list[dict[str, Any]], title: str) -> bytes:
   points = [
     plots.Interval(x['removed'], x['change_of_loss'], x['low'], x['high'])
     for x in rows
   ]
-  shown = plots.intervals(
-    {'change of loss': points},
-    title=f'{len(query_ids)} queries without {k} examples',
-    joined=False,
-  )
-  result_tables.write_result(
-    out, 'counterfactual', result, table, {'counterfactual': shown}
-  )
-  return result
+  return plots.intervals({'change of loss': points}, title=title, joined=False)

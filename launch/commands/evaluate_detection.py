@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from influence_core import errors, influence_scores
 from launch import console as console_lib
 from launch import plots, result_tables
-from pipeline import detection, index_reader, output_places, storage
+from pipeline import detection, index_reader, output_places
 
 
 def run(
@@ -60,10 +60,14 @@ def run(
   }
   if out is not None:
     curves = detection.curves(rankings)
-    shown = {'detection': _plot(curves, result)}
-    result_tables.write_result(out, 'detection', result, table, shown)
-    result_tables.write_table(storage.join(out, 'curves.parquet'), curves)
-    console.print(f'wrote detection.json, .parquet, .svg to {out}')
+    written = result_tables.write_result(
+      out,
+      'detection',
+      result,
+      {'detection': table, 'curves': curves},
+      {'detection': lambda: _plot(curves, result)},
+    )
+    console.print(f'wrote {", ".join(written)} to {out}')
   return result
 
 

@@ -117,19 +117,23 @@ def _report(
     'fraction': design.fraction,
     'seed': design.seed,
   }
-  shown = plots.intervals(
-    {
-      'linear datamodelling score': [
-        plots.Interval(name, row['lds'], row['low'], row['high'])
-        for name, row in zip(
-          plots.short_names(list(predicted)), rows, strict=True
-        )
-      ]
-    },
-    title=f'{len(query_ids)} queries, {design.num_subsets} subsets',
-    joined=False,
-  )
+  title = f'{len(query_ids)} queries, {design.num_subsets} subsets'
   result_tables.write_result(
-    out, 'lds', result, pa.concat_tables(tables), {'lds': shown}
+    out,
+    'lds',
+    result,
+    {'lds': pa.concat_tables(tables)},
+    {'lds': lambda: _plot(rows, title)},
   )
   return result
+
+
+def _plot(rows: list[dict[str, Any]], title: str) -> bytes:
+  names = plots.short_names([row['index'] for row in rows])
+  points = [
+    plots.Interval(name, row['lds'], row['low'], row['high'])
+    for name, row in zip(names, rows, strict=True)
+  ]
+  return plots.intervals(
+    {'linear datamodelling score': points}, title=title, joined=False
+  )

@@ -75,17 +75,18 @@ def run(
     pa.Table.from_pylist(rows),
   )
   if out is not None:
-    points = [
-      plots.Interval(x['figure'], x['mean'], x['low'], x['high']) for x in rows
-    ]
-    shown = plots.intervals(
-      {kind: points}, title=f'{kind} with {relevant}', joined=False
-    )
     result_tables.write_result(
       out,
       'retrieval',
       result,
-      quality.table,
-      {'retrieval': shown},
+      {'retrieval': quality.table},
+      {'retrieval': lambda: _plot(rows, kind, f'{kind} with {relevant}')},
     )
   return result
+
+
+def _plot(rows: list[dict[str, Any]], kind: str, title: str) -> bytes:
+  points = [
+    plots.Interval(x['figure'], x['mean'], x['low'], x['high']) for x in rows
+  ]
+  return plots.intervals({kind: points}, title=title, joined=False)

@@ -7,6 +7,7 @@ second run, or one with more values, computes what is new.
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -153,11 +154,15 @@ def run(
     'rows': rows,
   }
   shown = {
-    f'sensitivity_{knob}': _plot(table.filter(pc.field('knob') == knob), knob)
+    f'sensitivity_{knob}': functools.partial(
+      _plot, table.filter(pc.field('knob') == knob), knob
+    )
     for knob in knobs
   }
-  result_tables.write_result(out, 'sensitivity', result, table, shown)
-  console.print(f'wrote sensitivity.json, .parquet and a plot of each to {out}')
+  written = result_tables.write_result(
+    out, 'sensitivity', result, {'sensitivity': table}, shown
+  )
+  console.print(f'wrote {", ".join(written)} to {out}')
   return result
 
 
