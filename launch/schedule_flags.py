@@ -30,7 +30,12 @@ def add_schedule(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument('--out', required=True, help='directory for the files')
   parser.add_argument(
-    '--name', default='influence-reindex', help='default: %(default)s'
+    '--name',
+    default='influence-reindex',
+    help=(
+      'of the schedule, its files and units; another for each schedule of a '
+      'machine (default: %(default)s)'
+    ),
   )
   cloud = parser.add_argument_group(
     'on Google Cloud',

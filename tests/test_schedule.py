@@ -1,8 +1,8 @@
 """Schedules: what is written is what crontab, systemd and Google Cloud take."""
 
-import base64
 import configparser
 import json
+import os
 import re
 import shlex
 import shutil
@@ -12,12 +12,9 @@ from google.cloud import batch_v1
 from google.protobuf import json_format
 import hcl2
 import pytest
-import yaml
 
 from influence_core import errors
 from launch import cron
-from tests import workflow_interpreter
-from tests.conftest import ROOT
 
 CLOUD = ['--project', 'p', '--region', 'us-central1', '--image', 'i']
 
@@ -65,41 +62,152 @@ def test_times_that_are_none(times, message):
     cron.on_calendar(times)
 
 
-def test_one_machine(schedule, tmp_path):
-  config = str(tmp_path / '100% mine.toml')
-  assert schedule(config=config).status == 0
+def words_of_systemd(line):
+  """Words of ExecStart as systemd reads them.
+
+  By systemd.syntax(7) and systemd.service(5), as far as words are all in
+  double quotes; a lone $ or % would be a variable or a specifier.
+  """
+  words = re.findall(r'"((?:\\.|[^"\\])*)"', line)
+  assert ' '.join(f'"{word}"' for word in words) == line
+
+  def literal(word, specials):
+    word = re.sub(r'\\(["\\])', r'\1', word)
+    for special in specials:
+      assert special not in word.replace(2 * special, '')
+      word = word.replace(2 * special, special)
+    return word
+
+  program, *arguments = words
+  return [literal(program, '%'), *(literal(x, '%$') for x in arguments)]
+
+
+def unit(path):
+  found = configparser.ConfigParser(interpolation=None)
+  found.optionxform = str
+  found.read(path)
+  return found
+
+
+CONFIGS = ('gs://B/reindex.toml', '/d/100% "mine" $HOME \'s \\n ;.toml')
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_one_machine(schedule, tmp_path, config):
+  done = schedule('--json', config=config)
+  assert done.status == 0, done.stderr
   out = tmp_path / 'out'
   assert not (out / 'main.tf').exists()
-  line = (out / 'crontab').read_text().strip()
+  line = (out / 'influence-reindex.crontab').read_text().splitlines()[-1]
   times, command = line.split(' ')[:5], ' '.join(line.split(' ')[5:])
   assert times == ['0', '3', '*', '*', '*']
-  assert shlex.split(command.replace('\\%', '%'))[1:] == [
-    *('reindex', '--config', config)
-  ]
-  units = {}
-  for name in ('influence-reindex.service', 'influence-reindex.timer'):
-    units[name] = configparser.ConfigParser(interpolation=None)
-    units[name].optionxform = str
-    units[name].read(out / name)
-    assert '@' not in (out / name).read_text()
-  service = units['influence-reindex.service']['Service']
-  assert shlex.split(service['ExecStart'].replace('%%', '%'))[-1] == config
+  assert not re.search(r'(?<!\\)%', command)
+  told = shlex.split(command.replace('\\%', '%'), comments=True)
+  assert told[1:] == ['reindex', '--config', config]
+  service = unit(out / 'influence-reindex.service')['Service']
+  assert words_of_systemd(service['ExecStart']) == told
   assert service['SuccessExitStatus'] == '3'
-  timer = units['influence-reindex.timer']['Timer']
+  timer = unit(out / 'influence-reindex.timer')['Timer']
   assert timer['OnCalendar'] == '*-*-* 03:00:00'
-  if shutil.which('systemd-analyze'):
-    checked = subprocess.run(
-      [
-        'systemd-analyze',
-        'verify',
-        '--man=no',
-        *sorted(map(str, out.glob('*.timer'))),
-      ],
-      capture_output=True,
-      text=True,
-      check=False,
+  assert timer['Unit'] == 'influence-reindex.service'
+  for kind in ('service', 'timer'):
+    assert not re.search(
+      '@[A-Z]', (out / f'{timer["Unit"][:-8]}.{kind}').read_text()
     )
-    assert 'influence-reindex' not in checked.stderr, checked.stderr
+
+
+@pytest.mark.skipif(
+  not shutil.which('systemd-analyze'), reason='needs systemd-analyze'
+)
+@pytest.mark.parametrize('config', CONFIGS)
+def test_units_are_what_systemd_takes(schedule, tmp_path, config):
+  assert schedule('--name', 'fast', config=config).status == 0
+  checked = subprocess.run(
+    ['systemd-analyze', 'verify', '--man=no', tmp_path / 'out' / 'fast.timer'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert 'fast' not in checked.stderr, checked.stderr
+
+
+def test_schedules_share_a_directory(schedule, tmp_path):
+  for name in ('hourly', 'daily'):
+    assert schedule('--name', name).status == 0
+  assert sorted(x.name for x in (tmp_path / 'out').iterdir()) == [
+    f'{name}.{kind}'
+    for name in ('daily', 'hourly')
+    for kind in ('crontab', 'service', 'timer')
+  ]
+  timer = tmp_path / 'out' / 'hourly.timer'
+  assert unit(timer)['Timer']['Unit'] == 'hourly.service'
+  # Terraform would destroy one for the other.
+  assert schedule(*CLOUD, '--name', 'daily').status == 0
+  assert schedule(*CLOUD, '--name', 'daily').status == 0
+  line = schedule(*CLOUD, '--name', 'hourly').error_line
+  assert "out holds the Terraform of the schedule 'daily'" in line
+
+
+FAKE_CRONTAB = """#!/bin/sh
+case "$1" in
+  -l) cat "$CRONTAB_KEPT" 2>/dev/null || { echo none >&2; exit 1; } ;;
+  *) cat "$1" > "$CRONTAB_KEPT.new" && mv "$CRONTAB_KEPT.new" "$CRONTAB_KEPT" ;;
+esac
+"""
+
+
+@pytest.fixture(name='install_crontab')
+def fixture_install_crontab(tmp_path):
+  """Runs what is printed; returns the crontab afterwards."""
+  program = tmp_path / 'bin' / 'crontab'
+  program.parent.mkdir()
+  program.write_text(FAKE_CRONTAB)
+  program.chmod(0o755)
+
+  def run(printed):
+    (line,) = [x for x in printed.splitlines() if 'crontab' in x and '|' in x]
+    subprocess.run(
+      ['sh', '-c', line],
+      check=True,
+      env={
+        'PATH': f'{program.parent}:{os.environ["PATH"]}',
+        'CRONTAB_KEPT': str(tmp_path / 'kept'),
+      },
+    )
+    return (tmp_path / 'kept').read_text().splitlines()
+
+  return run
+
+
+def test_crontab_of_others_survives(schedule, install_crontab, tmp_path):
+  others = ['# mine', '5 4 * * * backup "100\\%"', '@daily influence-reindex']
+  (tmp_path / 'kept').write_text('\n'.join(others) + '\n')
+  for _ in range(2):
+    *kept, line = install_crontab(schedule().stdout)
+    assert kept == others
+  first = line
+  assert install_crontab(schedule('--name', 'reindex').stdout)[:-1] == [
+    *others,
+    first,
+  ]
+  # A change takes the place of the line before.
+  found = install_crontab(schedule(times='30 5 * * 1').stdout)
+  assert found[:3] == others
+  assert len(found) == 5
+  assert found[-1].startswith('30 5 * * 1 ')
+
+
+def test_first_crontab_of_all(schedule, install_crontab, tmp_path):
+  done = schedule('--out', tmp_path / "it's mine", times='0\n3 * * *')
+  (line,) = install_crontab(done.stdout)
+  assert line.startswith('0 3 * * * ')
+  assert install_crontab(done.stdout) == [line]
+  # Nor does the file tell anybody to replace the whole crontab.
+  file = tmp_path / "it's mine" / 'influence-reindex.crontab'
+  *header, last = file.read_text().splitlines()
+  assert last == line
+  assert all(x.startswith('#') for x in header)
+  assert install_crontab('\n'.join(x[1:] for x in header)) == [line]
 
 
 def test_terraform_is_whole(schedule, tmp_path):
@@ -148,6 +256,12 @@ def test_terraform_is_whole(schedule, tmp_path):
     (['--project', 'p'], 'region is missing'),
     ([*CLOUD[:4]], 'image is missing'),
     ([*CLOUD, '--name', 'x' * 24], 'expected up to 23 characters'),
+    (['--name', 'x' * 64], 'expected up to 63 characters'),
+    (['--name', 'My schedule'], "name is 'My schedule', expected up to"),
+    (['--name', '../x'], "name is '../x'"),
+    (['--name', 'x-'], "name is 'x-'"),
+    (['--out', 'gs://B/schedule'], 'expected a directory of this machine'),
+    (['--config', 'a\nb'], 'which no crontab can hold'),
   ],
 )
 def test_mistakes_are_told(schedule, flags, message):
@@ -157,79 +271,3 @@ def test_mistakes_are_told(schedule, flags, message):
 def test_configuration_for_the_cloud_is_in_the_cloud(schedule):
   line = schedule(*CLOUD, config='/local.toml').error_line
   assert 'config is /local.toml, which other machines cannot reach' in line
-
-
-class Cloud:
-  """Cloud Batch and Pub/Sub, as far as the workflow sees them.
-
-  Attributes:
-    states: of the job, one for each look at it.
-    before: state of the newest job before; None for none.
-    launched: names of jobs.
-    told: announcements.
-  """
-
-  def __init__(self, states, before=None):
-    self.states = list(states)
-    self.before = before
-    self.launched = []
-    self.told = []
-
-  def http(self, method, args):
-    assert args['auth'] == {'type': 'OAuth2'}
-    url = args['url']
-    if url.endswith(':publish'):
-      self.told += args['body']['messages']
-      return {}
-    jobs = 'https://batch.googleapis.com/v1/projects/p/locations/r/jobs'
-    if method == 'post':
-      assert url == jobs
-      assert args['body'] == {'taskGroups': []}
-      self.launched.append(args['query']['job_id'])
-      return {'name': f'projects/p/locations/r/jobs/{self.launched[-1]}'}
-    if url == jobs:
-      assert args['query']['filter'] == 'labels.schedule=n'
-      if self.before is None:
-        return {}
-      return {'jobs': [{'name': 'old', 'status': {'state': self.before}}]}
-    name = url.removeprefix('https://batch.googleapis.com/v1/')
-    return {'name': name, 'status': {'state': self.states.pop(0)}}
-
-  def run(self, topic=''):
-    workflow = yaml.safe_load(
-      (ROOT / 'launch/deploy/workflow.yaml').read_text()
-    )
-    arguments = {'project': 'p', 'region': 'r', 'name': 'n', 'topic': topic}
-    arguments |= {'job': {'taskGroups': []}, 'poll_seconds': 60}
-    return workflow_interpreter.run(workflow, arguments, self.http, now=12.5)
-
-
-@pytest.mark.parametrize('before', [None, 'SUCCEEDED', 'FAILED'])
-def test_workflow_launches_waits_and_announces(before):
-  cloud = Cloud(['QUEUED', 'SCHEDULED', 'RUNNING', 'SUCCEEDED'], before)
-  assert cloud.run(topic='projects/p/topics/t').endswith('/jobs/n-12')
-  assert cloud.launched == ['n-12']
-  assert cloud.states == []
-  (message,) = cloud.told
-  assert message['attributes'] == {'schedule': 'n', 'state': 'SUCCEEDED'}
-  told = json.loads(base64.b64decode(message['data']))
-  assert told['status']['state'] == 'SUCCEEDED'
-
-
-@pytest.mark.parametrize('state', ['QUEUED', 'SCHEDULED', 'RUNNING'])
-def test_workflow_refuses_overlap(state):
-  cloud = Cloud([], before=state)
-  with pytest.raises(workflow_interpreter.WorkflowError, match='is at work'):
-    cloud.run()
-  assert cloud.launched == []
-
-
-def test_workflow_fails_with_its_job():
-  cloud = Cloud(['RUNNING', 'FAILED'])
-  with pytest.raises(
-    workflow_interpreter.WorkflowError, match='n-12 ended as FAILED'
-  ):
-    cloud.run(topic='projects/p/topics/t')
-  assert cloud.told[0]['attributes']['state'] == 'FAILED'
-  with pytest.raises(workflow_interpreter.WorkflowError):
-    Cloud(['FAILED']).run()

@@ -1,22 +1,23 @@
 """`influence schedule`: reindexing at set times, on one machine or a cloud."""
 
-from collections.abc import Mapping
-import importlib.resources
 import json
-import pathlib
+import re
 import shlex
 import shutil
 import sys
 from typing import Any
 
 from influence_core import errors
-from launch import cluster_job, cron
+from launch import cluster_job, cron, schedule_files
 from launch import console as console_lib
 from pipeline import storage
 
-_DEPLOY = importlib.resources.files('launch') / 'deploy'
-# With the seconds of its start behind it, a job's name has up to 63 characters.
-_MAX_NAME = 23
+# Of files, units, jobs and service accounts.
+_NAME = re.compile('[a-z]([-a-z0-9]*[a-z0-9])?')
+_MAX_NAME = 63
+# A service account is NAME-runner, in up to 30 characters.
+_MAX_NAME_IN_CLOUD = 23
+_VARIABLES = 'terraform.tfvars.json'
 
 
 def run(
@@ -31,36 +32,76 @@ def run(
   """Writes the files of a schedule.
 
   Raises:
-    errors.InputError: A time or a name is wrong, or files cannot be written.
+    errors.InputError: A time, a name or a path is wrong, files cannot be
+      written, or Terraform's files of another schedule are there.
   """
   calendar = cron.on_calendar(cron_times)
-  files = _for_one_machine(config, cron_times, calendar, name)
+  cron_times = ' '.join(cron_times.split())
+  config, out = storage.absolute(config), storage.absolute(out)
+  _check(name, out, config=config, in_cloud=bool(cloud['project']))
+  program = shutil.which('influence', path=f'{sys.prefix}/bin') or 'influence'
+  command = [program, 'reindex', '--config', config]
+  files = {
+    **schedule_files.crontab(name, cron_times, command, out),
+    **schedule_files.units(name, calendar, command, out),
+  }
   if cloud['project']:
     files |= _for_the_cloud(config, cron_times, name, **cloud)
-  directory = pathlib.Path(storage.absolute(out))
   for file, text in files.items():
-    with storage.open_for_writing(str(directory / file)) as stream:
+    with storage.open_for_writing(storage.join(out, file)) as stream:
       stream.write(text.encode())
-  console.print(f'wrote {", ".join(files)} to {directory}')
-  console.print(f'here: crontab {directory}/crontab, or the systemd units')
+  install = {
+    'crontab': schedule_files.install_crontab(name, out),
+    'systemd': schedule_files.install_units(name, out),
+  }
   if cloud['project']:
-    console.print(f'cloud: terraform -chdir={directory} init, then apply')
-  return {'out': str(directory), 'files': list(files), 'calendar': calendar}
+    terraform = f'terraform -chdir={shlex.quote(out)}'
+    install['cloud'] = f'{terraform} init && {terraform} apply'
+  console.print(f'wrote {", ".join(files)} to {out}')
+  console.print('to install, or again after a change, one of:')
+  for line in install.values():
+    console.print(f'  {line}')
+  return {
+    'out': out,
+    'files': list(files),
+    'calendar': calendar,
+    'install': install,
+  }
 
 
-def _for_one_machine(
-  config: str, cron_times: str, calendar: str, name: str
-) -> dict[str, str]:
-  program = shutil.which('influence', path=f'{sys.prefix}/bin') or 'influence'
-  command = shlex.join(
-    [program, 'reindex', '--config', storage.absolute(config)]
-  )
-  values = {'NAME': name, 'COMMAND': command, 'CALENDAR': calendar}
-  # In a crontab % stands for the end of a line.
-  files = {'crontab': f'{cron_times} {command.replace("%", chr(92) + "%")}\n'}
-  for file in ('influence-reindex.service', 'influence-reindex.timer'):
-    files[file] = _filled((_DEPLOY / file).read_text('utf-8'), values)
-  return files
+def _check(name: str, out: str, *, config: str, in_cloud: bool) -> None:
+  longest = _MAX_NAME_IN_CLOUD if in_cloud else _MAX_NAME
+  if not _NAME.fullmatch(name) or len(name) > longest:
+    raise errors.InputError(
+      f'name is {name!r}, expected up to {longest} characters of a-z, 0-9 and '
+      '-, from a letter to no -'
+    )
+  if not storage.is_local(out):
+    raise errors.InputError(
+      f'out is {out}, expected a directory of this machine, from which the '
+      'files are installed'
+    )
+  for flag, path in (('config', config), ('out', out)):
+    if not path.isprintable():
+      raise errors.InputError(
+        f'{flag} is {path!r}, which no crontab can hold; rename it'
+      )
+  variables = storage.join(out, _VARIABLES)
+  if in_cloud and storage.exists(variables):
+    other = _name_in(variables)
+    if other != name:
+      raise errors.InputError(
+        f'{out} holds the Terraform of the schedule {other!r}, which applying '
+        f'{name!r} would destroy; choose another --out'
+      )
+
+
+def _name_in(variables: str) -> Any:
+  """The schedule of variables for Terraform; None where they are damaged."""
+  try:
+    return json.loads(storage.read_bytes(variables)).get('name')
+  except (ValueError, AttributeError):
+    return None
 
 
 def _for_the_cloud(
@@ -79,10 +120,6 @@ def _for_the_cloud(
   for flag, value in (('region', region), ('image', image)):
     if not value:
       raise errors.InputError(f'{flag} is missing, which --project asks for')
-  if len(name) > _MAX_NAME:
-    raise errors.InputError(
-      f'name is {name!r}, expected up to {_MAX_NAME} characters'
-    )
   job = cluster_job.batch(
     cluster_job.ClusterJob(
       name=name,
@@ -105,13 +142,9 @@ def _for_the_cloud(
     'job': json.dumps(job),
   }
   return {
-    'main.tf': (_DEPLOY / 'main.tf').read_text('utf-8'),
-    'workflow.yaml': (_DEPLOY / 'workflow.yaml').read_text('utf-8'),
-    'terraform.tfvars.json': json.dumps(variables, indent=2) + '\n',
+    **{
+      file: (schedule_files.DEPLOY / file).read_text('utf-8')
+      for file in ('main.tf', 'workflow.yaml')
+    },
+    _VARIABLES: json.dumps(variables, indent=2) + '\n',
   }
-
-
-def _filled(text: str, values: Mapping[str, str]) -> str:
-  for name, value in values.items():
-    text = text.replace(f'@{name}@', value)
-  return text
