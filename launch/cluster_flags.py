@@ -8,7 +8,7 @@ from launch import common_flags
 def add_batch(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--project', required=True, help='Google Cloud project')
   parser.add_argument('--region', required=True, help='such as us-central1')
-  _add_job(parser)
+  _add_job(parser, 'type, such as nvidia-l4')
   parser.add_argument('--network', help='such as global/networks/default')
   parser.add_argument('--subnetwork', help='regions/.../subnetworks/...')
   parser.add_argument(
@@ -22,21 +22,20 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
 
 
 def add_kubernetes(parser: argparse.ArgumentParser) -> None:
-  _add_job(parser)
+  _add_job(parser, 'type, such as nvidia-l4 or tpu-v5-lite-podslice')
   parser.add_argument(
-    '--topology', help='of a TPU slice, such as 2x4 (--num_accelerators a host)'
+    '--topology',
+    help='of a TPU slice, such as 2x4, with --num_accelerators of each host',
   )
 
 
-def _add_job(parser: argparse.ArgumentParser) -> None:
+def _add_job(parser: argparse.ArgumentParser, accelerator: str) -> None:
   parser.add_argument(
     '--image', required=True, help='from launch/deploy/Containerfile'
   )
   parser.add_argument('--job_name', required=True, help='a-z, 0-9 and -')
   parser.add_argument('--machine_type', help='such as g2-standard-8')
-  parser.add_argument(
-    '--accelerator', help='type, such as nvidia-l4 or tpu-v5-lite-podslice'
-  )
+  parser.add_argument('--accelerator', help=accelerator)
   common_flags.add_number(parser, '--num_accelerators', 1, 'on each machine')
   common_flags.add_number(
     parser, '--num_hosts', 1, 'machines that work together by --multi_process'

@@ -20,6 +20,11 @@ COMMANDS = (
   'gc',
 )
 _NAME = re.compile('[a-z]([-a-z0-9]{0,61}[a-z0-9])?')
+# Machines that have GPUs whether or not an accelerator is named.
+_GPU_MACHINES = re.compile('(a[2-9]|g[2-9])[a-z]?-')
+_MAX_BATCH_RETRIES = 10
+# For the container and what is copied from the store; as on Dataflow.
+_BOOT_DISK_GB = 100
 # Flags that name places, which other machines must reach.
 _PLACES = ('out', 'basis', 'index', 'config', 'metrics_file')
 
@@ -111,21 +116,24 @@ def batch(
   network: str | None = None,
   subnetwork: str | None = None,
 ) -> dict[str, Any]:
-  """A job of Cloud Batch, as its API takes it."""
-  policy: dict[str, Any] = {
-    'provisioningModel': 'SPOT' if job.spot else 'STANDARD'
-  }
-  if job.machine_type:
-    policy['machineType'] = job.machine_type
-  if job.accelerator and not job.is_tpu:
-    policy['accelerators'] = [
-      {'type': job.accelerator, 'count': job.num_accelerators}
-    ]
+  """A job of Cloud Batch, as its API takes it.
+
+  Raises:
+    errors.InputError: It is of TPUs, or with too many retries for Cloud Batch.
+  """
+  if job.is_tpu:
+    raise errors.InputError(
+      f'accelerator is {job.accelerator}, but Cloud Batch has GPUs only; use '
+      'submit kubernetes'
+    )
+  if job.num_retries > _MAX_BATCH_RETRIES:
+    raise errors.InputError(
+      f'num_retries is {job.num_retries}, expected up to {_MAX_BATCH_RETRIES} '
+      'on Cloud Batch'
+    )
   allocation: dict[str, Any] = {
     'location': {'allowedLocations': [f'regions/{region}']},
-    'instances': [
-      {'policy': policy, 'installGpuDrivers': 'accelerators' in policy}
-    ],
+    'instances': [_batch_instances(job)],
     'labels': dict(job.labels),
   }
   if job.service_account:
@@ -143,7 +151,8 @@ def batch(
   if job.num_hosts > 1:
     # Processes find each other by the names of their machines.
     hosts = processes.BATCH_HOSTS_FILE
-    container['options'] = f'--network host --volume {hosts}:{hosts}:ro'
+    container['options'] = '--network host'
+    container['volumes'] = [f'{hosts}:{hosts}:ro']
   return {
     'taskGroups': [
       {
@@ -164,8 +173,34 @@ def batch(
   }
 
 
+def _batch_instances(job: ClusterJob) -> dict[str, Any]:
+  """What machines, and whether they need a driver."""
+  machine_type = job.machine_type or ''
+  policy: dict[str, Any] = {
+    'provisioningModel': 'SPOT' if job.spot else 'STANDARD',
+    'bootDisk': {'sizeGb': _BOOT_DISK_GB},
+  }
+  if machine_type:
+    policy['machineType'] = machine_type
+  if job.accelerator:
+    policy['accelerators'] = [
+      {'type': job.accelerator, 'count': job.num_accelerators}
+    ]
+  has_gpus = bool(job.accelerator or _GPU_MACHINES.match(machine_type))
+  return {'policy': policy, 'installGpuDrivers': has_gpus}
+
+
 def kubernetes(job: ClusterJob) -> list[dict[str, Any]]:
-  """An indexed job, and for several hosts the service that names them."""
+  """An indexed job, and for several hosts the service that names them.
+
+  Raises:
+    errors.InputError: A TPU has no topology, or something else has one.
+  """
+  if job.is_tpu != bool(job.topology):
+    raise errors.InputError(
+      f'accelerator is {job.accelerator} and topology {job.topology}; a TPU '
+      'needs a topology, such as 2x4, and nothing else has one'
+    )
   labels = {**job.labels, 'app': job.name}
   container: dict[str, Any] = {
     'name': 'influence',
@@ -188,10 +223,8 @@ def kubernetes(job: ClusterJob) -> list[dict[str, Any]]:
   if job.accelerator:
     kind = 'google.com/tpu' if job.is_tpu else 'nvidia.com/gpu'
     container['resources'] = {'limits': {kind: str(job.num_accelerators)}}
-    name = 'tpu' if job.is_tpu else 'gpu'
-    pod['nodeSelector'][f'cloud.google.com/gke-{name}-accelerator'] = (
-      job.accelerator.removeprefix('type:')
-    )
+    label = 'gke-tpu-accelerator' if job.is_tpu else 'gke-accelerator'
+    pod['nodeSelector'][f'cloud.google.com/{label}'] = job.accelerator
     if job.topology:
       pod['nodeSelector']['cloud.google.com/gke-tpu-topology'] = job.topology
   manifests = [

@@ -42,7 +42,7 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--right_fitting',
     action='store_true',
-    help='accelerators for the projection alone, by resource hints',
+    help='with --worker gpu: GPUs for the projection alone, by a resource hint',
   )
   parser.add_argument('--job_name', help='default: made from the index')
   parser.add_argument(

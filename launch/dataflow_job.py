@@ -36,7 +36,8 @@ class DataflowJob:
     temp_location: gs:// directory.
     worker: what works.
     name: of the job.
-    right_fitting: whether accelerators are for the projection alone.
+    right_fitting: whether GPUs are for the projection alone, and all else is on
+      machines without.
     endpoint: URL of another server than Google's.
     beam_arguments: more options, which come last.
   """
@@ -66,10 +67,19 @@ class DataflowJob:
         'image is missing: workers need a container that has this package; '
         'build launch/deploy/Containerfile and pass --image'
       )
+    if self.right_fitting and self.worker != 'gpu':
+      raise errors.InputError(
+        f'right_fitting is for worker gpu, not {self.worker}; leave it out'
+      )
 
   def options(self, **instead: str) -> pipeline_options.PipelineOptions:
-    """Beam options; `instead` replaces some of them."""
-    engine = f'dataflow-{self.worker}'
+    """Beam options; `instead` replaces some of them.
+
+    References:
+      https://cloud.google.com/dataflow/docs/guides/right-fitting: a hint of a
+      step turns it on, and excludes an accelerator of all workers.
+    """
+    engine = f'dataflow-{"cpu" if self.right_fitting else self.worker}'
     own = {
       'project': self.project,
       'region': self.region,
@@ -85,8 +95,6 @@ class DataflowJob:
     ]
     if self.endpoint and 'localhost' in self.endpoint:
       arguments.append('--no_auth')
-    if self.right_fitting:
-      arguments.append('--dataflow_service_options=enable_prime')
     return runner_options.make_options(
       engine, 1, arguments, tell=lambda _: None
     )
@@ -94,9 +102,7 @@ class DataflowJob:
   @property
   def accelerator_hint(self) -> str | None:
     """For the projection alone, where the job is not of such machines."""
-    if not self.right_fitting:
-      return None
-    return engines.ACCELERATORS.get(f'dataflow-{self.worker}')
+    return engines.GPU_HINT if self.right_fitting else None
 
 
 def default_name(index: str) -> str:

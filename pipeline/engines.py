@@ -20,12 +20,18 @@ WORKER_PROGRAM = 'influence-worker'
 _JOB_ENDPOINT = 'localhost:8099'
 _WORKER_POOL = 'localhost:50000'
 
+# Options of Beam that are lists.
+_LISTS = ('--dataflow_service_options', '--experiments')
 
 # Of the machines of an engine, in the words of Dataflow.
 ACCELERATORS = {
   'dataflow-gpu': 'type:nvidia-l4;count:1;install-nvidia-driver',
   'dataflow-tpu': 'type:tpu-v5-lite-podslice;topology:1x1',
 }
+# For a step alone, of a job on other machines.
+GPU_HINT = (
+  'type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,16 +188,31 @@ def arguments(
   Raises:
     errors.InputError: What the engine needs is not installed.
   """
-  named = {argument.split('=', 1)[0] for argument in beam_arguments}
-  if '--runner' in named:
+  if '--runner' in _names(beam_arguments):
     return list(beam_arguments)
   preset = [
     argument
     for argument in ENGINES[engine].arguments(num_workers)
-    if argument.split('=', 1)[0] not in named
+    if not _is_replaced(argument, beam_arguments)
   ]
   if engine in engine_files.FILES and any(
     argument.endswith(f'={engine_files.path(engine)}') for argument in preset
   ):
     engine_files.check(engine)
   return [*preset, *beam_arguments]
+
+
+def _names(beam_arguments: Sequence[str]) -> set[str]:
+  return {argument.split('=', 1)[0] for argument in beam_arguments}
+
+
+def _is_replaced(argument: str, beam_arguments: Sequence[str]) -> bool:
+  """Whether the user sets what a preset argument is about.
+
+  Options that are lists gain what the user adds, and lose what is said anew.
+  """
+  name, _, value = argument.partition('=')
+  if name not in _LISTS or name not in _names(beam_arguments):
+    return name in _names(beam_arguments)
+  key = value.split('=', 1)[0].removeprefix('no_')
+  return any(key in given for given in beam_arguments)

@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from launch import processes
 from launch.exit_status import ExitStatus
 from tests.object_store import LoopbackServer
 
@@ -48,6 +49,8 @@ def test_batch_job_on_one_machine(influence):
   assert instances.install_gpu_drivers
   assert instances.policy.machine_type == 'g2-standard-8'
   assert instances.policy.accelerators[0].type_ == 'nvidia-l4'
+  # A container with CUDA, and what is copied from the store, need room.
+  assert instances.policy.boot_disk.size_gb == 100
   assert job.allocation_policy.service_account.email == 'a@b'
   (interface,) = job.allocation_policy.network.network_interfaces
   assert interface.subnetwork == 'regions/us-central1/subnetworks/s'
@@ -60,10 +63,33 @@ def test_batch_job_on_several_machines(influence):
   assert (group.task_count, group.parallelism) == (4, 4)
   assert group.task_count_per_node == 1
   assert group.require_hosts_file
-  assert '--network host' in group.task_spec.runnables[0].container.options
+  container = group.task_spec.runnables[0].container
+  assert container.options == '--network host'
+  hosts = processes.BATCH_HOSTS_FILE
+  assert list(container.volumes) == [f'{hosts}:{hosts}:ro']
   policy = job.allocation_policy.instances[0].policy
   spot = batch_v1.AllocationPolicy.ProvisioningModel.SPOT
   assert policy.provisioning_model == spot
+
+
+@pytest.mark.parametrize(
+  ('machine_type', 'has_gpus'),
+  [
+    ('g2-standard-8', True),
+    ('a2-highgpu-1g', True),
+    ('a3-highgpu-8g', True),
+    ('a4x-highgpu-4g', True),
+    ('n2-standard-8', False),
+    ('c3-standard-8', False),
+  ],
+)
+def test_drivers_are_installed_on_machines_with_gpus(
+  influence, machine_type, has_gpus
+):
+  """Also where the machine type alone says that there are some."""
+  job = batch_job(influence, '--machine_type', machine_type)
+  (instances,) = job.allocation_policy.instances
+  assert instances.install_gpu_drivers == has_gpus
 
 
 def test_kubernetes_manifests(influence):
@@ -81,7 +107,11 @@ def test_kubernetes_manifests(influence):
   pod = job['spec']['template']['spec']
   (container,) = pod['containers']
   assert container['resources']['limits'] == {'google.com/tpu': '4'}
-  assert pod['nodeSelector']['cloud.google.com/gke-tpu-topology'] == '2x4'
+  # As GKE labels its nodes; a pod that asks for others stays pending.
+  assert pod['nodeSelector'] == {
+    'cloud.google.com/gke-tpu-accelerator': 'tpu-v5-lite-podslice',
+    'cloud.google.com/gke-tpu-topology': '2x4',
+  }
   names = {x['name']: x for x in container['env']}
   assert names['JAX_NUM_PROCESSES']['value'] == '2'
   # Pods of an indexed job are NAME-INDEX, below the service of their subdomain.
@@ -100,7 +130,11 @@ def test_kubernetes_job_on_one_host(influence):
   (job,) = shown.json['manifests']
   kubernetes_validate.validate(job, '1.30', strict=True)
   pod = job['spec']['template']['spec']
-  assert pod['nodeSelector']['cloud.google.com/gke-spot'] == 'true'
+  assert pod['nodeSelector'] == {
+    'node.kubernetes.io/instance-type': 'g2-standard-8',
+    'cloud.google.com/gke-spot': 'true',
+    'cloud.google.com/gke-accelerator': 'nvidia-l4',
+  }
   assert pod['containers'][0]['resources']['limits'] == {'nvidia.com/gpu': '1'}
 
 
@@ -122,6 +156,32 @@ def test_mistakes_are_told(influence, flags, command, message):
   for target in (['batch', *PLACE], ['kubernetes']):
     line = influence('submit', *target, *JOB, *flags, '--', *command).error_line
     assert message in line
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--accelerator', 'tpu-v6e-slice'], 'Cloud Batch has GPUs only'),
+    (['--num_retries', 11], 'num_retries is 11, expected up to 10'),
+  ],
+)
+def test_what_cloud_batch_has_not_is_told(influence, flags, message):
+  command = ['submit', 'batch', *PLACE, *JOB, *flags, '--print_request']
+  assert message in influence(*command, '--', *FIT).error_line
+
+
+@pytest.mark.parametrize(
+  'flags',
+  [
+    ['--accelerator', 'tpu-v6e-slice'],
+    ['--accelerator', 'nvidia-l4', '--topology', '2x4'],
+    ['--topology', '2x4'],
+  ],
+)
+def test_topology_is_of_tpus(influence, flags):
+  command = ['submit', 'kubernetes', *JOB, *flags]
+  line = influence(*command, '--', *FIT).error_line
+  assert 'a TPU needs a topology, such as 2x4' in line
 
 
 @pytest.fixture(name='api')

@@ -9,7 +9,6 @@ import pytest
 from influence_core import errors
 from launch import dataflow_flags, dataflow_job, flex_template
 from launch.commands import status
-from launch.exit_status import ExitStatus
 from pipeline import engines, index_reader, storage
 from tests import linear_task
 from tests.conftest import ROOT
@@ -204,14 +203,17 @@ def test_right_fitting_gives_accelerators_to_the_projection(
 ):
   influence(*command, '--worker', 'gpu', '--right_fitting')
   (job,) = (job.content for job in api.jobs.values())
-  assert job['environment']['serviceOptions'] == ['enable_prime']
+  # A hint turns it on; an accelerator of all workers excludes it.
+  assert not job['environment'].get('serviceOptions')
+  (pool,) = job['environment']['workerPools']
+  assert pool['machineType'] == 'n2-standard-8'
   components = dataflow_api.staged_pipeline(job).components
   hinted = {
     transform.unique_name.split('/')[0]
     for transform in components.transforms.values()
     if transform.environment_id
     and any(
-      b'nvidia-l4' in value
+      b'type:nvidia-l4;count:1;machine_type:g2-standard-8' in value
       for value in components.environments[
         transform.environment_id
       ].resource_hints.values()
@@ -313,32 +315,11 @@ def test_mistakes_are_told_before_work(influence, api, instead, message):
   assert not api.jobs
 
 
-@pytest.mark.parametrize('more', [[], ['--follow']])
-@pytest.mark.parametrize(
-  ('state', 'message'),
-  [
-    ('JOB_STATE_FAILED', 'failed: it does not say why; submit it again'),
-    ('JOB_STATE_CANCELLED', 'was cancelled'),
-    ('JOB_STATE_DRAINED', 'was drained'),
-    ('JOB_STATE_UPDATED', 'was replaced by another one'),
-  ],
-)
-def test_only_a_job_that_is_done_is_success(
-  influence, api, state, message, more
-):
-  api.jobs['j'] = dataflow_api.Job({'name': 'project'}, state)
-  command = ['status', 'j', *PLACE, '--dataflow_endpoint', api.endpoint]
-  found = influence(*command, *more)
-  assert found.status == ExitStatus.FAILED
-  assert f'job project (j) {message}' in found.error_line
-  api.jobs['j'].state = 'JOB_STATE_DONE'
-  assert influence(*command, *more).status == 0
-
-
-def test_job_at_work_is_told_without_following(influence, api):
-  api.jobs['j'] = dataflow_api.Job({'name': 'project'}, 'JOB_STATE_CANCELLING')
-  command = ['status', 'j', *PLACE, '--dataflow_endpoint', api.endpoint]
-  assert 'JOB_STATE_CANCELLING' in influence(*command).stdout
+@pytest.mark.parametrize('worker', ['cpu', 'tpu'])
+def test_right_fitting_is_for_gpus(influence, api, command, worker):
+  found = influence(*command, '--worker', worker, '--right_fitting')
+  assert f'is for worker gpu, not {worker}' in found.error_line
+  assert not api.jobs
 
 
 def test_service_that_refuses_is_told(influence, api):

@@ -154,6 +154,31 @@ def test_user_has_the_last_word():
   assert engines.arguments('prism', 2, ['--runner=X']) == ['--runner=X']
 
 
+@pytest.mark.parametrize(
+  ('given', 'replaced'),
+  [
+    (['--dataflow_service_options=enable_preflight_validation'], None),
+    (['--experiments=shuffle_mode=service'], None),
+    (['--experiments', 'use_runner_v2'], None),
+    (
+      ['--dataflow_service_options=worker_accelerator=type:nvidia-tesla-t4'],
+      f'--dataflow_service_options=worker_accelerator='
+      f'{engines.ACCELERATORS["dataflow-gpu"]}',
+    ),
+    (
+      ['--experiments=use_multiple_sdk_containers'],
+      '--experiments=no_use_multiple_sdk_containers',
+    ),
+    (['--disk_size_gb', '200'], '--disk_size_gb=100'),
+  ],
+)
+def test_list_gains_what_is_given(given, replaced):
+  """A word about something else takes no accelerator away."""
+  preset = engines.arguments('dataflow-gpu', 1, [])
+  found = engines.arguments('dataflow-gpu', 1, given)
+  assert found == [*(x for x in preset if x != replaced), *given]
+
+
 def test_options_are_told(influence, task_flags, basis, index):
   command = flags(task_flags, basis, index, '--range_size', 40)
   told = influence(*command, '--num_workers', 3).stderr

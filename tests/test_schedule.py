@@ -241,6 +241,12 @@ def test_terraform_is_whole(schedule, tmp_path):
   workflow = (out / 'workflow.yaml').read_text()
   passed = set(re.findall(r'^\s+(\w+)\s+= (?:var|jsondecode)', text, re.M))
   assert set(re.findall(r'args\.(\w+)', workflow)) <= passed
+  assert {
+    *('roles/artifactregistry.reader', 'roles/batch.agentReporter'),
+    *('roles/batch.jobsEditor', 'roles/iam.serviceAccountUser'),
+    *('roles/logging.logWriter', 'roles/pubsub.publisher'),
+    *('roles/storage.objectUser', 'roles/workflows.invoker'),
+  } == set(re.findall('roles/[a-zA-Z.]+', text))
   message = batch_v1.Job.pb(batch_v1.Job())
   job = json_format.ParseDict(json.loads(given['job']), message)
   command = job.task_groups[0].task_spec.runnables[0].container.commands

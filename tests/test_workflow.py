@@ -3,6 +3,7 @@
 import base64
 import json
 
+from google.cloud import batch_v1
 import pytest
 import yaml
 
@@ -67,7 +68,26 @@ def test_workflow_launches_waits_and_announces(before):
   assert told['status']['state'] == 'SUCCEEDED'
 
 
-@pytest.mark.parametrize('state', ['QUEUED', 'SCHEDULED', 'RUNNING'])
+# As the API knows them; a job that is being cancelled is still at work.
+ENDED = ('SUCCEEDED', 'FAILED', 'CANCELLED')
+AT_WORK = [
+  state.name
+  for state in batch_v1.JobStatus.State
+  if state.name not in ENDED and state.value
+]
+
+
+def test_workflow_waits_for_every_end():
+  assert len(AT_WORK) == 5
+  cloud = Cloud([*AT_WORK, 'CANCELLED'])
+  with pytest.raises(
+    workflow_interpreter.WorkflowError, match='ended as CANCELLED'
+  ):
+    cloud.run()
+  assert cloud.states == []
+
+
+@pytest.mark.parametrize('state', AT_WORK)
 def test_workflow_refuses_overlap(state):
   cloud = Cloud([], before=state)
   with pytest.raises(workflow_interpreter.WorkflowError, match='is at work'):

@@ -61,6 +61,7 @@ resource "google_service_account" "runner" {
 
 resource "google_project_iam_member" "runner" {
   for_each = toset([
+    "roles/artifactregistry.reader",
     "roles/batch.jobsEditor",
     "roles/batch.agentReporter",
     "roles/iam.serviceAccountUser",
@@ -89,6 +90,7 @@ resource "google_cloud_scheduler_job" "reindex" {
 
   http_target {
     http_method = "POST"
+    headers     = { "Content-Type" = "application/json" }
     uri         = "https://workflowexecutions.googleapis.com/v1/${google_workflows_workflow.reindex.id}/executions"
     body = base64encode(jsonencode({
       argument = jsonencode({
