@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import subprocess
 
 import numpy as np
 import pytest
@@ -101,6 +103,21 @@ def test_parameters_of_others_are_not_touched(influence, tmp_path):
   assert kept.exists()
 
 
+def test_training_of_another_process_is_not_disturbed(influence, tmp_path):
+  marker = tmp_path / 'training.json'
+  holder = {'host': socket.gethostname(), 'process': os.getppid()}
+  example.save_json(str(marker), holder)
+  line = influence(*train_argv(tmp_path)).error_line
+  assert f'process {os.getppid()} is training there; wait for it' in line
+  with subprocess.Popen(['true']) as gone:
+    gone.wait()
+  for other in ({'process': gone.pid}, {'host': 'elsewhere'}):
+    example.save_json(str(marker), holder | other)
+    with example.begun(str(tmp_path)):
+      pass
+    assert not marker.exists()
+
+
 def test_leftovers_of_an_interrupted_training_are_replaced(
   influence, monkeypatch, tmp_path
 ):
@@ -115,7 +132,7 @@ def test_leftovers_of_an_interrupted_training_are_replaced(
     assert influence(*train_argv(tmp_path / 'w', *more)).status != 0
   for workdir in ('w', 'clean'):
     assert influence(*train_argv(tmp_path / workdir)).status == 0
-  assert not (tmp_path / 'w' / 'training').exists()
+  assert not (tmp_path / 'w' / 'training.json').exists()
   flips = [tmp_path / x / 'label_flips.json' for x in ('w', 'clean')]
   assert flips[0].read_bytes() == flips[1].read_bytes()
   task = train_classifier.make_task(str(tmp_path / 'w'), epochs='all')

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import os
+import socket
 from typing import Any
 
 from influence_core import errors, types
@@ -102,10 +104,13 @@ def begun(workdir: str) -> Iterator[None]:
   """A training in a work directory, in place of one that was interrupted.
 
   Raises:
-    errors.InputError: Parameters are there that no interrupted training left.
+    errors.InputError: Parameters are there that no interrupted training left,
+      or another process of this machine is training there.
   """
-  marker = storage.join(workdir, 'training')
+  marker = storage.join(workdir, 'training.json')
   was_interrupted = storage.exists(marker)
+  if was_interrupted:
+    _check_gone(marker)
   for path in (checkpoint_path(workdir), epochs_path(workdir)):
     if was_interrupted:
       storage.remove_directory(path)
@@ -114,9 +119,27 @@ def begun(workdir: str) -> Iterator[None]:
         f'{path} is there, but no config.json of a trained model; choose '
         'another --workdir'
       )
-  storage.create_exclusive(marker, b'')
+  storage.remove(_metrics_path(workdir))
+  save_json(marker, {'host': socket.gethostname(), 'process': os.getpid()})
   yield
   storage.remove(marker)
+
+
+def _check_gone(marker: str) -> None:
+  """Refuses to disturb a training; of other machines nothing is known."""
+  holder = checked_files.read_json(marker)
+  process = holder['process']
+  if holder['host'] != socket.gethostname() or process == os.getpid():
+    return
+  with contextlib.suppress(PermissionError):  # Somebody else's.
+    try:
+      os.kill(process, 0)
+    except ProcessLookupError:
+      return
+  raise errors.InputError(
+    f'process {process} is training there; wait for it, choose another '
+    f'--workdir, or delete {marker} if it is something else'
+  )
 
 
 def save_config(workdir: str, config: Any) -> None:
@@ -138,10 +161,14 @@ def metrics_of(about: Example, config: Any, workdir: str) -> dict[str, float]:
   They are no part of the training: where measuring was interrupted, the next
   run measures the model that is stored.
   """
-  path = storage.join(workdir, 'metrics.json')
+  path = _metrics_path(workdir)
   if not storage.exists(path):
     save_json(path, about.measure(config, workdir))
   return checked_files.read_json(path)
+
+
+def _metrics_path(workdir: str) -> str:
+  return storage.join(workdir, 'metrics.json')
 
 
 def read_config(workdir: str) -> dict[str, Any]:
