@@ -51,7 +51,7 @@ _PART = st.sampled_from(['a', 'b', 'index', '..', '.', ''])
       lambda root, parts: root + '/'.join(parts),
       st.sampled_from(['', '/', 'gs://', 's3://', 'gs://b/']),
       st.lists(_PART, max_size=4),
-    ),
+    ).filter(bool),
     max_size=5,
   )
 )

@@ -35,6 +35,10 @@ def run(
   beam_arguments: Sequence[str],
 ) -> dict[str, Any]:
   """Projects what is missing and publishes, or says that nothing is to do."""
+  if not stall_minutes > 0:
+    raise errors.InputError(
+      f'stall_minutes is {stall_minutes}, expected a positive number'
+    )
   if multi_process:
     if beam_arguments or engine != 'local':
       raise errors.InputError(
