@@ -5,7 +5,7 @@ import contextlib
 import signal
 import threading
 import time
-from typing import Any
+from typing import Any, cast
 
 from influence_core import errors
 from launch import console as console_lib
@@ -44,6 +44,8 @@ def watch(
   look = _tolerated('looking for progress', look)
   find_stuck = _tolerated('looking for stuck workers', find_stuck)
 
+  main = cast(int, threading.main_thread().ident)  # It has been started.
+
   def show_progress():
     seconds = 0.0
     while not stop.wait(pause_after(seconds)):
@@ -55,7 +57,7 @@ def watch(
     while not stop.wait(_INTERVAL_SECONDS):
       if reason := find_stuck():
         stuck.append(reason)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
         return
 
   looker = threading.Thread(target=show_progress, daemon=True)

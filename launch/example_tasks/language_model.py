@@ -6,6 +6,7 @@ loss of an example is that of its text, sum or mean over tokens.
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -186,7 +187,7 @@ def make_task(
 
 
 def output_loss(
-  logits: jax.Array, features: types.Features, reduction: str
+  logits: Any, features: types.Features, reduction: str
 ) -> jax.Array:
   """Cross-entropy of each text, [batch]: sum or mean over its tokens."""
   losses = optax.softmax_cross_entropy_with_integer_labels(

@@ -1,5 +1,7 @@
 """Trains the translator of `translation`, stores it and measures its BLEU."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +109,7 @@ def translate(
   @jax.jit
   def decode(source):
     def step(number, target):
-      logits = config.model.apply(params, source, target)
+      logits: Any = config.model.apply(params, source, target)
       return target.at[:, number].set(jnp.argmax(logits[:, number], axis=-1))
 
     # Positions still to be written must not be padding, which is masked.

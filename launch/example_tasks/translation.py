@@ -92,7 +92,7 @@ class TranslationConfig:
 
 
 def output_loss(
-  logits: jax.Array, features: types.Features, reduction: str
+  logits: Any, features: types.Features, reduction: str
 ) -> jax.Array:
   """Cross-entropy of each sentence, [batch]: sum or mean over its tokens."""
   target = features['target']
