@@ -2,13 +2,19 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-import json
 import os
 import sys
+import traceback
 from typing import Any, NamedTuple
 
 from influence_core import errors, host_allocator
-from launch import command_line, error_lines, exit_status, metrics
+from launch import (
+  command_line,
+  error_lines,
+  exit_status,
+  json_text,
+  metrics,
+)
 from launch import console as console_lib
 from launch import flags as flags_lib
 
@@ -47,13 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
       # A defect of ours, whose traceback is shown; monitoring learns of it.
       _write_metrics(flags, console, exit_status.ExitStatus.FAILED, {})
       raise
+    if flags.verbose:
+      traceback.print_exception(error)
   status = failure.status if failure else exit_status.ExitStatus.DONE
   unwritten = _write_metrics(flags, console, status, result)
   failure = failure or unwritten
   if failure:
     return _tell(failure, as_json=flags.log_json)
   if flags.json:
-    print(json.dumps(result))
+    print(json_text.encode(result))
   return 0
 
 

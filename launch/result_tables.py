@@ -1,7 +1,6 @@
 """Results of queries as tables: for the terminal, JSON and Parquet alike."""
 
 from collections.abc import Callable, Mapping, Sequence
-import json
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 
 from influence_core import errors
 from launch import console as console_lib
+from launch import json_text
 from pipeline import index_reader, output_places, retrieve, storage
 
 
@@ -109,7 +109,7 @@ def write_result(
     Names of the files that were written.
   """
   with storage.open_for_writing(storage.join(out, f'{name}.json')) as file:
-    file.write(json.dumps(result, indent=2).encode())
+    file.write(json_text.encode(result, indent=2).encode())
   for table_name, table in tables.items():
     write_table(storage.join(out, f'{table_name}.parquet'), table)
   written = [f'{name}.json', *(f'{x}.parquet' for x in tables)]

@@ -21,6 +21,7 @@ from influence_core import (
   types,
 )
 from pipeline import corpus as corpus_lib
+from pipeline import task_arguments, user_code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +37,14 @@ class Task:
       between examples.
     corpus: the training split.
     preprocess: a raw TFDS example (with its id under 'tfds_id') -> features, a
-      pytree of numpy arrays whose shapes are the same for every example.
+      pytree of numpy arrays whose shapes are the same for every example. Types
+      of numbers are those of the first examples; others are converted where
+      that loses nothing. An example of another form is left out as unusable.
     row_columns: a raw example -> scalars stored beside its projection, such as
-      {'label': 3}; None for none.
+      {'label': 3}: numbers, text (or UTF-8 bytes), dates and times, bool, None
+      where a value is missing; None for no columns. Names and types are those
+      of the first examples, see `row_columns`; a column that is None in all of
+      them is one of text.
     loss_reduction: how the loss of an example reduces its parts, e.g. 'sum' or
       'mean' over tokens; 'none' where it has no parts. Part of what an index
       is checked against.
@@ -83,8 +89,11 @@ class TaskReference:
 
   Attributes:
     import_path: 'package.module:function'.
-    arguments: keyword arguments of the function, as strings; they are
-      converted to the annotated types (str, int, float, bool).
+    arguments: keyword arguments of the function, as strings. They are
+      converted to the annotated types: str, int, float, bool, Literal, and
+      unions of them such as `int | None`, of which text fits last and 'none'
+      is None. Anything else, and what has no annotation or falls under
+      `**more`, stays text.
     parameter_paths: instead of those of the task; None for the task's own.
   """
 
@@ -108,12 +117,13 @@ class TaskReference:
     """Imports the module and makes the task.
 
     Raises:
-      errors.InputError: The path does not lead to a task function, or the
-        arguments do not fit it.
+      errors.InputError: The path does not lead to a task function, the
+        arguments do not fit it, or the user's code fails.
     """
     function = _find_function(self.import_path)
-    arguments = _convert_arguments(self.import_path, function, self.arguments)
-    task = function(**arguments)
+    with user_code.told(self.import_path):
+      bound = task_arguments.convert(self.import_path, function, self.arguments)
+      task = function(*bound.args, **bound.kwargs)
     if not isinstance(task, Task):
       raise errors.InputError(
         f'{self.import_path} returned {type(task).__name__}, expected a '
@@ -133,13 +143,16 @@ def _find_function(import_path: str) -> Callable[..., Task]:
     )
   if os.getcwd() not in sys.path:  # A console script does not add it itself.
     sys.path.insert(0, os.getcwd())
-  try:
-    module = importlib.import_module(module_name)
-  except ImportError as error:
-    raise errors.InputError(
-      f'cannot import {module_name!r} of task {import_path} ({error}); run '
-      'from the directory that holds it or install its package'
-    ) from error
+  with user_code.told(f'importing {module_name!r} of task {import_path}'):
+    try:
+      module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+      if not f'{module_name}.'.startswith(f'{error.name}.'):
+        raise  # Something that it imports.
+      raise errors.InputError(
+        f'cannot import {module_name!r} of task {import_path} ({error}); run '
+        'from the directory that holds it or install its package'
+      ) from error
   function = getattr(module, function_name, None)
   if not callable(function):
     raise errors.InputError(
@@ -157,46 +170,3 @@ def _defined_functions(module: python_types.ModuleType) -> list[str]:
     and value.__module__ == module.__name__
     and not name.startswith('_')
   )
-
-
-def _convert_arguments(
-  import_path: str, function: Callable, arguments: Mapping[str, str]
-) -> dict[str, Any]:
-  signature = inspect.signature(function, eval_str=True)
-  accepted = list(signature.parameters)
-  converted = {}
-  for name, text in arguments.items():
-    if name not in accepted:
-      raise errors.InputError(
-        f'{import_path} takes no argument {name!r}; it takes '
-        f'{", ".join(accepted) or "none"}'
-      )
-    converted[name] = _convert(
-      name, text, signature.parameters[name].annotation
-    )
-  missing = [
-    name
-    for name, parameter in signature.parameters.items()
-    if parameter.default is parameter.empty and name not in converted
-  ]
-  if missing:
-    raise errors.InputError(
-      f'{import_path} needs {", ".join(missing)}; pass '
-      f'--task_arg {missing[0]}=VALUE'
-    )
-  return converted
-
-
-def _convert(name: str, text: str, annotation: Any) -> Any:
-  if annotation is bool:
-    if text.lower() in ('true', 'false'):
-      return text.lower() == 'true'
-    raise errors.InputError(f'{name} is {text!r}, expected true or false')
-  if annotation in (int, float):
-    try:
-      return annotation(text)
-    except ValueError as error:
-      raise errors.InputError(
-        f'{name} is {text!r}, expected {annotation.__name__}'
-      ) from error
-  return text

@@ -1,11 +1,10 @@
 """`influence demo`: every stage on real digits, in less than a minute."""
 
-import json
 from typing import Any
 
 import pyarrow as pa
 
-from launch import command_line, demo_report, result_tables
+from launch import command_line, demo_report, json_text, result_tables
 from launch import console as console_lib
 from pipeline import index_reader, output_places, storage
 from pipeline import manifest as manifest_lib
@@ -64,7 +63,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
   }
   summary['seconds'] = dict(console.seconds)
   with storage.open_for_writing(storage.join(out, 'summary.json')) as file:
-    file.write(json.dumps(summary, indent=1).encode())
+    file.write(json_text.encode(summary, indent=1).encode())
   with console.stage('report', 'pages'):
     page = demo_report.render(task, summary, suspicious['results'])
     with storage.open_for_writing(summary['report']) as file:

@@ -4,14 +4,13 @@ lock -> basis (refit where the model changed) -> project -> verify -> gc
   -> announce
 """
 
-import json
 import os
 import subprocess
 from typing import Any
 
 from influence_core import errors, parameter_selection
 from launch import console as console_lib
-from launch import reindex_config
+from launch import json_text, reindex_config
 from launch.commands import fit_basis, gc, project, verify
 from pipeline import (
   fingerprints,
@@ -87,7 +86,9 @@ def _current_basis(
     task=task,
     out=path,
     config=fit_basis_config.FitBasisConfig(**config),
-    resources=fit_basis_config.Resources(),
+    resources=fit_basis_config.Resources(
+      max_rejected_fraction=arguments['max_rejected_fraction']
+    ),
   )
   refitted_bases.claim(path, storage.absolute(settings.index))
   return path
@@ -97,7 +98,7 @@ def _announce(program: list[str] | tuple[str, ...], result: Any) -> None:
   try:
     subprocess.run(
       list(program),
-      input=json.dumps(result).encode(),
+      input=json_text.encode(result).encode(),
       check=True,
       stdout=subprocess.DEVNULL,
     )
