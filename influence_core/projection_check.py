@@ -4,6 +4,7 @@ Run before any real work, on the hardware that will do it: whatever a model
 contains, either both ways agree or the work does not start.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import re
 
@@ -34,6 +35,7 @@ def check_projector(
   *,
   eigenvectors: types.SelectedParameters,
   features: types.Features,
+  ids: Sequence[str] | None = None,
 ) -> float:
   """Projects a few examples in both ways.
 
@@ -43,18 +45,23 @@ def check_projector(
     params: pytree of arrays.
     eigenvectors: [projection_dim, *parameter shape] by parameter path.
     features: pytree of [num_examples, ...] arrays, a few real examples.
+    ids: names of the examples in errors; None for their numbers.
 
   Returns:
     The largest difference, relative to |gradient| |eigenvector|.
 
   Raises:
     errors.InputError: The two disagree (names the worst parameter), the loss
-      of an example depends on the rest of its batch, or a gradient is not
-      finite.
+      of an example depends on the rest of its batch, or a loss or gradient is
+      not finite.
   """
   tolerance = _tolerance(projector)
-  _check_independence(per_example_loss, params, features, tolerance)
-  plain = _plain_projections(per_example_loss, params, eigenvectors, features)
+  if ids is None:
+    ids = list(map(str, range(len(jax.tree.leaves(features)[0]))))
+  _check_independence(per_example_loss, params, features, ids, tolerance)
+  plain = _plain_projections(
+    per_example_loss, params, eigenvectors, features, ids
+  )
   projected = projector.project(features)
   projections = projected.projections
   if projector.group_names:
@@ -84,7 +91,9 @@ def _tolerance(projector: gradient_projection.GradientProjector) -> float:
   return _FLOAT32_TOLERANCE if is_exact else _LOW_PRECISION_TOLERANCE
 
 
-def _check_independence(per_example_loss, params, features, tolerance) -> None:
+def _check_independence(
+  per_example_loss, params, features, ids: Sequence[str], tolerance: float
+) -> None:
   """The loss of an example must not change with its batch."""
   together = np.asarray(per_example_loss(params, features), np.float32)
   alone = np.concatenate(
@@ -93,15 +102,33 @@ def _check_independence(per_example_loss, params, features, tolerance) -> None:
       for example in _examples(features)
     ]
   )
-  error = np.max(np.abs(together - alone)) / (1 + np.max(np.abs(alone)))
-  if not error <= tolerance:
-    number = int(np.argmax(np.abs(together - alone)))
+  finite = np.isfinite(together) & np.isfinite(alone)
+  if not finite.all():
+    place = _first_place(~finite)
     raise errors.InputError(
-      f'the loss of example {number} is {together.flat[number]:.6g} in a batch '
-      f'and {alone.flat[number]:.6g} alone; per_example_loss must not mix the '
+      f'the loss of example {_named(ids, place)} is {together[place]} in a '
+      f'batch and {alone[place]} alone, expected finite numbers; check the '
+      'parameters and the loss, or leave the example out'
+    )
+  differences = np.abs(together - alone)
+  if np.max(differences) > tolerance * (1 + np.max(np.abs(alone))):
+    place = _first_place(differences == np.max(differences))
+    raise errors.InputError(
+      f'the loss of example {_named(ids, place)} is {together[place]:.6g} in a '
+      f'batch and {alone[place]:.6g} alone; per_example_loss must not mix the '
       'examples of a batch: evaluate batch normalisation with its running '
       'averages, and dropout deterministically'
     )
+
+
+def _first_place(wanted: np.ndarray) -> tuple[int, ...]:
+  """Where [num_examples] or [num_examples, tokens] is true first."""
+  return tuple(np.argwhere(wanted)[0].tolist())
+
+
+def _named(ids: Sequence[str], place: tuple[int, ...]) -> str:
+  token = f' at token {place[1]}' if len(place) > 1 else ''
+  return f'{ids[place[0]]}{token}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +149,7 @@ class _Plain:
 
 
 def _plain_projections(
-  per_example_loss, params, eigenvectors, features
+  per_example_loss, params, eigenvectors, features, ids: Sequence[str]
 ) -> _Plain:
   """One example at a time, so that one gradient is held."""
   leaves = parameter_selection.all_parameters(params)
@@ -138,14 +165,14 @@ def _plain_projections(
 
   rows: dict[str, list[np.ndarray]] = {path: [] for path in eigenvectors}
   squared_norms = []
-  for number, example in enumerate(_examples(features)):
+  for example_id, example in zip(ids, _examples(features), strict=True):
     squared_norm = 0.0
     for path, leaf in gradient(selected, example).items():
       flat = np.asarray(leaf, np.float32).reshape(-1)
       if not np.isfinite(flat).all():
         raise errors.InputError(
-          f'the gradient of example {number} by {path} is not finite; check '
-          'the parameters and the loss'
+          f'the gradient of example {example_id} by {path} is not finite; '
+          'check the parameters and the loss'
         )
       vectors = np.asarray(eigenvectors[path], np.float32)
       vectors = vectors.reshape(len(vectors), -1)

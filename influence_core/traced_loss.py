@@ -61,7 +61,8 @@ def trace_loss(
     features: pytree of [num_examples, ...] arrays, for their shapes.
 
   Raises:
-    errors.InputError: The loss cannot be evaluated on a single example.
+    errors.InputError: The loss cannot be traced, or not evaluated on a single
+      example.
   """
   paths = tuple(sorted(paths))
   leaves = parameter_selection.all_parameters(params)
@@ -88,11 +89,12 @@ def trace_loss(
   except errors.InputError:
     raise
   except Exception as error:  # The user's model may raise anything.
-    message = str(error).partition('\n')[0]
+    reason = why_untraceable(per_example_loss, params, features)
     raise errors.InputError(
-      'per_example_loss fails on a batch of one example '
-      f'({type(error).__name__}: {message}); it must work for any batch size, '
-      'so take the batch size from the features'
+      reason
+      or 'per_example_loss fails on a batch of one example '
+      f'({_in_one_line(error)}); it must work for any batch size, so take the '
+      'batch size from the features'
     ) from error
   [output] = jaxpr.out_avals
   return TracedLoss(
@@ -100,6 +102,35 @@ def trace_loss(
     paths=paths,
     num_tokens=output.shape[0] if output.shape else None,
   )
+
+
+def why_untraceable(
+  per_example_loss: types.PerExampleLoss,
+  params: types.Params,
+  features: types.Features,
+) -> str | None:
+  """What is wrong with a loss that JAX cannot trace; None for a good one.
+
+  Args:
+    per_example_loss: (params, [batch, ...] features) -> losses.
+    params: pytree of arrays.
+    features: pytree of [num_examples, ...] arrays that it can be evaluated on.
+  """
+  try:
+    jax.eval_shape(per_example_loss, params, features)
+  except Exception as error:  # The user's model may raise anything.
+    return (
+      f'per_example_loss cannot be traced ({_in_one_line(error)}); it must be '
+      'pure and made of jax.numpy operations: no float(), numpy or Python '
+      'branch on values, and no change of a module from outside (nnx.split it '
+      'before, nnx.merge inside)'
+    )
+  return None
+
+
+def _in_one_line(error: Exception) -> str:
+  first = str(error).strip().partition('\n')[0]
+  return f'{type(error).__name__}: {first}'
 
 
 def _split(leaves, paths):

@@ -36,5 +36,6 @@ def make_projector(
     loaded.params,
     eigenvectors=eigenvectors,
     features=loaded.checked_features,
+    ids=loaded.checked_ids,
   )
   return projector

@@ -1,6 +1,6 @@
 """A published generation as one file that other tools read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence_core import device_memory, errors, influence_scores, types
-from pipeline import index_reader, storage
+from pipeline import block_reader, index_reader, storage
 
 Format = Literal['parquet', 'npy', 'faiss']
 
@@ -88,14 +88,51 @@ def _write_parquet(index, path: str, options, progress) -> None:
     storage.open_for_writing(path) as file,
     pq.ParquetWriter(file, schema, compression='zstd') as writer,
   ):
-    for block in index.read_blocks(columns=columns, progress=progress):
+    for block in _blocks(index, columns, progress):
       count, dim = block.vectors.shape
       lists = pa.ListArray.from_arrays(
         pa.array(np.arange(0, (count + 1) * dim, dim, dtype=np.int32)),
         pa.array(block.vectors.reshape(-1)),
       )
       table = block.rows.append_column(PROJECTION_COLUMN, lists)
-      writer.write_table(table.cast(schema))
+      writer.write_table(_cast(table, schema))
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+  """Rows in the schema of all; an older version did not see to that.
+
+  Raises:
+    errors.InputError: Names a column that is of another type.
+  """
+  columns = []
+  for field in schema:
+    try:
+      columns.append(table[field.name].cast(field.type))
+    except pa.ArrowException as error:
+      raise errors.InputError(
+        f'the column {field.name!r} is {table[field.name].type} in some shards '
+        f'and {field.type} in others; project the corpus to another --index'
+      ) from error
+  return pa.table(columns, schema=schema)
+
+
+def _blocks(
+  index: index_reader.Index,
+  columns: list[str],
+  progress: types.ProgressCallback,
+) -> Iterator[block_reader.ReadBlock]:
+  """Blocks with all columns.
+
+  Raises:
+    errors.InputError: Some shards have not all of them.
+  """
+  try:
+    yield from index.read_blocks(columns=columns, progress=progress)
+  except KeyError as error:
+    raise errors.InputError(
+      f'some shards of {index.path} have no such column as others have '
+      f'({error.args[0]}); project the corpus to another --index'
+    ) from error
 
 
 def _write_npy(index, path: str, options, progress) -> None:

@@ -7,24 +7,22 @@ so that all three agree on what a fingerprint covers.
 from collections.abc import Iterable
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 
 from influence_core import (
   errors,
+  parameter_arrays,
   parameter_layout,
   parameter_selection,
   types,
 )
 from pipeline import corpus as corpus_lib
-from pipeline import fingerprints, shard_files
+from pipeline import example_form, fingerprints, loss_check, user_code
 from pipeline import task as task_lib
-
-# Examples preprocessed and run through the loss before any work starts.
-_NUM_CHECKED_EXAMPLES = 4
 
 
 class ExampleBatch(NamedTuple):
@@ -39,7 +37,7 @@ class ExampleBatch(NamedTuple):
 
   ids: list[str]
   features: types.Features
-  columns: dict[str, list[Any]]
+  columns: dict[str, pa.Array]
   rejected: dict[str, str]
 
 
@@ -78,9 +76,11 @@ class LoadedTask:
     """
     task = reference.load()
     task.corpus.check()
-    loaded = cls(task, task.load_parameters(), reference.parameter_paths, probe)
+    with user_code.told(f'load_parameters of task {task.name}'):
+      params, keys = parameter_arrays.as_arrays(task.load_parameters())
+    task = _restoring(task, keys)
+    loaded = cls(task, params, reference.parameter_paths, probe)
     loaded.check_loss()
-    shard_files.check_columns(loaded._checked_batch.columns)
     return loaded
 
   @functools.cached_property
@@ -100,10 +100,30 @@ class LoadedTask:
       'task_version': self.task.version,
     }
 
+  @functools.cached_property
+  def form(self) -> example_form.ExampleForm:
+    """What all examples of a job have in common.
+
+    That of the probe, if there is one: whatever the corpus begins with by now,
+    workers agree, and so do runs that reuse each other's shards.
+    """
+    examples = []
+    for example_id, raw in self._named_probe:
+      try:
+        examples.append(example_form.prepare(self.task, example_id, raw))
+      except example_form.UnusableExampleError:
+        continue  # Told where the probe is compared.
+    return example_form.ExampleForm.of(examples or self._unformed_examples)
+
   @property
   def checked_features(self) -> types.Features:
-    """Features of the first few examples, which the loss was tried on."""
+    """Features of the first few examples whose loss is finite."""
     return self._checked_batch.features
+
+  @property
+  def checked_ids(self) -> list[str]:
+    """Ids of these examples."""
+    return self._checked_batch.ids
 
   def with_probe(
     self, probe: tuple[corpus_lib.RawExample, ...]
@@ -112,119 +132,123 @@ class LoadedTask:
     return dataclasses.replace(self, probe=probe)
 
   def first_examples(self) -> list[corpus_lib.RawExample]:
-    """The first few raw examples of the corpus, without undecodable ones."""
-    return [
-      raw
-      for _, raw in self._first_examples
-      if not isinstance(raw, corpus_lib.UndecodableExample)
-    ]
+    """The first few raw examples of the corpus that can be used."""
+    return [example.raw for example in self._first_examples]
+
+  def check_loss(self) -> None:
+    """Evaluates the loss on a few examples.
+
+    Raises:
+      errors.InputError: The loss fails, has the wrong shape or dtype, is not
+        finite for any of them, or cannot be traced.
+    """
+    loss_check.check_traceable(
+      self.task,
+      parameter_layout.fitting(self.params),
+      self._checked_batch.features,
+    )
 
   @functools.cached_property
-  def _first_examples(
-    self,
-  ) -> list[tuple[str, corpus_lib.RawExample | corpus_lib.UndecodableExample]]:
-    count = min(_NUM_CHECKED_EXAMPLES, self.task.corpus.num_examples)
-    return list(self.task.corpus.read_positions(range(count)))
+  def _named_probe(self) -> list[tuple[str, corpus_lib.RawExample]]:
+    return [(str(raw[corpus_lib.ID_KEY]), raw) for raw in self.probe or ()]
+
+  @functools.cached_property
+  def _unformed_examples(self) -> list[example_form.PreparedExample]:
+    return example_form.first_usable(self.task)
+
+  @functools.cached_property
+  def _first_examples(self) -> list[example_form.PreparedExample]:
+    if self.probe is not None:
+      return example_form.first_usable(self.task, self.form)
+    return [x for x in self._unformed_examples if self.form.fits(x)]
+
+  @functools.cached_property
+  def _first_batch(self) -> ExampleBatch:
+    return self.preprocess_batch(
+      (example.example_id, example.raw) for example in self._first_examples
+    )
 
   @functools.cached_property
   def _checked_batch(self) -> ExampleBatch:
-    return self._preprocess_all(self._first_examples)
+    """The first few examples with a finite loss."""
+    params = parameter_layout.fitting(self.params)
+    batch = self._first_batch
+    finite = loss_check.finite_losses(
+      self.task, params, batch.ids, batch.features
+    )
+    first_id = batch.ids[0]
+    corpus, step = self.task.corpus, example_form.NUM_CHECKED
+    stop = min(example_form.NUM_LOOKED_AT, corpus.num_examples)
+    for start in range(0, stop, step):
+      if finite.any():
+        break
+      positions = range(start, min(start + step, stop))
+      batch = self.preprocess_batch(corpus.read_positions(positions))
+      if batch.ids:
+        finite = loss_check.finite_losses(
+          self.task, params, batch.ids, batch.features
+        )
+    if not finite.any():
+      raise errors.InputError(
+        f'task {self.task.name}: the loss of {first_id}, and of all others of '
+        f'the first {stop} examples, is not finite, expected a finite number; '
+        'check the parameters and preprocess'
+      )
+    return taken(batch, np.flatnonzero(finite))
 
   def _probe_features(self) -> types.Features:
     if self.probe is None:
-      return self._checked_batch.features
-    examples = [(str(raw[corpus_lib.ID_KEY]), raw) for raw in self.probe]
-    return self._preprocess_all(examples).features
-
-  def _preprocess_all(self, examples) -> ExampleBatch:
-    batch = self.preprocess_batch(examples)
+      return self._first_batch.features
+    batch = self.preprocess_batch(self._named_probe)
     if batch.rejected:
       example_id, reason = next(iter(batch.rejected.items()))
       raise errors.InputError(
         f'task {self.task.name}: example {example_id} cannot be used '
         f'({reason}); correct preprocess or the dataset'
       )
-    return batch
+    return batch.features
 
   def preprocess_batch(
     self,
-    examples: Iterable[
-      tuple[str, corpus_lib.RawExample | corpus_lib.UndecodableExample]
-    ],
+    examples: Iterable[tuple[str, example_form.AnyExample]],
   ) -> ExampleBatch:
-    """Features and row columns of raw examples, stacked."""
-    ids, features, columns, rejected = [], [], [], {}
+    """Features and row columns of raw examples, stacked, in the task's form."""
+    usable: list[example_form.PreparedExample] = []
+    rejected = {}
     for example_id, raw in examples:
-      if isinstance(raw, corpus_lib.UndecodableExample):
-        rejected[example_id] = f'undecodable: {raw.reason}'
-        continue
       try:
-        feature = jax.tree.map(np.asarray, self.task.preprocess(raw))
-        column = self.task.row_columns(raw) if self.task.row_columns else {}
-      except Exception as error:  # The user's code may raise anything.
-        rejected[example_id] = f'preprocess: {type(error).__name__}: {error}'
-        continue
-      ids.append(example_id)
-      features.append(feature)
-      columns.append(column)
-    names = columns[0].keys() if columns else ()
+        example = example_form.prepare(self.task, example_id, raw)
+        usable.append(self.form.fitted(example))
+      except example_form.UnusableExampleError as error:
+        rejected[example_id] = str(error)
     return ExampleBatch(
-      ids,
-      _stack(self.task.name, ids, features) if features else None,
-      {name: [column[name] for column in columns] for name in names},
+      [example.example_id for example in usable],
+      example_form.stack_features(usable) if usable else None,
+      self.form.columns.arrays([example.row for example in usable]),
       rejected,
     )
 
-  def check_loss(self) -> None:
-    """Evaluates the loss on a few examples.
 
-    Raises:
-      errors.InputError: The loss fails, has the wrong shape or dtype, or is
-        not finite.
-    """
-    name, features = self.task.name, self._checked_batch.features
-    params = parameter_layout.fitting(self.params)
-    try:
-      losses = self.task.per_example_loss(params, features)
-    except Exception as error:  # The user's model may raise anything.
-      raise errors.InputError(
-        f'task {name}: per_example_loss failed on a few examples '
-        f'({type(error).__name__}: {_first_line(error)}); do '
-        'model, checkpoint and preprocess belong together?'
-      ) from error
-    expected = (len(self._checked_batch.ids),)
-    found = getattr(losses, 'shape', None)
-    if found != expected:
-      raise errors.InputError(
-        f'task {name}: per_example_loss returned shape {found}, expected '
-        f'{expected}, one loss per example; do not reduce over the batch'
-      )
-    if not jnp.issubdtype(losses.dtype, jnp.floating):
-      raise errors.InputError(
-        f'task {name}: per_example_loss returned {losses.dtype}, expected a '
-        'floating-point type'
-      )
-    finite = np.isfinite(np.asarray(losses))
-    if not finite.all():
-      index = int(np.argmin(finite))
-      raise errors.InputError(
-        f'task {name}: the loss of {self._checked_batch.ids[index]} is '
-        f'{losses[index]}, expected a finite number; check the parameters and '
-        'preprocess'
-      )
+def taken(batch: ExampleBatch, places: np.ndarray) -> ExampleBatch:
+  """Some of the usable examples of a batch, the others left out."""
+  return batch._replace(
+    ids=[batch.ids[place] for place in places],
+    features=jax.tree.map(lambda leaf: leaf[places], batch.features),
+    columns={
+      name: column.take(pa.array(places))
+      for name, column in batch.columns.items()
+    },
+  )
 
 
-def _stack(name: str, ids: list[str], features: list[Any]) -> types.Features:
-  expected = jax.tree.map(np.shape, features[0])
-  for example_id, feature in zip(ids, features, strict=True):
-    shapes = jax.tree.map(np.shape, feature)
-    if shapes != expected:
-      raise errors.InputError(
-        f'task {name}: features of {example_id} have shapes {shapes}, those of '
-        f'{ids[0]} {expected}; pad or crop to one shape in preprocess'
-      )
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *features)
-
-
-def _first_line(error: Exception) -> str:
-  return str(error).partition('\n')[0]
+def _restoring(
+  task: task_lib.Task, keys: parameter_arrays.RandomKeys
+) -> task_lib.Task:
+  """The task with functions that take parameters as `as_arrays` gives them."""
+  split = task.split_loss
+  return dataclasses.replace(
+    task,
+    per_example_loss=keys.restoring(task.per_example_loss),
+    split_loss=split
+    and dataclasses.replace(split, outputs=keys.restoring(split.outputs)),
+  )

@@ -2,11 +2,13 @@
 
 import dataclasses
 
-from influence_core import errors, gradient_projection
+from influence_core import gradient_projection
 from pipeline import (
+  index_format,
   loaded_task,
   output_places,
   projection_worker,
+  rejected_examples,
   storage,
   stored_basis,
   vector_codec,
@@ -74,10 +76,7 @@ def prepare(
   Raises:
     errors.InputError: Something is missing, wrong or does not belong together.
   """
-  if not 0 <= max_rejected_fraction <= 1:
-    raise errors.InputError(
-      f'max_rejected_fraction is {max_rejected_fraction}, expected 0 to 1'
-    )
+  rejected_examples.check_allowed(max_rejected_fraction)
   if options.batch_size is not None:
     gradient_projection.check_batch_size(options.batch_size)
   index = storage.absolute(index)
@@ -111,4 +110,16 @@ def prepare(
     basis_fingerprint=record.fingerprint,
   )
   changes = plan_lib.changes(index, plan)
+  _check_columns(index, changes, loaded)
   return ProjectionJob(plan, changes, settings, max_rejected_fraction)
+
+
+def _check_columns(
+  index: str, changes: plan_lib.Changes, loaded: loaded_task.LoadedTask
+) -> None:
+  """Rows that are reused and rows that come must have the same columns."""
+  shard = next((x for x in changes.reused if x.num_written), None)
+  if shard:
+    loaded.form.columns.check_same(
+      index_format.read_rows(index, shard).schema, f'the index at {index}'
+    )

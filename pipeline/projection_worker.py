@@ -17,6 +17,7 @@ from pipeline import (
   fingerprints,
   index_format,
   loaded_task,
+  rejected_examples,
   stored_basis,
   vector_codec,
   work_journal,
@@ -110,11 +111,16 @@ class ProjectionWorker:
     """The committed shard of a range, projected only if it is not there.
 
     Raises:
-      errors.InputError: The source shard changed after the plan was made.
+      errors.InputError: The source shard changed after the plan was made, or
+        a shard of an interrupted run has other columns.
     """
     index = self._settings.index
     shard = index_format.find_shard(index, example_range)
     if shard:
+      self._loaded.form.columns.check_same(
+        index_format.read_rows(index, shard).schema,
+        f'the shard {shard.rows.name}',
+      )
       return shard
     journal = self._settings.journal
     with work_journal.working_at(journal, example_range.stem) as step:
@@ -146,26 +152,23 @@ class ProjectionWorker:
   ) -> index_format.ShardContent:
     rejected: dict[str, str] = {}
     vectors = [np.empty((0, self._projection_dim), np.float32)]
-    tables: list[pa.Table] = []
+    columns = self._loaded.form.columns
+    tables = [_rows_table([], [], [], columns.arrays([]))]
     for batch in self._batches(example_range):
       rejected |= batch.rejected
       if batch.ids:
         rows, finite, projected = self._project_batch(batch)
         rejected |= {
-          example_id: 'non-finite loss or gradient'
+          example_id: rejected_examples.NOT_FINITE
           for example_id, good in zip(batch.ids, finite, strict=True)
           if not good
         }
         vectors.append(projected[finite])
         tables.append(rows.filter(pa.array(finite)))
       step()
-    # Integers and floats, or missing values, may alternate between batches.
-    rows = (
-      pa.concat_tables(tables, promote_options='permissive')
-      if tables
-      else _rows_table([], [], [], {})
+    return index_format.ShardContent(
+      np.concatenate(vectors), pa.concat_tables(tables), rejected
     )
-    return index_format.ShardContent(np.concatenate(vectors), rows, rejected)
 
   def _project_batch(
     self, batch: loaded_task.ExampleBatch

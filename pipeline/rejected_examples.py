@@ -1,6 +1,6 @@
 """Examples left out of an index: never silently, never too many."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,11 +8,24 @@ import pyarrow.parquet as pq
 from influence_core import errors
 from pipeline import checked_files, index_format, storage
 
+# Of the examples that are read, in every command.
+DEFAULT_MAX_FRACTION = 0.001
+# Why an example is rejected that could be read.
+NOT_FINITE = 'non-finite loss or gradient'
+
 _SCHEMA = pa.schema([('id', pa.string()), ('reason', pa.string())])
 
 
 class TooManyRejectedError(errors.InputError):
   """More examples cannot be used than was allowed."""
+
+
+def check_allowed(max_fraction: float) -> None:
+  """Raises `errors.InputError` unless it is a fraction."""
+  if not 0 <= max_fraction <= 1:
+    raise errors.InputError(
+      f'max_rejected_fraction is {max_fraction}, expected 0 to 1'
+    )
 
 
 def check_fraction(
@@ -29,11 +42,38 @@ def check_fraction(
     return
   first = next(shard for shard in shards if shard.num_rejected)
   rejected = index_format.read_rejected(index, first)
+  raise _too_many(
+    f'{num_rejected} of {num_read} examples', rejected, max_fraction
+  )
+
+
+def check_sample_fraction(
+  rejected: Mapping[str, str], num_read: int, max_fraction: float
+) -> None:
+  """Refuses a sample of which too many examples were rejected.
+
+  Args:
+    rejected: reason by id.
+    num_read: examples of the sample, those with them.
+    max_fraction: of them that may be rejected.
+
+  Raises:
+    TooManyRejectedError: Names the fraction and the first rejected example.
+  """
+  if len(rejected) > max_fraction * num_read:
+    raise _too_many(
+      f'{len(rejected)} of {num_read} sampled examples', rejected, max_fraction
+    )
+
+
+def _too_many(
+  what: str, rejected: Mapping[str, str], max_fraction: float
+) -> TooManyRejectedError:
   example_id, reason = next(iter(rejected.items()))
-  raise TooManyRejectedError(
-    f'{num_rejected} of {num_read} examples were rejected, more than the '
-    f'allowed fraction {max_fraction}; the first is {example_id} ({reason}); '
-    'correct the data or raise --max_rejected_fraction'
+  return TooManyRejectedError(
+    f'{what} were rejected, more than the allowed fraction {max_fraction}; the '
+    f'first is {example_id} ({reason}); correct the data or raise '
+    '--max_rejected_fraction'
   )
 
 

@@ -1,5 +1,6 @@
 """The start-up check lets right projections pass and names what is wrong."""
 
+from flax import nnx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def per_example_loss(params, features, train=False):
   return jnp.sum(jnp.square(output), axis=(1, 2))
 
 
-def check(loss=per_example_loss, params=VARIABLES, **options):
+def check(loss=per_example_loss, params=VARIABLES, ids=None, **options):
   basis = {
     path: GENERATOR.standard_normal((3, *leaf.shape)).astype(np.float32)
     for path, leaf in parameter_selection.select_parameters(
@@ -56,7 +57,7 @@ def check(loss=per_example_loss, params=VARIABLES, **options):
     num_examples=4,
   )
   return projection_check.check_projector(
-    projector, loss, params, eigenvectors=basis, features=FEATURES
+    projector, loss, params, eigenvectors=basis, features=FEATURES, ids=ids
   )
 
 
@@ -117,5 +118,53 @@ def test_gradient_that_is_not_finite_is_named():
 
   with pytest.raises(
     errors.InputError, match='example 0 by params/first/kernel is not finite'
+  ):
+    check(loss)
+
+
+IDS = ['zero', 'one', 'two', 'three']
+
+
+def test_loss_that_is_not_finite_is_named():
+  def loss(params, features):
+    is_third = features['x'][:, 0, 0] == FEATURES['x'][2, 0, 0]
+    return per_example_loss(params, features) * jnp.where(is_third, jnp.nan, 1)
+
+  with pytest.raises(
+    errors.InputError,
+    match='the loss of example two is nan in a batch and nan alone, expected f',
+  ):
+    check(loss, ids=IDS)
+
+
+def test_loss_per_token_names_example_and_token():
+  def loss(params, features):
+    losses = jnp.sum(jnp.square(features['x'] @ params['params']['w']), -1)
+    mixed = jnp.zeros_like(losses).at[1, 4].set(len(losses))
+    return losses + mixed[: len(losses)] if len(losses) > 1 else losses
+
+  with pytest.raises(
+    errors.InputError,
+    match=r'the loss of example one at token 4 is .* must not',
+  ):
+    check(loss, {'params': {'w': jnp.ones((5, 2))}}, ids=IDS)
+
+
+class Counter(nnx.Module):
+  """Changes when it is called."""
+
+  def __init__(self):
+    self.calls = nnx.Variable(jnp.array(0.0))
+
+
+def test_loss_that_changes_a_module_is_told_so():
+  counter = Counter()
+
+  def loss(params, features):
+    counter.calls[...] += 1.0
+    return per_example_loss(params, features)
+
+  with pytest.raises(
+    errors.InputError, match=r'cannot be traced .*TraceContext'
   ):
     check(loss)

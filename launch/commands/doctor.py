@@ -66,6 +66,7 @@ def run(
       loaded.params,
       eigenvectors=eigenvectors,
       features=loaded.checked_features,
+      ids=loaded.checked_ids,
     )
   with console.stage('measure'):
     rate = _measure(loaded, projector, num_examples)

@@ -1,0 +1,97 @@
+"""Parameters as arrays of numbers, which is all that goes to devices.
+
+Models keep other things beside their weights: Python numbers, the random keys
+of dropout layers (which do nothing in a loss without randomness, but are leaves
+of the tree all the same).
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import errors, parameter_selection, types
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomKeys:
+  """Where the random keys of a parameter tree were.
+
+  Attributes:
+    implementations: of each key, by path.
+  """
+
+  implementations: dict[str, Any]
+
+  def restore(self, params: types.Params) -> types.Params:
+    """Parameters with their keys, which are numbers in `params`."""
+
+    def restored(key_path, leaf):
+      path = parameter_selection.parameter_path(key_path)
+      if path not in self.implementations or is_random_key(leaf):
+        return leaf
+      return jax.random.wrap_key_data(leaf, impl=self.implementations[path])
+
+    return jax.tree_util.tree_map_with_path(restored, params)
+
+  def restoring(self, function: Callable) -> Callable:
+    """`function` of parameters first, called with their keys."""
+    if not self.implementations:
+      return function
+    return lambda params, *more: function(self.restore(params), *more)
+
+
+def as_arrays(params: types.Params) -> tuple[types.Params, RandomKeys]:
+  """Parameters whose leaves are all arrays of numbers.
+
+  Args:
+    params: pytree of arrays, Python numbers and random keys.
+
+  Returns:
+    The same tree, with the numbers behind each key in its place, and what is
+    needed to get the keys back.
+
+  Raises:
+    errors.InputError: Names a leaf that is anything else.
+  """
+  implementations = {}
+
+  def converted(key_path, leaf):
+    path = parameter_selection.parameter_path(key_path)
+    if is_random_key(leaf):
+      implementations[path] = jax.random.key_impl(leaf)
+      return np.asarray(jax.random.key_data(leaf))
+    if isinstance(leaf, (bool, int, float, complex)):
+      dtype = jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype)
+      return np.asarray(leaf, dtype)
+    if not _is_array_of_numbers(leaf):
+      raise errors.InputError(
+        f'the parameter {path!r} is {_described(leaf)}, expected an array of '
+        'numbers; keep it out of what load_parameters returns, or out of the '
+        'leaves of that tree'
+      )
+    return leaf
+
+  found = jax.tree_util.tree_map_with_path(converted, params)
+  return found, RandomKeys(implementations)
+
+
+def is_random_key(leaf: Any) -> bool:
+  return isinstance(leaf, jax.Array) and jnp.issubdtype(
+    leaf.dtype, jax.dtypes.prng_key
+  )
+
+
+def _is_array_of_numbers(leaf: Any) -> bool:
+  return isinstance(leaf, (np.ndarray, np.generic, jax.Array)) and (
+    leaf.dtype == np.bool_ or jnp.issubdtype(leaf.dtype, jnp.number)
+  )
+
+
+def _described(leaf: Any) -> str:
+  if isinstance(leaf, (np.ndarray, np.generic)):
+    return f'an array of {leaf.dtype}'
+  return f'a {type(leaf).__name__}'

@@ -1,0 +1,159 @@
+"""The form that the features of all examples of a job have.
+
+Programs are compiled for one shape and dtype of every array, which the first
+examples decide. Those of later examples are converted where that loses nothing
+(a weight of 1 among weights of 1.5); others cannot be used.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import parameter_selection, types
+
+
+class UnfitFeaturesError(ValueError):
+  """Features of another form; names the array."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureForm:
+  """Structure, shapes and dtypes.
+
+  Attributes:
+    structure: of the pytree.
+    paths: of its arrays.
+    shapes: of each, for a single example.
+    dtypes: of each.
+  """
+
+  structure: Any
+  paths: tuple[str, ...]
+  shapes: tuple[tuple[int, ...], ...]
+  dtypes: tuple[np.dtype, ...]
+
+  @classmethod
+  def of(cls, examples: Sequence[types.Features]) -> 'FeatureForm':
+    """The form of a job.
+
+    Args:
+      examples: features of the first examples, pytrees of numpy arrays of the
+        same structure and shapes. Integers and floats in one place make floats.
+    """
+    leaves, structure = jax.tree.flatten(examples[0])
+    columns = zip(*map(jax.tree.leaves, examples), strict=True)
+    return cls(
+      structure,
+      tuple(parameter_selection.all_parameters(examples[0])),
+      tuple(leaf.shape for leaf in leaves),
+      tuple(
+        np.result_type(*(leaf.dtype for leaf in column)) for column in columns
+      ),
+    )
+
+  def fitted(self, features: types.Features) -> types.Features:
+    """Features in this form.
+
+    Args:
+      features: pytree of numpy arrays, of a single example.
+
+    Raises:
+      UnfitFeaturesError: Names an array that is absent, unknown, of another
+        shape, or cannot be converted without loss.
+    """
+    leaves, structure = jax.tree.flatten(features)
+    if structure != self.structure:
+      leaves = self._by_path(features)
+    return jax.tree.unflatten(
+      self.structure,
+      [
+        _fitted(*item)
+        for item in zip(
+          self.paths, leaves, self.shapes, self.dtypes, strict=True
+        )
+      ],
+    )
+
+  def _by_path(self, features: types.Features) -> list[np.ndarray]:
+    found: dict[str, Any] = dict(parameter_selection.all_parameters(features))
+    for path in dict.fromkeys([*found, *self.paths]):
+      if path not in found:
+        raise UnfitFeaturesError(f'{path} is absent; give it in every example')
+      if path not in self.paths:
+        raise UnfitFeaturesError(
+          f'there is {path}, which the first examples have not; give it in '
+          'every example or in none'
+        )
+    return [found[path] for path in self.paths]
+
+
+def prepared(features: Any) -> types.Features:
+  """What `preprocess` of a task gave as a pytree of numpy arrays.
+
+  Raises:
+    UnfitFeaturesError: Names an array that holds no numbers.
+  """
+  arrays = jax.tree.map(np.asarray, features)
+  if not all(map(_is_numeric, jax.tree.leaves(arrays))):
+    for path, leaf in parameter_selection.all_parameters(arrays).items():
+      if not _is_numeric(leaf):
+        what = 'text' if leaf.dtype.kind in 'SU' else leaf.dtype
+        raise UnfitFeaturesError(f'{path} is {what}, expected numbers')
+  return arrays
+
+
+def signature(features: types.Features) -> Any:
+  """What features must have in common to be stacked."""
+  return jax.tree.structure(features), tuple(
+    leaf.shape for leaf in jax.tree.leaves(features)
+  )
+
+
+def _is_numeric(leaf: types.Array) -> bool:
+  return leaf.dtype == np.bool_ or jnp.issubdtype(leaf.dtype, jnp.number)
+
+
+def _fitted(
+  path: str, leaf: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+  if leaf.shape != shape:
+    raise UnfitFeaturesError(
+      f'{path} has shape {leaf.shape}, expected {shape}, as in the first '
+      'examples; pad or crop to one shape in preprocess'
+    )
+  if leaf.dtype == dtype:
+    return leaf
+  converted = _converted(leaf, dtype)
+  if converted is None:
+    shown = f'{leaf} ' if not leaf.shape else ''
+    raise UnfitFeaturesError(
+      f'{path} is {shown}of {leaf.dtype}, which {dtype} of the first examples '
+      'does not hold without loss; give one dtype in preprocess'
+    )
+  return converted
+
+
+def _converted(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+  """The array in another dtype, None if numbers would change.
+
+  Devices compute with shorter types than Python's float and int: what is one
+  type there may be converted.
+  """
+  if jnp.issubdtype(leaf.dtype, jnp.complexfloating) and not jnp.issubdtype(
+    dtype, jnp.complexfloating
+  ):
+    return None
+  with np.errstate(all='ignore'):
+    converted = leaf.astype(dtype)
+    on_device = jax.dtypes.canonicalize_dtype
+    if jnp.issubdtype(dtype, jnp.floating) and (
+      on_device(leaf.dtype) == on_device(dtype)
+    ):
+      return converted
+    back = converted.astype(leaf.dtype)
+  same = (back == leaf) | ((back != back) & (leaf != leaf))
+  return converted if np.all(same) else None
