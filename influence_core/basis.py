@@ -42,6 +42,7 @@ class BasisReport:
     trace: of the operator and what the basis captures; None if not estimated.
     second_sample: agreement with a basis of other examples; None if not asked.
     doubled_sample: agreement with a basis of both samples together.
+    rejected: reason by id of the examples that were left out of the samples.
   """
 
   residuals: tuple[float, ...]
@@ -56,6 +57,7 @@ class BasisReport:
   trace: basis_trust.TraceEstimate | None = None
   second_sample: basis_trust.SubspaceAgreement | None = None
   doubled_sample: basis_trust.SubspaceAgreement | None = None
+  rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def num_unreliable(self) -> int:

@@ -23,6 +23,7 @@ class QueryReport:
     num_products: with the curvature, for all queries together.
     sample_size: examples that the curvature is the mean of; 0 for none.
     seconds: that it took.
+    rejected: reason by id of the examples that were left out of the sample.
   """
 
   method: Method
@@ -31,6 +32,7 @@ class QueryReport:
   num_products: int
   sample_size: int
   seconds: float
+  rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def from_json(cls, content: Mapping[str, Any]) -> 'QueryReport':

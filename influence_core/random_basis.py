@@ -28,11 +28,13 @@ class RandomReport:
       weighted by the inverse Gram matrix.
     sample_size: examples that the Gram matrix is the mean of; 0 for none.
     seconds: that it took.
+    rejected: reason by id of the examples that were left out of the sample.
   """
 
   method: Method
   sample_size: int
   seconds: float
+  rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def objections(self) -> list[str]:

@@ -4,6 +4,7 @@ import argparse
 from typing import get_args
 
 from influence_core import influence_scores
+from pipeline import rejected_examples
 
 
 def add_number(
@@ -30,6 +31,15 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     default=[],
     metavar='NAME=VALUE',
     help='argument of that function; may be repeated',
+  )
+
+
+def add_max_rejected_fraction(parser: argparse.ArgumentParser) -> None:
+  add_number(
+    parser,
+    '--max_rejected_fraction',
+    rejected_examples.DEFAULT_MAX_FRACTION,
+    'fail when more examples are unusable',
   )
 
 

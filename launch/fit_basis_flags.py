@@ -34,6 +34,7 @@ def add_fit_basis(parser: argparse.ArgumentParser) -> None:
   common_flags.add_number(
     parser, '--sample_size', 4096, 'random examples the curvature is taken over'
   )
+  common_flags.add_max_rejected_fraction(parser)
   parser.add_argument(
     '--curvature',
     choices=get_args(curvature_products.Curvature),
@@ -74,6 +75,7 @@ def add_random_basis(parser: argparse.ArgumentParser) -> None:
   common_flags.add_number(
     parser, '--sample_size', 4096, 'random examples of the Gram matrix'
   )
+  common_flags.add_max_rejected_fraction(parser)
   _add_basis_dtype(parser)
   parser.add_argument('--seed', type=int, default=0)
   _add_parameter_paths(parser)
@@ -125,6 +127,7 @@ def add_query_basis(parser: argparse.ArgumentParser) -> None:
   common_flags.add_number(
     parser, '--sample_size', 4096, 'random examples the curvature is taken over'
   )
+  common_flags.add_max_rejected_fraction(parser)
   _add_basis_dtype(parser)
   parser.add_argument('--seed', type=int, default=0)
   _add_parameter_paths(parser)

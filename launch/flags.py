@@ -189,6 +189,7 @@ def _gather_fit_basis(values: dict[str, Any]) -> None:
     placement=values.pop('krylov_placement'),
     parameter_placement=values.pop('parameter_placement'),
     work_dir=values.pop('work_dir'),
+    max_rejected_fraction=values.pop('max_rejected_fraction'),
   )
   values['config'] = _from_values(fit_basis_config.FitBasisConfig, values)
 

@@ -35,12 +35,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
   common_flags.add_number(
     parser, '--range_size', 4096, 'examples of a unit of work, at most'
   )
-  common_flags.add_number(
-    parser,
-    '--max_rejected_fraction',
-    0.001,
-    'fail when more examples are unusable',
-  )
+  common_flags.add_max_rejected_fraction(parser)
   parser.add_argument(
     '--vector_dtype',
     choices=get_args(vector_codec.VectorDtype),

@@ -1,17 +1,36 @@
 """Random samples of a corpus for the curvature: fixed, read once, disjoint."""
 
+import json
+
 import jax
 import numpy as np
 
-from influence_core import device_memory, errors, multi_device, types
-from pipeline import loaded_task
+from influence_core import (
+  device_memory,
+  errors,
+  finite_examples,
+  multi_device,
+  types,
+)
+from pipeline import loaded_task, rejected_examples
 
 
 class CurvatureSamples:
-  """Samples drawn by one seed; each process reads its own part of them."""
+  """Samples drawn by one seed; each process reads its own part of them.
+
+  Attributes:
+    rejected: reason by id of the examples that were left out of what was read,
+      by all processes.
+  """
 
   def __init__(
-    self, loaded: loaded_task.LoadedTask, sample_size: int, seed: int
+    self,
+    loaded: loaded_task.LoadedTask,
+    sample_size: int,
+    seed: int,
+    *,
+    max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION,
+    memory_budget_bytes: int | None = None,
   ):
     """Draws nothing yet.
 
@@ -19,16 +38,22 @@ class CurvatureSamples:
       loaded: the task.
       sample_size: examples of a sample, at most as many as the corpus has.
       seed: of the choice.
+      max_rejected_fraction: of a sample; more unusable examples are an error.
+      memory_budget_bytes: memory to use on a device; None for most of it.
     """
+    rejected_examples.check_allowed(max_rejected_fraction)
+    self.rejected: dict[str, str] = {}
     self._loaded = loaded
     self._seed = seed
     self._size = min(sample_size, loaded.task.corpus.num_examples)
+    self._max_rejected_fraction = max_rejected_fraction
+    self._memory_budget_bytes = memory_budget_bytes
 
   def first(self) -> types.Features:
     """The sample itself: [num_examples, ...] of this process.
 
     Raises:
-      errors.InputError: None of its examples can be used.
+      errors.InputError: None of its examples can be used, or too few.
     """
     return self._read(self._first_positions())
 
@@ -36,7 +61,8 @@ class CurvatureSamples:
     """As many examples that are not in the first one.
 
     Raises:
-      errors.InputError: The corpus has too few examples.
+      errors.InputError: The corpus has too few examples, or too many of them
+        cannot be used.
     """
     corpus = self._loaded.task.corpus
     if 2 * self._size > corpus.num_examples:
@@ -65,14 +91,22 @@ class CurvatureSamples:
     batch = self._loaded.preprocess_batch(
       self._loaded.task.corpus.read_positions(own.tolist())
     )
-    if not batch.ids:
+    if batch.ids:
+      batch = self._finite(batch)
+    # All processes look at what all have left out, and go on or fail together.
+    rejected = _of_all_processes(batch.rejected)
+    rejected_examples.check_sample_fraction(
+      rejected, len(positions), self._max_rejected_fraction
+    )
+    if multi_device.any_process(not batch.ids):
       example_id, reason = next(
-        iter(batch.rejected.items()), ('none', 'the sample is too small')
+        iter(rejected.items()), ('none', 'the sample is too small')
       )
       raise errors.InputError(
         f'none of {len(own)} sampled examples can be used; the first is '
         f'{example_id} ({reason})'
       )
+    self.rejected |= rejected
     return batch.features
 
   def _check_size(self, count: int) -> None:
@@ -85,6 +119,33 @@ class CurvatureSamples:
       f'{count:,} sampled examples',
       'pass a smaller --sample_size',
     )
+
+  def _finite(
+    self, batch: loaded_task.ExampleBatch
+  ) -> loaded_task.ExampleBatch:
+    """Without examples that would make every product meaningless."""
+    finite = finite_examples.find(
+      self._loaded.task.per_example_loss,
+      self._loaded.params,
+      selected=self._loaded.selected,
+      features=batch.features,
+      memory_budget_bytes=self._memory_budget_bytes,
+    )
+    if finite.all():
+      return batch
+    bad = [batch.ids[place] for place in np.flatnonzero(~finite)]
+    good = loaded_task.taken(batch, np.flatnonzero(finite))
+    reasons = dict.fromkeys(bad, rejected_examples.NOT_FINITE)
+    return good._replace(rejected=batch.rejected | reasons)
+
+
+def _of_all_processes(rejected: dict[str, str]) -> dict[str, str]:
+  parts = multi_device.gather_bytes(json.dumps(rejected).encode())
+  return {
+    example_id: reason
+    for part in parts
+    for example_id, reason in json.loads(part).items()
+  }
 
 
 def num_used(sample: types.Features) -> int:

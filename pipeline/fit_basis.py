@@ -51,11 +51,19 @@ def fit_basis(
     resources: where to keep vectors, and memory.
     announce: called with what was decided, before it is done.
     progress: called after each Arnoldi step.
+
+  Raises:
+    errors.InputError: Too many examples of the sample cannot be used, memory
+      or disk do not suffice, or the basis cannot be stored.
   """
   _check_size(loaded, config)
   started = time.monotonic()
   samples = curvature_sample.CurvatureSamples(
-    loaded, config.sample_size, config.seed
+    loaded,
+    config.sample_size,
+    config.seed,
+    max_rejected_fraction=resources.max_rejected_fraction,
+    memory_budget_bytes=resources.memory_budget_bytes,
   )
   job = _Job(loaded, path, config, resources, announce, progress)
   sample = samples.first()
@@ -80,6 +88,7 @@ def fit_basis(
       second_sample=job.agreement(run, pairs, 'second_sample', other),
       doubled_sample=job.agreement(run, pairs, 'doubled_sample', both),
     )
+  report = dataclasses.replace(report, rejected=samples.rejected)
   record = stored_basis.save(
     path,
     pairs.eigenvalues,

@@ -9,6 +9,7 @@ from influence_core import (
   curvature_products,
   errors,
 )
+from pipeline import rejected_examples
 
 KrylovPlacement = Literal['auto', 'device', 'host', 'disk']
 VectorDtype = Literal['float32', 'bfloat16']
@@ -108,6 +109,8 @@ class Resources:
       them, for models that do not fit one.
     work_dir: where they are made durable; None for a directory in that of the
       basis. On a local disk for placement 'disk'.
+    max_rejected_fraction: of a sample; the job fails when more examples are
+      unusable.
   """
 
   microbatch_size: int | None = None
@@ -115,9 +118,11 @@ class Resources:
   placement: KrylovPlacement = 'auto'
   parameter_placement: curvature_operator.ParameterPlacement = 'replicated'
   work_dir: str | None = None
+  max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION
 
   def __post_init__(self):
     if self.microbatch_size is not None and self.microbatch_size < 1:
       raise errors.InputError(
         f'microbatch_size is {self.microbatch_size}, expected at least 1'
       )
+    rejected_examples.check_allowed(self.max_rejected_fraction)

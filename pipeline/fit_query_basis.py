@@ -19,9 +19,11 @@ from influence_core import (
   types,
 )
 from pipeline import (
+  curvature_sample,
   loaded_task,
   queries,
   query_solvers,
+  rejected_examples,
   stored_basis,
   task_basis,
 )
@@ -33,6 +35,7 @@ def fit_query_basis(
   path: str,
   config: QueryBasisConfig,
   *,
+  max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION,
   progress: types.ProgressCallback = types.no_progress,
 ) -> stored_basis.BasisRecord:
   """Solves for the queries and stores them at `path`, or finds them there.
@@ -41,6 +44,7 @@ def fit_query_basis(
     loaded: the task.
     path: where the basis is stored.
     config: what to solve.
+    max_rejected_fraction: of the sample; more unusable examples are an error.
     progress: called with what is done of the method's work, and all of it.
 
   Raises:
@@ -53,7 +57,13 @@ def fit_query_basis(
   started = time.monotonic()
   batch = queries.read(loaded, config.query_split)
   gradients = _gradients(loaded, batch)
-  solved = query_solvers.solve(loaded, gradients, config, progress)
+  samples = curvature_sample.CurvatureSamples(
+    loaded,
+    config.sample_size,
+    config.seed,
+    max_rejected_fraction=max_rejected_fraction,
+  )
+  solved = query_solvers.solve(loaded, samples, gradients, config, progress)
   report = query_basis.QueryReport(
     config.method,
     tuple(batch.ids),
@@ -61,6 +71,7 @@ def fit_query_basis(
     solved.num_products,
     solved.sample_size,
     time.monotonic() - started,
+    samples.rejected,
   )
   return stored_basis.save(
     path,

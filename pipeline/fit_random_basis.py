@@ -18,6 +18,7 @@ from pipeline import (
   curvature_sample,
   fit_basis_config,
   loaded_task,
+  rejected_examples,
   stored_basis,
   task_basis,
 )
@@ -49,12 +50,23 @@ class RandomBasisConfig:
 
 
 def fit_random_basis(
-  loaded: loaded_task.LoadedTask, path: str, config: RandomBasisConfig
+  loaded: loaded_task.LoadedTask,
+  path: str,
+  config: RandomBasisConfig,
+  *,
+  max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION,
 ) -> stored_basis.BasisRecord:
   """Makes a random basis and stores it at `path`, or finds it there.
 
+  Args:
+    loaded: the task.
+    path: where the basis is stored.
+    config: what basis.
+    max_rejected_fraction: of the sample; more unusable examples are an error.
+
   Raises:
-    errors.InputError: Something else is at `path`, or it cannot be written.
+    errors.InputError: Something else is at `path`, it cannot be written, or too
+      many examples of the sample cannot be used.
   """
   if record := task_basis.find(path, config, loaded):
     return record
@@ -70,8 +82,14 @@ def fit_random_basis(
     for name, leaf in loaded.selected.items()
   }
   eigenvalues, rotation, sample_size = np.ones(config.projection_dim), None, 0
+  samples = curvature_sample.CurvatureSamples(
+    loaded,
+    config.sample_size,
+    config.seed,
+    max_rejected_fraction=max_rejected_fraction,
+  )
   if config.method == 'random_gram':
-    projections = _projected_sample(loaded, vectors, config)
+    projections = _projected_sample(loaded, vectors, config, samples)
     eigenvalues, rotation = random_basis.gram_pairs(projections)
     sample_size = len(projections)
   return stored_basis.save(
@@ -79,7 +97,10 @@ def fit_random_basis(
     eigenvalues,
     random_basis.turned(vectors, rotation),
     random_basis.RandomReport(
-      config.method, sample_size, time.monotonic() - started
+      config.method,
+      sample_size,
+      time.monotonic() - started,
+      samples.rejected,
     ),
     dtype=krylov_vectors.DTYPES[config.basis_dtype],
     config=task_basis.full_config(config, loaded),
@@ -110,11 +131,10 @@ def _projected_sample(
   loaded: loaded_task.LoadedTask,
   vectors: dict[str, np.ndarray],
   config: RandomBasisConfig,
+  samples: curvature_sample.CurvatureSamples,
 ) -> np.ndarray:
   """[sample_size, projection_dim] float32."""
-  sample = curvature_sample.CurvatureSamples(
-    loaded, config.sample_size, config.seed
-  ).first()
+  sample = samples.first()
   projector = checked_projector.make_projector(
     loaded,
     vectors,

@@ -46,6 +46,7 @@ class Solved(NamedTuple):
 
 def solve(
   loaded: loaded_task.LoadedTask,
+  samples: curvature_sample.CurvatureSamples,
   gradients: Vectors,
   config: QueryBasisConfig,
   progress: types.ProgressCallback,
@@ -54,6 +55,7 @@ def solve(
 
   Args:
     loaded: the task.
+    samples: examples that the curvature is taken over.
     gradients: [num_queries, *shape] float32 by path.
     config: by which method, and how.
     progress: called with what is done of the method's work, and all of it.
@@ -68,17 +70,17 @@ def solve(
     'exact': _solve_exactly,
     'ekfac': _solve_by_factors,
   }
-  return methods[config.method](loaded, gradients, config, progress)
+  return methods[config.method](loaded, samples, gradients, config, progress)
 
 
-def _keep(loaded, gradients, config, progress) -> Solved:
-  del loaded, config, progress
+def _keep(loaded, samples, gradients, config, progress) -> Solved:
+  del loaded, samples, config, progress
   return Solved(gradients)
 
 
-def _solve_each(loaded, gradients, config, progress) -> Solved:
+def _solve_each(loaded, samples, gradients, config, progress) -> Solved:
   """By conjugate gradients or LiSSA, one query after the other."""
-  operator, sample_size = _operator(loaded, config)
+  operator, sample_size = _operator(loaded, samples, config)
   damping = config.damping or 0.0
   if config.method == 'cg':
     solve = functools.partial(
@@ -107,9 +109,9 @@ def _solve_each(loaded, gradients, config, progress) -> Solved:
   )
 
 
-def _solve_exactly(loaded, gradients, config, progress) -> Solved:
+def _solve_exactly(loaded, samples, gradients, config, progress) -> Solved:
   """With the explicit matrix, in float64."""
-  operator, sample_size = _operator(loaded, config)
+  operator, sample_size = _operator(loaded, samples, config)
   matrix = inverse_products.dense_matrix(operator, progress)
   matrix += (config.damping or 0.0) * np.eye(len(matrix))
   rows = _flat(gradients).astype(np.float64)
@@ -129,10 +131,10 @@ def _solve_exactly(loaded, gradients, config, progress) -> Solved:
   )
 
 
-def _solve_by_factors(loaded, gradients, config, progress) -> Solved:
+def _solve_by_factors(loaded, samples, gradients, config, progress) -> Solved:
   """By EK-FAC."""
   del progress  # Two passes over a sample.
-  features = _sample(loaded, config)
+  features = _sample(samples, config)
   sample_size = curvature_sample.num_used(features)
   loss = loaded.task.per_example_loss
   if config.curvature == 'gauss_newton':
@@ -157,10 +159,12 @@ def _solve_by_factors(loaded, gradients, config, progress) -> Solved:
 
 
 def _operator(
-  loaded: loaded_task.LoadedTask, config: QueryBasisConfig
+  loaded: loaded_task.LoadedTask,
+  samples: curvature_sample.CurvatureSamples,
+  config: QueryBasisConfig,
 ) -> tuple[curvature_operator.CurvatureOperator, int]:
   """The curvature, and the number of examples that it is the mean of."""
-  features = _sample(loaded, config)
+  features = _sample(samples, config)
   operator = curvature_operator.CurvatureOperator(
     loaded.task.per_example_loss,
     loaded.params,
@@ -177,12 +181,10 @@ def _operator(
 
 
 def _sample(
-  loaded: loaded_task.LoadedTask, config: QueryBasisConfig
+  samples: curvature_sample.CurvatureSamples, config: QueryBasisConfig
 ) -> types.Features:
   """Random examples in random order, so that microbatches are random too."""
-  sample = curvature_sample.CurvatureSamples(
-    loaded, config.sample_size, config.seed
-  ).first()
+  sample = samples.first()
   count = len(jax.tree.leaves(sample)[0])
   order = np.random.default_rng(config.seed).permutation(count)
   return jax.tree.map(lambda leaf: leaf[order], sample)

@@ -130,6 +130,27 @@ def test_killed_processes_continue_together(workdir, tmp_path):
   assert load(path)[0].fingerprint == load(tmp_path / 'whole')[0].fingerprint
 
 
+@pytest.mark.slow
+def test_processes_leave_out_and_fail_together(workdir, tmp_path):
+  flags = [
+    *(
+      '--task',
+      'tests.odd_tasks:make_task',
+      '--task_arg',
+      f'workdir={workdir}',
+    ),
+    *('--task_arg', 'numbers=nan_start', '--out', tmp_path),
+    *('--projection_dim', 2, '--num_iterations', 3),
+  ]
+  for process in start(flags):
+    _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 6, errors
+    assert '15 of 303 sampled examples were rejected' in errors
+  finish(start([*flags, '--max_rejected_fraction', 0.1]))
+  report = stored_basis.load_record(str(tmp_path)).report
+  assert (report.sample_size, len(report.rejected)) == (288, 15)
+
+
 def test_missing_environment_is_told_in_one_line(workdir, tmp_path):
   environment = {k: v for k, v in os.environ.items() if 'JAX_' not in k}
   done = subprocess.run(

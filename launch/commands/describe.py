@@ -27,6 +27,12 @@ def describe_basis(
 ) -> dict[str, Any]:
   """Prints eigenvalues with residuals and returns the whole record."""
   report = record.report
+  if report.rejected:
+    example_id, reason = next(iter(report.rejected.items()))
+    console.warn(
+      f'{len(report.rejected):,} sampled examples were left out of the basis, '
+      f'the first is {example_id} ({reason}); --json lists all'
+    )
   if isinstance(report, random_basis.RandomReport):
     return _describe_random(console, record, report)
   if isinstance(report, query_basis.QueryReport):

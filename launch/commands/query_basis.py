@@ -19,11 +19,16 @@ def run(
   task: task_lib.TaskReference,
   out: str,
   config: query_basis_config.QueryBasisConfig,
+  max_rejected_fraction: float,
 ) -> dict[str, Any]:
   """Solves for the queries, or says what is there."""
   loaded = loaded_task.LoadedTask.load(task)
   with console.stage('query-basis', 'queries') as progress:
     record = fit_query_basis.fit_query_basis(
-      loaded, storage.absolute(out), config, progress=progress
+      loaded,
+      storage.absolute(out),
+      config,
+      max_rejected_fraction=max_rejected_fraction,
+      progress=progress,
     )
   return describe.describe_basis(console, record)

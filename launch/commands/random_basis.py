@@ -14,11 +14,15 @@ def run(
   task: task_lib.TaskReference,
   out: str,
   config: fit_random_basis.RandomBasisConfig,
+  max_rejected_fraction: float,
 ) -> dict[str, Any]:
   """Makes a random basis, or says what is there."""
   loaded = loaded_task.LoadedTask.load(task)
   with console.stage('random-basis'):
     record = fit_random_basis.fit_random_basis(
-      loaded, storage.absolute(out), config
+      loaded,
+      storage.absolute(out),
+      config,
+      max_rejected_fraction=max_rejected_fraction,
     )
   return describe.describe_basis(console, record)
