@@ -15,6 +15,9 @@ import numpy as np
 
 from influence_core import parameter_selection, types
 
+# Stands for the path of features that are one array.
+_SINGLE = 'the array'
+
 
 class UnfitFeaturesError(ValueError):
   """Features of another form; names the array."""
@@ -48,7 +51,10 @@ class FeatureForm:
     columns = zip(*map(jax.tree.leaves, examples), strict=True)
     return cls(
       structure,
-      tuple(parameter_selection.all_parameters(examples[0])),
+      tuple(
+        path or _SINGLE
+        for path in parameter_selection.all_parameters(examples[0])
+      ),
       tuple(leaf.shape for leaf in leaves),
       tuple(
         np.result_type(*(leaf.dtype for leaf in column)) for column in columns
@@ -79,7 +85,10 @@ class FeatureForm:
     )
 
   def _by_path(self, features: types.Features) -> list[np.ndarray]:
-    found: dict[str, Any] = dict(parameter_selection.all_parameters(features))
+    found: dict[str, Any] = {
+      path or _SINGLE: leaf
+      for path, leaf in parameter_selection.all_parameters(features).items()
+    }
     for path in dict.fromkeys([*found, *self.paths]):
       if path not in found:
         raise UnfitFeaturesError(f'{path} is absent; give it in every example')
@@ -102,7 +111,9 @@ def prepared(features: Any) -> types.Features:
     for path, leaf in parameter_selection.all_parameters(arrays).items():
       if not _is_numeric(leaf):
         what = 'text' if leaf.dtype.kind in 'SU' else leaf.dtype
-        raise UnfitFeaturesError(f'{path} is {what}, expected numbers')
+        raise UnfitFeaturesError(
+          f'{path or _SINGLE} is {what}, expected numbers'
+        )
   return arrays
 
 

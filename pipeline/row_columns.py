@@ -222,7 +222,7 @@ def _arrow_type(value: Any) -> pa.DataType:
     case bool():
       return pa.bool_()
     case int():
-      return pa.int64()
+      return pa.int64() if value < 2**63 else pa.uint64()
     case float():
       return pa.float64()
     case str():
@@ -239,6 +239,8 @@ def _joined_type(known: pa.DataType | None, value: Any) -> pa.DataType | None:
   found = _arrow_type(value)
   if known is None or known == found:
     return known or found
+  if {known, found} == {pa.int64(), pa.uint64()}:
+    return pa.uint64()  # To numpy they have only floats in common.
   if known in _NUMBER_TYPES and found in _NUMBER_TYPES:
     return pa.from_numpy_dtype(
       np.promote_types(_NUMBER_TYPES[known], _NUMBER_TYPES[found])

@@ -76,7 +76,7 @@ COLUMNS = {
   'one_image': lambda i, raw: {'a': raw['x'] if i == 50 else 1},
   'nothing': lambda i, raw: None,
   'own': lambda i, raw: {'loss': 1.0},
-  'other_type': lambda i, raw: {'half': float(raw['y'] > 0)},
+  'other_type': lambda i, raw: {'half': float(raw['y'])},
 }
 
 

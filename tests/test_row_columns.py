@@ -219,6 +219,37 @@ def test_numbers_of_the_first_examples_are_joined():
   assert schema.arrays(rows)['a'].to_pylist() == [1.0, 3.0, None]
 
 
+def test_integers_of_64_bits_without_a_sign():
+  rows = [{'a': 5}, {'a': 2**63 + 1}]
+  schema = row_columns.ColumnSchema.of(rows)
+  assert schema.types == {'a': pa.uint64()}
+  found = schema.arrays([schema.fitted(row) for row in rows])['a']
+  assert found.to_pylist() == [5, 2**63 + 1]
+  with pytest.raises(row_columns.UnfitColumnError, match='is -1, expected'):
+    schema.fitted({'a': -1})
+
+
+@pytest.mark.parametrize(
+  ('columns', 'message'),
+  [
+    ('other_type', "the column 'half' is double in some shards and int64 in"),
+    ('whole_floats', 'have no such column as others have'),
+  ],
+)
+def test_shards_of_older_versions_that_differ_are_told(
+  influence, project, tmp_path, monkeypatch, columns, message
+):
+  monkeypatch.setattr(row_columns.ColumnSchema, 'check_same', lambda *_: None)
+  assert project('plain').status == 0
+  shard = manifest_lib.load(str(tmp_path / 'i')).shards[3]
+  (tmp_path / 'i' / 'shards' / shard.rows.name).unlink()
+  assert project(columns).status == 0
+  done = influence(
+    'export', '--index', tmp_path / 'i', '--out', tmp_path / 'o.parquet'
+  )
+  assert message in done.error_line
+
+
 def test_columns_of_the_index_are_refused():
   with pytest.raises(errors.InputError, match="gives a column 'id'"):
     row_columns.ColumnSchema.of([{'id': 1}])
