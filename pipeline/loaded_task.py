@@ -59,29 +59,44 @@ class LoadedTask:
   probe: tuple[corpus_lib.RawExample, ...] | None = None
 
   @classmethod
-  def load(
+  def load(cls, reference: task_lib.TaskReference) -> 'LoadedTask':
+    """Makes the task, reads its parameters and checks both on examples.
+
+    Args:
+      reference: how to make the task.
+
+    Raises:
+      errors.InputError: Something of the task is missing or wrong.
+    """
+    loaded = cls.unchecked(reference)
+    loaded.check_loss()
+    return loaded
+
+  @classmethod
+  def unchecked(
     cls,
     reference: task_lib.TaskReference,
     *,
     probe: tuple[corpus_lib.RawExample, ...] | None = None,
   ) -> 'LoadedTask':
-    """Makes the task, reads its parameters and checks both on examples.
+    """Makes the task and reads its parameters.
+
+    For what belongs to a basis: fingerprints are compared before `check_loss`,
+    so that another task is told from one that is wrong.
 
     Args:
       reference: how to make the task.
       probe: see the attribute.
 
     Raises:
-      errors.InputError: Something of the task is missing or wrong.
+      errors.InputError: Something of the task is missing.
     """
     task = reference.load()
     task.corpus.check()
     with user_code.told(f'load_parameters of task {task.name}'):
       params, keys = parameter_arrays.as_arrays(task.load_parameters())
     task = _restoring(task, keys)
-    loaded = cls(task, params, reference.parameter_paths, probe)
-    loaded.check_loss()
-    return loaded
+    return cls(task, params, reference.parameter_paths, probe)
 
   @functools.cached_property
   def selected(self) -> dict[str, types.Array]:
@@ -94,9 +109,9 @@ class LoadedTask:
     """What projections depend on besides the basis and the corpus."""
     return {
       'parameters': fingerprints.of_arrays(self.params),
-      'selected_paths': fingerprints.of_paths(self.selected),
+      'selected_paths': self._selection_fingerprint(),
       'loss_reduction': self.task.loss_reduction,
-      'preprocessing': fingerprints.of_arrays(self._probe_features()),
+      'preprocessing': self._preprocessing_fingerprint(),
       'task_version': self.task.version,
     }
 
@@ -196,17 +211,23 @@ class LoadedTask:
       )
     return taken(batch, np.flatnonzero(finite))
 
-  def _probe_features(self) -> types.Features:
+  def _selection_fingerprint(self) -> str:
+    """Of other parameters where those of a basis are not there."""
+    try:
+      return fingerprints.of_paths(self.selected)
+    except errors.InputError as error:
+      if self.probe is None:
+        raise
+      return f'none: {error}'
+
+  def _preprocessing_fingerprint(self) -> str:
+    """Of other preprocessing where that of a basis does not work."""
     if self.probe is None:
-      return self._first_batch.features
+      return fingerprints.of_arrays(self._first_batch.features)
     batch = self.preprocess_batch(self._named_probe)
-    if batch.rejected:
-      example_id, reason = next(iter(batch.rejected.items()))
-      raise errors.InputError(
-        f'task {self.task.name}: example {example_id} cannot be used '
-        f'({reason}); correct preprocess or the dataset'
-      )
-    return batch.features
+    for example_id, reason in batch.rejected.items():
+      return f'none: example {example_id} cannot be used, {reason}'
+    return fingerprints.of_arrays(batch.features)
 
   def preprocess_batch(
     self,

@@ -76,6 +76,7 @@ def prepare(
   Raises:
     errors.InputError: Something is missing, wrong or does not belong together.
   """
+  plan_lib.check_range_size(range_size)
   rejected_examples.check_allowed(max_rejected_fraction)
   if options.batch_size is not None:
     gradient_projection.check_batch_size(options.batch_size)
@@ -83,10 +84,11 @@ def prepare(
   output_places.check(index, 'index')
   record = stored_basis.load_record(basis)
   task = task.selecting(record.config['parameter_paths'])
-  loaded = loaded_task.LoadedTask.load(
+  loaded = loaded_task.LoadedTask.unchecked(
     task, probe=stored_basis.load_probe(record)
   )
   stored_basis.check_belongs(record, loaded.fingerprints)
+  loaded.check_loss()
   plan = plan_lib.make_plan(
     loaded.task.corpus,
     task=task.to_json(),

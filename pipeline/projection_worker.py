@@ -71,7 +71,7 @@ class ProjectionWorker:
   def _load(self) -> None:
     settings = self._settings
     record = stored_basis.load_record(settings.basis)
-    self._loaded = loaded_task.LoadedTask.load(
+    self._loaded = loaded_task.LoadedTask.unchecked(
       settings.task, probe=stored_basis.load_probe(record)
     )
     fingerprints.check_equal(
@@ -86,6 +86,7 @@ class ProjectionWorker:
       what=f'the basis loaded by a worker ({settings.basis})',
       next_step='run project again',
     )
+    self._loaded.check_loss()
     basis = stored_basis.load(record)
     self._projection_dim = basis.projection_dim
     self._codec = vector_codec.VectorCodec(

@@ -57,6 +57,8 @@ def make_task(
   like = {'weights': jnp.zeros(NUM_FEATURES), 'bias': jnp.zeros(())}
   if fault == 'foreign_checkpoint':
     like['weights'] = jnp.zeros(NUM_FEATURES + 1)
+  if fault == 'foreign':
+    split = 'test'
   data = corpus_lib.TfdsCorpus(name, split, f'{workdir}/data')
   return task_lib.Task(
     name='linear',
@@ -94,6 +96,8 @@ def preprocess(raw, fault=''):
   if fault == 'other_preprocessing':
     return {'x': 2 * raw['x'], 'y': raw['y']}
   record = raw[corpus_lib.ID_KEY].endswith('__50')
+  if fault == 'foreign' and 'train' in raw[corpus_lib.ID_KEY]:
+    raise KeyError('image')  # As another task's examples are read.
   if fault == 'slow_examples':
     time.sleep(0.03)
   if fault == 'endless_example' and record:

@@ -40,7 +40,7 @@ def test_next_ones_are_taken(workdir, numbers, checked):
   probe = loaded.first_examples()
   assert len(probe) == example_form.NUM_CHECKED
   # What preprocessing is known by is the same when it is read with a basis.
-  probed = loaded_task.LoadedTask.load(
+  probed = loaded_task.LoadedTask.unchecked(
     reference(workdir, numbers=numbers), probe=tuple(probe)
   )
   assert probed.fingerprints == loaded.fingerprints

@@ -42,14 +42,16 @@ def run(
   record = None if basis is None else stored_basis.load_record(basis)
   if record is not None:
     task = task.selecting(record.config['parameter_paths'])
-  loaded = loaded_task.LoadedTask.load(task)
+  loaded = loaded_task.LoadedTask.unchecked(task)
+  if record is not None:
+    probed = loaded.with_probe(stored_basis.load_probe(record))
+    stored_basis.check_belongs(record, probed.fingerprints)
+  loaded.check_loss()
   if record is None:
     eigenvectors: types.SelectedParameters = _random_vectors(
       loaded.selected, projection_dim
     )
   else:
-    probed = loaded.with_probe(stored_basis.load_probe(record))
-    stored_basis.check_belongs(record, probed.fingerprints)
     eigenvectors = stored_basis.load(record).eigenvectors
   with console.stage('compile'):
     projector = gradient_projection.GradientProjector(

@@ -64,7 +64,7 @@ def _current_basis(
   record = stored_basis.load_record(settings.basis)
   arguments = settings.project_arguments(settings.basis)
   task = arguments['task'].selecting(record.config['parameter_paths'])
-  loaded = loaded_task.LoadedTask.load(
+  loaded = loaded_task.LoadedTask.unchecked(
     task, probe=stored_basis.load_probe(record)
   )
   try:

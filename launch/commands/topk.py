@@ -129,7 +129,7 @@ def load_task(
 ) -> tuple[stored_basis.BasisRecord, loaded_task.LoadedTask]:
   """The basis and the task of an index, checked to belong to it."""
   record = stored_basis.load_record(basis or opened.manifest.provenance.basis)
-  loaded = loaded_task.LoadedTask.load(
+  loaded = loaded_task.LoadedTask.unchecked(
     task.selecting(record.config['parameter_paths']),
     probe=stored_basis.load_probe(record),
   )
@@ -138,6 +138,7 @@ def load_task(
     opened.manifest.provenance,
     {**loaded.fingerprints, 'basis': record.fingerprint},
   )
+  loaded.check_loss()
   return record, loaded
 
 
