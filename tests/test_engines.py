@@ -77,20 +77,20 @@ def test_killed_worker_is_survived(
   influence, task_flags, basis, index, tmp_path, engine
 ):
   slow = [*task_flags, '--task_arg', 'fault=slow_examples']
+  place, whole = tmp_path / 'i', tmp_path / 'whole'
   with SERVERS[engine]() as servers:
-    command = flags(slow, basis, tmp_path, '--range_size', 10, *servers.flags)
+    command = flags(slow, basis, place, '--range_size', 10, *servers.flags)
     with start(command) as process:
-      wait_for_shards(tmp_path, 4)
+      wait_for_shards(place, 4)
       os.kill(servers.worker_pids()[0], signal.SIGKILL)
-      before = num_committed(tmp_path)
+      before = num_committed(place)
       _, told = process.communicate(timeout=200)
   assert process.returncode == 0, told
-  assert before < num_committed(tmp_path)
-  assert influence('verify', '--index', tmp_path).status == 0
-  whole = tmp_path / 'whole'
+  assert before < num_committed(place)
+  assert influence('verify', '--index', place).status == 0
   done = influence(*flags(task_flags, basis, whole, '--range_size', 10))
   assert done.status == 0
-  assert stored_bytes(whole) == stored_bytes(tmp_path)
+  assert stored_bytes(whole) == stored_bytes(place)
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_examples_without_gradient_score_zero():
     ({'negative_eigenvalues': 'zero'}, "is 'zero', expected one of drop"),
     ({'normalization': 'l2'}, "is 'l2', expected one of none"),
     ({'projection_dim': 5}, 'projection_dim is 5, expected 1 to 4'),
-    ({'projection_dim': 0}, 'projection_dim is 0, expected 1 to 4'),
+    ({'projection_dim': 0}, 'projection_dim is 0, expected at least 1'),
   ],
 )
 def test_bad_options(options, message):

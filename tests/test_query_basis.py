@@ -147,7 +147,7 @@ def test_description_says_what_it_is(scores, influence, tmp_path):
   ('flags', 'message'),
   [
     (['--num_products', 0], 'num_products is 0, expected at least 1'),
-    (['--damping', -1], 'damping is -1.0, expected a finite number >= 0'),
+    (['--damping', -1], 'damping is -1.0, expected a finite number of'),
     (['--scale', 0], 'scale is 0.0, expected a finite number > 0'),
     (['--method', 'lissa', '--scale', 0.01], 'LiSSA diverges with scale 0.01'),
     (
