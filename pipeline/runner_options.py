@@ -1,7 +1,9 @@
 """Beam options of an engine, and a check for misspelt ones."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import difflib
+import io
 import shlex
 
 from apache_beam.options import pipeline_options
@@ -54,7 +56,26 @@ def make_options(
       close = difflib.get_close_matches(option, known, 1)
       hint = f'did you mean {close[0]}?' if close else 'see the Beam manual'
       raise errors.InputError(f'{option} is no Beam option; {hint}')
-  return pipeline_options.PipelineOptions(arguments)
+  options = pipeline_options.PipelineOptions(arguments)
+  _check_values(options)
+  return options
+
+
+def _check_values(options: pipeline_options.PipelineOptions) -> None:
+  """Lets Beam parse all options, which it else does when each is needed.
+
+  Raises:
+    errors.InputError: A value is of a wrong kind, in Beam's words.
+  """
+  told = io.StringIO()
+  try:
+    with contextlib.redirect_stderr(told):
+      options.get_all_options()
+  except SystemExit as error:
+    line = told.getvalue().strip().rpartition('error: ')[2]
+    raise errors.InputError(
+      f'Beam does not take what follows -- ({line}); correct it'
+    ) from error
 
 
 def check_num_workers(num_workers: int) -> None:

@@ -253,6 +253,7 @@ def test_bad_query(influence, task_flags, index, flags, message):
     (['--index', '/proc/index'], 'cannot write to /proc/index'),
     (['--', '--runer=x'], '--runer is no Beam option; did you mean --runner?'),
     (['--', '--runner=NoSuchRunner'], 'NoSuchRunner'),
+    (['--', '--direct_num_workers=abc'], "invalid int value: 'abc'"),
   ],
 )
 def test_bad_projection(influence, task_flags, basis, tmp_path, flags, message):
