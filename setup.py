@@ -22,7 +22,7 @@ setuptools.setup(
       'launch.*',
     ]
   ),
-  package_data={'pipeline': ['*.html.j2'], 'launch': ['deploy/*']},
+  package_data={'launch': ['deploy/*', 'output/*.html.j2']},
   install_requires=[
     'jax>=0.9,<0.12',
     'flax>=0.12,<0.13',
@@ -82,7 +82,7 @@ setuptools.setup(
   entry_points={
     'console_scripts': [
       'influence=launch.cli:main',
-      'influence-worker=launch.worker_boot:main',
+      'influence-worker=launch.running.worker_boot:main',
     ]
   },
 )

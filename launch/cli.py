@@ -7,16 +7,12 @@ import sys
 import traceback
 from typing import Any, NamedTuple
 
-from influence_core import errors, host_allocator
-from launch import (
-  command_line,
-  error_lines,
-  exit_status,
-  json_text,
-  metrics,
-)
-from launch import console as console_lib
-from launch import flags as flags_lib
+from influence_core import errors
+from influence_core.devices import host_allocator
+from launch.flags import parser as flags_lib
+from launch.output import console as console_lib
+from launch.output import error_lines, exit_status, json_text, metrics
+from launch.running import command_line
 
 # Beam's threads, which may be blocked for ever, can be stopped in no other way.
 _ENDING_AT_ONCE = (

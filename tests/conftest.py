@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from launch import cli
-from pipeline import machine_cache
+from pipeline.storage import machine_cache
 from tests import linear_task, object_store
 
 ROOT = Path(__file__).parents[1]

@@ -9,12 +9,9 @@ import json
 import jax
 import numpy as np
 
-from influence_core import (
-  device_memory,
-  device_vectors,
-  multi_device,
-  parameter_layout,
-)
+from influence_core.devices import memory as device_memory
+from influence_core.devices import multi_device, parameter_layout
+from influence_core.eigenpairs import device_vectors
 from tests import test_curvature_products
 
 

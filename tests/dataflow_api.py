@@ -17,7 +17,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from google.cloud import dataflow_v1beta3 as dataflow
 
-from pipeline import storage
+from pipeline.storage import files as storage
 from tests import object_store
 
 _JOBS = re.compile(r'/v1b3/projects/([^/]+)/locations/([^/]+)/jobs')

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from influence_core import errors
-from pipeline import engine_files
+from pipeline.beam import engine_files
 from tests.conftest import ROOT
 
 

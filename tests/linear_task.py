@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 
-from influence_core import curvature_products
-from pipeline import checkpoints
-from pipeline import corpus as corpus_lib
-from pipeline import task as task_lib
+from influence_core.curvature import products as curvature_products
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.tasks import checkpoints
+from pipeline.tasks import task as task_lib
 
 NUM_TRAIN = 303
 NUM_TEST = 20

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pipeline import corpus as corpus_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
 from tests import linear_task
 
 if TYPE_CHECKING:

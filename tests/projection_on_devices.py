@@ -10,11 +10,9 @@ import sys
 import jax
 import numpy as np
 
-from influence_core import (
-  gradient_projection,
-  parameter_selection,
-  plain_projection,
-)
+from influence_core import parameter_selection
+from influence_core.projection import plain_projection
+from influence_core.projection import projector as gradient_projection
 from tests import projection_cases
 
 

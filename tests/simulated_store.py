@@ -8,7 +8,7 @@ effect, as when a machine fails between a request and its answer.
 from collections.abc import Callable
 import threading
 
-from pipeline import storage
+from pipeline.storage import files as storage
 
 
 class KilledError(BaseException):
@@ -30,7 +30,7 @@ class SimulatedStore:
     process = getattr(self._process, 'current', None)
     return operation() if process is None else process.step(operation)
 
-  # What of `pipeline.storage` an index is written and read with.
+  # What of `pipeline.storage.files` an index is written and read with.
 
   def exists(self, path: str) -> bool:
     return self._step(lambda: path in self.objects)
@@ -63,7 +63,7 @@ class SimulatedStore:
     )
 
   def install(self, monkeypatch) -> None:
-    """Puts the store in the place of `pipeline.storage`'s functions."""
+    """Puts the store in the place of `pipeline.storage.files`'s functions."""
     for name in ('exists', 'create_exclusive', 'read_bytes', 'sizes'):
       monkeypatch.setattr(storage, name, getattr(self, name))
 

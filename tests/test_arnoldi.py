@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import (
+from influence_core import errors
+from influence_core.devices import multi_device
+from influence_core.eigenpairs import (
   arnoldi,
   device_vectors,
-  errors,
   krylov_vectors,
-  multi_device,
   ritz,
 )
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from pipeline import checkpoint_sum, index_reader, loaded_task
-from pipeline import task as task_lib
+from pipeline.index import reader as index_reader
+from pipeline.tasks import checkpoint_sum, loaded_task
+from pipeline.tasks import task as task_lib
 from tests import linear_task
 
 SIZES = {'early': 0.3, 'late': 0.1}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from pipeline import checkpoints
+from pipeline.tasks import checkpoints
 
 TREE = {'params': {'a': np.arange(3.0, dtype=np.float32), 'b': [np.ones(2)]}}
 

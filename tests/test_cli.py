@@ -7,9 +7,10 @@ import shutil
 
 import pytest
 
-from launch import flags
-from pipeline import manifest as manifest_lib
-from pipeline import open_index, stored_basis
+from launch.flags import parser as flags
+from pipeline import open_index
+from pipeline.bases import stored_basis
+from pipeline.index import manifest as manifest_lib
 
 COMMANDS = list(flags.build_parser()[1])
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline import checkpoints, index_reader
+from pipeline.index import reader as index_reader
+from pipeline.tasks import checkpoints
 from tests import linear_task
 
 

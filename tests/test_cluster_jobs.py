@@ -10,8 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from launch import processes
-from launch.exit_status import ExitStatus
+from launch.output.exit_status import ExitStatus
+from launch.running import processes
 from tests.object_store import LoopbackServer
 
 PLACE = ['--project', 'p', '--region', 'us-central1']

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from pipeline import corpus as corpus_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
 from tests import linear_task
 
 

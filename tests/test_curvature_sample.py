@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import device_memory, finite_examples
-from pipeline import stored_basis
+from influence_core.curvature import finite_examples
+from influence_core.devices import memory as device_memory
+from pipeline.bases import stored_basis
 
 
 def flags(workdir, numbers='plain', loss='plain'):

@@ -6,18 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from influence_core import influence_scores
-from pipeline import (
-  index_format,
-  index_reader,
-  project_corpus,
-  retrieve,
-  self_influence,
-  storage,
-  verify,
-)
-from pipeline import manifest as manifest_lib
-from pipeline import plan as plan_lib
+from influence_core.scores import influence as influence_scores
+from pipeline.beam import project_corpus
+from pipeline.index import format as index_format
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.projection import plan as plan_lib
+from pipeline.search import retrieve, self_influence
+from pipeline.storage import files as storage
+from pipeline.upkeep import verify
 
 RANGE = index_format.ExampleRange('f', 0, 3, 'x')
 

@@ -7,9 +7,12 @@ import shlex
 import pytest
 
 from influence_core import errors
-from launch import dataflow_flags, dataflow_job, flex_template
+from launch.cloud import dataflow_job, flex_template
 from launch.commands import status
-from pipeline import engines, index_reader, storage
+from launch.flags import dataflow as dataflow_flags
+from pipeline.beam import engines
+from pipeline.index import reader as index_reader
+from pipeline.storage import files as storage
 from tests import linear_task
 from tests.conftest import ROOT
 from tests.test_object_store import url

@@ -8,7 +8,7 @@ import apache_beam
 from packaging import requirements, version
 import pytest
 
-from launch import pinned_requirements
+from launch.cloud import pinned_requirements
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / 'launch' / 'deploy'
@@ -22,7 +22,7 @@ def pins() -> dict[str, str]:
 def test_all_that_is_needed_is_pinned():
   pytest.importorskip('google.cloud.dataflow_v1beta3')
   missing = pinned_requirements.closure().keys() - pins().keys()
-  assert not missing, 'run python -m launch.pinned_requirements'
+  assert not missing, 'run python -m launch.cloud.pinned_requirements'
 
 
 def test_pins_are_what_setup_allows():

@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from influence_core import errors, influence_scores
-from pipeline import detection, index_reader
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
+from pipeline.evaluation import detection
+from pipeline.index import reader as index_reader
 
 
 def rankings(**scores):

@@ -5,15 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import (
-  curvature_products,
-  ekfac,
-  errors,
-  kronecker_factors,
-  parameter_selection,
-  pseudo_gradients,
-)
-from pipeline import stored_basis
+from influence_core import errors, parameter_selection
+from influence_core.baselines import ekfac, kronecker_factors, pseudo_gradients
+from influence_core.curvature import products as curvature_products
+from pipeline.bases import stored_basis
 from tests import projection_cases
 
 CASES = {case.name: case for case in projection_cases.hard_cases()}

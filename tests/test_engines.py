@@ -9,8 +9,10 @@ import time
 import pytest
 
 from influence_core import errors
-from launch import exit_status
-from pipeline import engine_files, engines, index_format, index_reader
+from launch.output import exit_status
+from pipeline.beam import engine_files, engines
+from pipeline.index import format as index_format
+from pipeline.index import reader as index_reader
 from tests import engine_servers, linear_task
 from tests.conftest import ROOT
 from tests.test_project_corpus import flags

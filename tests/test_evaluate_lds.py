@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from influence_core import errors, evaluation
-from pipeline import retrainings
+from influence_core import errors
+from influence_core.scores import evaluation
+from pipeline.evaluation import retrainings
 
 
 def test_score_is_spearman_by_query():

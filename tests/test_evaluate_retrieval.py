@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import retrieval_quality
+from pipeline.evaluation import retrieval_quality
 
 
 def test_figures_by_hand():

@@ -5,9 +5,10 @@ import os
 import pyarrow.parquet as pq
 import pytest
 
-from influence_core import errors, influence_scores
-from launch import sensitivity
-from pipeline import fit_basis_config
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
+from launch.flags import sensitivity
+from pipeline.bases import fit_basis_config
 
 
 @pytest.fixture(name='measure')

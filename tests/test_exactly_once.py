@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import index_format, project_corpus
-from pipeline import manifest as manifest_lib
-from pipeline import plan as plan_lib
+from pipeline.beam import project_corpus
+from pipeline.index import format as index_format
+from pipeline.index import manifest as manifest_lib
+from pipeline.projection import plan as plan_lib
 from tests import simulated_store
 
 INDEX = '/i'

@@ -9,14 +9,11 @@ import pytest
 from scipy import stats
 from sklearn import datasets
 
-from influence_core import (
-  arnoldi,
-  curvature_operator,
-  gradient_projection,
-  influence_scores,
-  krylov_vectors,
-)
-from influence_core import basis as basis_lib
+from influence_core.curvature import operator as curvature_operator
+from influence_core.eigenpairs import arnoldi, krylov_vectors
+from influence_core.eigenpairs import basis as basis_lib
+from influence_core.projection import projector as gradient_projection
+from influence_core.scores import influence as influence_scores
 
 L2_WEIGHT = 1e-3
 NUM_TRAIN = 500

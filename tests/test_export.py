@@ -3,8 +3,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from influence_core import influence_scores
-from pipeline import open_index, storage
+from influence_core.scores import influence as influence_scores
+from pipeline import open_index
+from pipeline.storage import files as storage
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pipeline import feature_form, index_reader, loaded_task, queries
-from pipeline import manifest as manifest_lib
-from pipeline import task as task_lib
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.tasks import feature_form, loaded_task, queries
+from pipeline.tasks import task as task_lib
 
 
 def form_of(*values):

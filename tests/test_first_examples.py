@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline import corpus as corpus_lib
-from pipeline import example_form, loaded_task
-from pipeline import task as task_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.tasks import example_form, loaded_task
+from pipeline.tasks import task as task_lib
 
 
 def reference(workdir, **arguments):

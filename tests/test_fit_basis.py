@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from pipeline import (
-  fit_basis,
-  fit_basis_config,
-  loaded_task,
-  storage,
-  stored_basis,
-  task_basis,
-)
-from pipeline import task as task_lib
+from pipeline.bases import fit_basis, fit_basis_config, stored_basis, task_basis
+from pipeline.storage import files as storage
+from pipeline.tasks import loaded_task
+from pipeline.tasks import task as task_lib
 from tests import linear_task
 
 

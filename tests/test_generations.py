@@ -6,9 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from influence_core import influence_scores
-from pipeline import generation_diff, generations, index_reader, storage
-from pipeline import manifest as manifest_lib
+from influence_core.scores import influence as influence_scores
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.storage import files as storage
+from pipeline.upkeep import generation_diff, generations
 
 HOUR = 3600
 

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from influence_core import errors, gradient_projection, parameter_selection
+from influence_core import errors, parameter_selection
+from influence_core.projection import projector as gradient_projection
 
 
 class Network(nn.Module):

@@ -5,9 +5,10 @@ import signal
 import pytest
 
 from influence_core import errors
-from launch import console, hosts_projection, processes
-from launch import flags as flags_lib
-from pipeline import projection_job
+from launch.flags import parser as flags_lib
+from launch.output import console
+from launch.running import hosts_projection, processes
+from pipeline.projection import job as projection_job
 from tests.test_engines import wait_for_shards
 from tests.test_multi_process import finish, start
 from tests.test_project_corpus import assert_same_index

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from influence_core import errors, influence_scores
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
 
 EIGENVALUES = np.array([4.0, -2.0, 1.0, -0.5])
 GENERATOR = np.random.default_rng(0)

@@ -4,8 +4,9 @@ import resource
 import numpy as np
 import pytest
 
-from influence_core import krylov_vectors
-from pipeline import krylov_files, storage
+from influence_core.eigenpairs import krylov_vectors
+from pipeline.bases import krylov_files
+from pipeline.storage import files as storage
 
 NUM_COLUMNS = 1000
 

@@ -60,7 +60,7 @@ def test_tensorflow_is_never_imported(task_flags, index):
   ]
   program = (
     'import sys\n'
-    'import pipeline.project_corpus, launch.commands.demo\n'
+    'import pipeline.beam.project_corpus, launch.commands.demo\n'
     'from launch import cli\n'
     f'assert cli.main({arguments!r}) == 0\n'
     "assert 'apache_beam' in sys.modules\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from influence_core import errors, parameter_arrays
-from pipeline import index_reader
+from pipeline.index import reader as index_reader
 
 
 def flags(workdir, name, value):

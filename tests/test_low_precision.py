@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from influence_core import errors, influence_scores
-from pipeline import (
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
+from pipeline.index import vector_codec
+from pipeline.search import (
   certify,
   error_bounds,
   retrieve,
   row_blocks,
   scan,
   self_influence,
-  vector_codec,
 )
 from tests.synthetic_index import (
   EIGENVALUES,

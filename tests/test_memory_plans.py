@@ -2,8 +2,10 @@
 
 import pytest
 
-from influence_core import device_memory, errors
-from pipeline import checkpoints, row_blocks
+from influence_core import errors
+from influence_core.devices import memory as device_memory
+from pipeline.search import row_blocks
+from pipeline.tasks import checkpoints
 from tests import synthetic_index
 
 
@@ -111,7 +113,9 @@ def test_scores_and_exports(tmp_path, influence, host_bytes, monkeypatch):
   out = ['--index', index.path, '--out', tmp_path / 'e']
   found = influence('export', *out, '--format', 'faiss')
   assert 'a FAISS index of 3,000 examples would take' in found.error_line
-  monkeypatch.setattr('pipeline.storage.free_bytes', lambda directory: 1000)
+  monkeypatch.setattr(
+    'pipeline.storage.files.free_bytes', lambda directory: 1000
+  )
   found = influence('export', *out, '--format', 'npy')
   assert 'and 1,000 are free in ' in found.error_line
   assert not (tmp_path / 'e').exists()

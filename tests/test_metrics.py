@@ -6,7 +6,7 @@ from prometheus_client import parser
 import pytest
 
 from launch.commands import verify
-from launch.exit_status import ExitStatus
+from launch.output.exit_status import ExitStatus
 from tests import linear_task
 from tests.test_project_corpus import flags
 

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from influence_core import multi_device
+from influence_core.devices import multi_device
 
 
 @pytest.mark.parametrize('total', [1, 4, 5, 8])

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline import stored_basis
+from pipeline.bases import stored_basis
 from tests import linear_task
 
 NUM_PROCESSES = 2

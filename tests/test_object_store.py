@@ -5,8 +5,12 @@ import concurrent.futures
 import numpy as np
 import pytest
 
-from influence_core import errors, influence_scores
-from pipeline import block_reader, index_reader, retrieve, storage
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
+from pipeline.index import block_reader
+from pipeline.index import reader as index_reader
+from pipeline.search import retrieve
+from pipeline.storage import files as storage
 from tests import object_store
 from tests.synthetic_index import QUERIES, VECTORS, make_index
 

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from influence_core import errors
-from pipeline import generations, output_places
+from pipeline.storage import output_places
+from pipeline.upkeep import generations
 
 
 @pytest.mark.parametrize('kind', ['index', 'basis', 'results'])

@@ -7,7 +7,7 @@ import hypothesis
 from hypothesis import strategies as st
 import pytest
 
-from launch import plots
+from launch.output import plots
 
 
 def test_names_are_what_differs():

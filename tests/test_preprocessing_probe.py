@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline import preprocessing_probe, storage
+from pipeline.storage import files as storage
+from pipeline.tasks import probe as preprocessing_probe
 
 EXAMPLES = [
   {

@@ -13,17 +13,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from influence_core import errors, gradient_projection
-from pipeline import (
-  checked_files,
-  index_format,
-  index_reader,
-  project_corpus,
-  projection_worker,
-)
-from pipeline import manifest as manifest_lib
-from pipeline import plan as plan_lib
-from pipeline import task as task_lib
+from influence_core import errors
+from influence_core.projection import projector as gradient_projection
+from pipeline.beam import project_corpus
+from pipeline.index import format as index_format
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.projection import plan as plan_lib
+from pipeline.projection import worker as projection_worker
+from pipeline.storage import checked_files
+from pipeline.tasks import task as task_lib
 from tests import linear_task
 from tests.conftest import ROOT
 

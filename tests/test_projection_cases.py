@@ -5,13 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import (
-  gradient_projection,
-  parameter_selection,
-  plain_projection,
-  projection_plan,
-  traced_loss,
-)
+from influence_core import parameter_selection
+from influence_core.projection import plain_projection, traced_loss
+from influence_core.projection import plan as projection_plan
+from influence_core.projection import projector as gradient_projection
 from tests import projection_cases
 from tests.benchmarks import projection_models
 

@@ -7,13 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import (
-  errors,
-  gradient_projection,
-  parameter_selection,
-  projection_check,
-  weight_sites,
-)
+from influence_core import errors, parameter_selection
+from influence_core.projection import check as projection_check
+from influence_core.projection import projector as gradient_projection
+from influence_core.projection import weight_sites
 
 GENERATOR = np.random.default_rng(0)
 FEATURES = {'x': GENERATOR.standard_normal((4, 6, 5)).astype(np.float32)}

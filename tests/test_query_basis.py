@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from influence_core import influence_scores
-from pipeline import checkpoints, index_reader, open_index, row_blocks
+from influence_core.scores import influence as influence_scores
+from pipeline import open_index
+from pipeline.index import reader as index_reader
+from pipeline.search import row_blocks
+from pipeline.tasks import checkpoints
 from tests import linear_task
 
 COUNT = 8

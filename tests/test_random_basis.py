@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from influence_core import errors, random_basis
-from pipeline import checkpoints, open_index, stored_basis
+from influence_core import errors
+from influence_core.baselines import random_basis
+from pipeline import open_index
+from pipeline.bases import stored_basis
+from pipeline.tasks import checkpoints
 from tests import linear_task
 
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from pipeline import index_format
-from pipeline import manifest as manifest_lib
+from pipeline.index import format as index_format
+from pipeline.index import manifest as manifest_lib
 from tests import linear_task
 from tests.conftest import ROOT
 from tests.test_project_corpus import assert_same_index, flags

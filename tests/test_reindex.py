@@ -10,8 +10,11 @@ import time
 
 import pytest
 
-from launch.exit_status import ExitStatus
-from pipeline import index_reader, refitted_bases, run_lock, storage
+from launch.output.exit_status import ExitStatus
+from pipeline.index import reader as index_reader
+from pipeline.storage import files as storage
+from pipeline.storage import run_lock
+from pipeline.upkeep import refitted_bases
 from tests import linear_task
 from tests.conftest import ROOT
 

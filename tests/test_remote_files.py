@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from pipeline import (
-  checkpoints,
-  corpus,
-  machine_cache,
-  record_files,
-  storage,
-)
+from pipeline.corpora import record_files
+from pipeline.corpora import tfds_corpus as corpus
+from pipeline.storage import files as storage
+from pipeline.storage import machine_cache
+from pipeline.tasks import checkpoints
 from tests import linear_task
 from tests.test_object_store import url
 

@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 
-from launch import classifier_recipe, flags, recipes, translation_recipe
 from launch.commands import reproduce
+from launch.flags import parser as flags
+from launch.reproduce import classifier_recipe, recipes, translation_recipe
 from tests import text_corpus
 
 _TINY_TRAINING = (

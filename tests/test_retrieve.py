@@ -4,19 +4,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from influence_core import errors, influence_scores
-from pipeline import (
-  block_reader,
-  index_format,
-  index_reader,
-  open_index,
-  retrieve,
-  row_blocks,
-  self_influence,
-  storage,
-  vector_codec,
-)
-from pipeline import manifest as manifest_lib
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
+from pipeline import open_index
+from pipeline.index import block_reader, vector_codec
+from pipeline.index import format as index_format
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.search import retrieve, row_blocks, self_influence
+from pipeline.storage import files as storage
 
 EIGENVALUES = (4.0, 2.0, 1.0, -0.5)
 CODEC = vector_codec.VectorCodec('float32', np.array(EIGENVALUES))

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from influence_core import errors
-from launch import json_text
-from pipeline import index_reader, row_columns
-from pipeline import manifest as manifest_lib
+from launch.output import json_text
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.tasks import row_columns
 
 
 @pytest.fixture(name='project')

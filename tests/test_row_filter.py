@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from influence_core import errors
-from pipeline import row_filter
+from pipeline.search import row_filter
 
 ROWS = pa.table(
   {

@@ -14,7 +14,7 @@ import hcl2
 import pytest
 
 from influence_core import errors
-from launch import cron
+from launch.schedule import cron
 
 CLOUD = ['--project', 'p', '--region', 'us-central1', '--image', 'i']
 

@@ -3,9 +3,11 @@ import functools
 import numpy as np
 import pytest
 
-from influence_core import influence_scores
-from pipeline import open_index, retrieve, row_blocks, search_on_beam
-from pipeline import runner_options as runner_options_lib
+from influence_core.scores import influence as influence_scores
+from pipeline import open_index
+from pipeline.beam import runner_options as runner_options_lib
+from pipeline.beam import scan_on_beam as search_on_beam
+from pipeline.search import retrieve, row_blocks
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.exit_status import ExitStatus
+from launch.output.exit_status import ExitStatus
 
 dataflow_api = pytest.importorskip(
   'tests.dataflow_api', reason="needs the extra 'dataflow'"

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from influence_core import errors
-from pipeline import checked_files, storage
+from pipeline.storage import checked_files
+from pipeline.storage import files as storage
 
 
 @pytest.fixture(params=['local', 'memory'])

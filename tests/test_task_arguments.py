@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from influence_core import errors
-from pipeline import task as task_lib
+from pipeline.tasks import task as task_lib
 
 
 def load(workdir, function='with_types', **arguments):

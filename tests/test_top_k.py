@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from influence_core import top_k
+from influence_core.scores import top_k
 
 GENERATOR = np.random.default_rng(0)
 

@@ -136,7 +136,7 @@ def test_clipped_pairs_are_told(topk, index, monkeypatch):
   assert 'largest' not in topk(*clip).stderr  # None is negative.
   values = np.array([3.0, 2, 1.5, 1, -0.5, -0.7])
   monkeypatch.setattr(
-    'pipeline.index_reader.Index.eigenvalues', property(lambda self: values)
+    'pipeline.index.reader.Index.eigenvalues', property(lambda self: values)
   )
   assert 'raises 2 negative eigenvalues' in topk(*clip).stderr
 

@@ -11,7 +11,7 @@ import pytest
 from influence_core import errors
 from launch.commands import reproduce
 from launch.example_tasks import example, train_classifier, training
-from launch.exit_status import ExitStatus
+from launch.output.exit_status import ExitStatus
 from tests.test_reproduce import Listed
 
 

@@ -18,7 +18,7 @@ from launch.example_tasks import (
   transformer,
   translation,
 )
-from pipeline import checkpoints
+from pipeline.tasks import checkpoints
 from tests import text_corpus
 
 TASK = ['--task', 'launch.example_tasks.seq2seq:make_task', '--task_arg']

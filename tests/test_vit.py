@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from influence_core import parameter_selection
 from launch.example_tasks import image_classifier, train_classifier, vit
 from launch.example_tasks.example import ExampleOptions
-from pipeline import checkpoints
+from pipeline.tasks import checkpoints
 
 TASK = ['--task', 'launch.example_tasks.vit:make_task', '--task_arg']
 

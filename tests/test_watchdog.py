@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from launch import watchdog
+from launch.running import watchdog
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import shutil
 
 import pytest
 
-from launch import flags
-from launch.exit_status import ExitStatus
-from pipeline import storage
+from launch.flags import parser as flags
+from launch.output.exit_status import ExitStatus
+from pipeline.storage import files as storage
 
 # What stands for paths of fixtures in the table.
 BASIS, INDEX, OUT, CONFIG = '<basis>', '<index>', '<out>', '<config>'

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from launch import console as console_lib
-from launch import flex_template
-from pipeline import storage
+from launch.cloud import flex_template
+from launch.output import console as console_lib
+from pipeline.storage import files as storage
 
 
 def run(

@@ -4,11 +4,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from launch import command_line, demo_report, json_text, result_tables
-from launch import console as console_lib
-from pipeline import index_reader, output_places, storage
-from pipeline import manifest as manifest_lib
-from pipeline import task as task_lib
+from launch.output import console as console_lib
+from launch.output import json_text, result_tables
+from launch.reproduce import demo_report
+from launch.running import command_line
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.storage import files as storage
+from pipeline.storage import output_places
+from pipeline.tasks import task as task_lib
 
 _FLIPPED_FRACTION = 0.1
 _NUM_SUSPICIOUS = '100'

@@ -3,10 +3,14 @@
 import dataclasses
 from typing import Any
 
-from influence_core import basis as basis_lib
-from influence_core import basis_trust, errors, query_basis, random_basis
-from launch import console as console_lib
-from pipeline import index_reader, stored_basis
+from influence_core import errors
+from influence_core.baselines import random_basis
+from influence_core.eigenpairs import basis as basis_lib
+from influence_core.eigenpairs import reports as query_basis
+from influence_core.eigenpairs import trust as basis_trust
+from launch.output import console as console_lib
+from pipeline.bases import stored_basis
+from pipeline.index import reader as index_reader
 
 _MAX_ROWS = 20
 

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from influence_core import errors, influence_scores
-from launch import console as console_lib
-from pipeline import generation_diff, index_reader
-from pipeline import manifest as manifest_lib
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
+from launch.output import console as console_lib
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.upkeep import generation_diff
 
 
 def run(

@@ -6,19 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from influence_core import (
-  basis_packing,
-  device_memory,
-  errors,
-  gradient_projection,
-  parameter_selection,
-  projection_check,
-  projection_plan,
-  types,
-)
-from launch import console as console_lib
-from pipeline import loaded_task, stored_basis
-from pipeline import task as task_lib
+from influence_core import errors, parameter_selection, types
+from influence_core.devices import memory as device_memory
+from influence_core.projection import check as projection_check
+from influence_core.projection import packing as basis_packing
+from influence_core.projection import plan as projection_plan
+from influence_core.projection import projector as gradient_projection
+from launch.output import console as console_lib
+from pipeline.bases import stored_basis
+from pipeline.tasks import loaded_task
+from pipeline.tasks import task as task_lib
 
 
 def run(

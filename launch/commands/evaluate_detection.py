@@ -5,10 +5,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from influence_core import errors, influence_scores
-from launch import console as console_lib
-from launch import plots, result_tables
-from pipeline import detection, index_reader, output_places
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
+from launch.output import console as console_lib
+from launch.output import plots, result_tables
+from pipeline.evaluation import detection
+from pipeline.index import reader as index_reader
+from pipeline.storage import output_places
 
 
 def run(

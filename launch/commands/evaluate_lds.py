@@ -5,23 +5,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from influence_core import (
-  evaluation,
-  influence_scores,
-)
-from launch import console as console_lib
-from launch import plots, result_tables
+from influence_core.scores import evaluation
+from influence_core.scores import influence as influence_scores
 from launch.commands import topk
-from pipeline import (
-  index_reader,
-  loaded_task,
-  output_places,
-  queries,
-  retrainings,
-  row_blocks,
-  storage,
-)
-from pipeline import task as task_lib
+from launch.output import console as console_lib
+from launch.output import plots, result_tables
+from pipeline.evaluation import retrainings
+from pipeline.index import reader as index_reader
+from pipeline.search import row_blocks
+from pipeline.storage import files as storage
+from pipeline.storage import output_places
+from pipeline.tasks import loaded_task, queries
+from pipeline.tasks import task as task_lib
 
 _NUM_BOOTSTRAP = 1000
 

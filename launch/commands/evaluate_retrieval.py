@@ -4,12 +4,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from influence_core import errors, evaluation, influence_scores
-from launch import console as console_lib
-from launch import plots, result_tables
+from influence_core import errors
+from influence_core.scores import evaluation
+from influence_core.scores import influence as influence_scores
 from launch.commands import topk
-from pipeline import index_reader, output_places, retrieval_quality
-from pipeline import task as task_lib
+from launch.output import console as console_lib
+from launch.output import plots, result_tables
+from pipeline.evaluation import retrieval_quality
+from pipeline.index import reader as index_reader
+from pipeline.storage import output_places
+from pipeline.tasks import task as task_lib
 
 _NUM_BOOTSTRAP = 1000
 

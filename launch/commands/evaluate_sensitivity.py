@@ -13,16 +13,21 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from influence_core import errors, influence_scores
-from launch import command_line, plots, result_tables, sensitivity
-from launch import console as console_lib
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
 from launch.commands import (
   evaluate_detection,
   evaluate_lds,
   fit_basis,
 )
-from pipeline import fingerprints, fit_basis_config, output_places, storage
-from pipeline import task as task_lib
+from launch.flags import sensitivity
+from launch.output import console as console_lib
+from launch.output import plots, result_tables
+from launch.running import command_line
+from pipeline.bases import fit_basis_config
+from pipeline.storage import files as storage
+from pipeline.storage import fingerprints, output_places
+from pipeline.tasks import task as task_lib
 
 # Of intervals.
 _NUM_BOOTSTRAP = 100

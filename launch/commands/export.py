@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from influence_core import influence_scores
-from launch import console as console_lib
-from pipeline import export, index_reader, output_places
+from influence_core.scores import influence as influence_scores
+from launch.output import console as console_lib
+from pipeline.index import export
+from pipeline.index import reader as index_reader
+from pipeline.storage import output_places
 
 
 def run(

@@ -4,19 +4,15 @@ from typing import Any
 
 import jax
 
-from influence_core import multi_device, parameter_selection
-from launch import console as console_lib
-from launch import processes
+from influence_core import parameter_selection
+from influence_core.devices import multi_device
 from launch.commands import describe
-from pipeline import (
-  fit_basis,
-  fit_basis_config,
-  loaded_task,
-  storage,
-  stored_basis,
-  task_basis,
-)
-from pipeline import task as task_lib
+from launch.output import console as console_lib
+from launch.running import processes
+from pipeline.bases import fit_basis, fit_basis_config, stored_basis, task_basis
+from pipeline.storage import files as storage
+from pipeline.tasks import loaded_task
+from pipeline.tasks import task as task_lib
 
 _MAX_ROWS = 40
 

@@ -3,9 +3,10 @@
 import datetime
 from typing import Any
 
-from launch import console as console_lib
-from pipeline import index_format, storage
-from pipeline import manifest as manifest_lib
+from launch.output import console as console_lib
+from pipeline.index import format as index_format
+from pipeline.index import manifest as manifest_lib
+from pipeline.storage import files as storage
 
 
 def run(console: console_lib.Console, *, index: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from launch import console as console_lib
-from pipeline import engine_files
+from launch.output import console as console_lib
+from pipeline.beam import engine_files
 
 
 def run(console: console_lib.Console, *, engine: str) -> dict[str, Any]:

@@ -5,17 +5,16 @@ from typing import Any
 
 import jax
 
-from influence_core import errors, gradient_projection
-from launch import console as console_lib
-from launch import hosts_projection, processes, watched_projection
-from pipeline import (
-  index_reader,
-  projection_job,
-  runner_options,
-  vector_codec,
-)
-from pipeline import plan as plan_lib
-from pipeline import task as task_lib
+from influence_core import errors
+from influence_core.projection import projector as gradient_projection
+from launch.output import console as console_lib
+from launch.running import hosts_projection, processes, watched_projection
+from pipeline.beam import runner_options
+from pipeline.index import reader as index_reader
+from pipeline.index import vector_codec
+from pipeline.projection import job as projection_job
+from pipeline.projection import plan as plan_lib
+from pipeline.tasks import task as task_lib
 
 
 def run(

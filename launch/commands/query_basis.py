@@ -2,15 +2,12 @@
 
 from typing import Any
 
-from launch import console as console_lib
 from launch.commands import describe
-from pipeline import (
-  fit_query_basis,
-  loaded_task,
-  query_basis_config,
-  storage,
-)
-from pipeline import task as task_lib
+from launch.output import console as console_lib
+from pipeline.bases import fit_query_basis, query_basis_config
+from pipeline.storage import files as storage
+from pipeline.tasks import loaded_task
+from pipeline.tasks import task as task_lib
 
 
 def run(

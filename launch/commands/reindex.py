@@ -9,18 +9,15 @@ import subprocess
 from typing import Any
 
 from influence_core import errors, parameter_selection
-from launch import console as console_lib
-from launch import json_text, reindex_config
 from launch.commands import fit_basis, gc, project, verify
-from pipeline import (
-  fingerprints,
-  fit_basis_config,
-  loaded_task,
-  refitted_bases,
-  run_lock,
-  storage,
-  stored_basis,
-)
+from launch.output import console as console_lib
+from launch.output import json_text
+from launch.schedule import reindex_config
+from pipeline.bases import fit_basis_config, stored_basis
+from pipeline.storage import files as storage
+from pipeline.storage import fingerprints, run_lock
+from pipeline.tasks import loaded_task
+from pipeline.upkeep import refitted_bases
 
 
 def run(console: console_lib.Console, *, config: str) -> dict[str, Any]:

@@ -10,15 +10,16 @@ import time
 from typing import Any
 
 from influence_core import errors
-from launch import (
+from launch.output import console as console_lib
+from launch.reproduce import (
   classifier_recipe,
-  command_line,
   recipes,
   results_page,
   translation_recipe,
 )
-from launch import console as console_lib
-from pipeline import checked_files, fingerprints, output_places, storage
+from launch.running import command_line
+from pipeline.storage import checked_files, fingerprints, output_places
+from pipeline.storage import files as storage
 
 RECIPES: dict[str, recipes.Recipe] = {
   'digits': classifier_recipe.DIGITS,

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from launch import console as console_lib
-from pipeline import generations, storage
+from launch.output import console as console_lib
+from pipeline.storage import files as storage
+from pipeline.upkeep import generations
 
 
 def run(

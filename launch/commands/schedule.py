@@ -8,9 +8,11 @@ import sys
 from typing import Any
 
 from influence_core import errors
-from launch import cluster_job, cron, schedule_files
-from launch import console as console_lib
-from pipeline import storage
+from launch.cloud import cluster_job
+from launch.output import console as console_lib
+from launch.schedule import cron
+from launch.schedule import files as schedule_files
+from pipeline.storage import files as storage
 
 # Of files, units, jobs and service accounts.
 _NAME = re.compile('[a-z]([-a-z0-9]*[a-z0-9])?')

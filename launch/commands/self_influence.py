@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from influence_core import influence_scores, top_k
-from launch import console as console_lib
-from launch import result_tables, search_notes
-from pipeline import index_reader, row_blocks, self_influence
+from influence_core.scores import influence as influence_scores
+from influence_core.scores import top_k
+from launch.output import console as console_lib
+from launch.output import result_tables, search_notes
+from pipeline.index import reader as index_reader
+from pipeline.search import row_blocks, self_influence
 
 
 def run(

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from influence_core import errors
-from launch import console as console_lib
+from launch.output import console as console_lib
 
 _POLL_SECONDS = 15.0
 # Ends of a job that has not done its work.
@@ -30,7 +30,7 @@ def run(
   Raises:
     errors.InputError: There is no such job, or it has ended without being done.
   """
-  from launch import dataflow_client  # Its packages may not be installed.
+  from launch.cloud import dataflow_client
 
   client = dataflow_client.DataflowClient(project, region, dataflow_endpoint)
   told: set[str] = set()

@@ -11,8 +11,8 @@ from google.auth.transport import requests as transport
 import requests
 
 from influence_core import errors
-from launch import cluster_job
-from launch import console as console_lib
+from launch.cloud import cluster_job
+from launch.output import console as console_lib
 
 _ENDPOINT = 'https://batch.googleapis.com'
 _SCOPES = ['https://www.googleapis.com/auth/cloud-platform']

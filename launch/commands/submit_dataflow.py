@@ -4,13 +4,15 @@ from collections.abc import Sequence
 import json
 from typing import Any
 
-from influence_core import gradient_projection
-from launch import console as console_lib
-from launch import dataflow_job, flex_template
+from influence_core.projection import projector as gradient_projection
+from launch.cloud import dataflow_job, flex_template
 from launch.commands import project as project_command
-from pipeline import plan as plan_lib
-from pipeline import project_corpus, projection_job, vector_codec
-from pipeline import task as task_lib
+from launch.output import console as console_lib
+from pipeline.beam import project_corpus
+from pipeline.index import vector_codec
+from pipeline.projection import job as projection_job
+from pipeline.projection import plan as plan_lib
+from pipeline.tasks import task as task_lib
 
 
 def run(
@@ -100,7 +102,7 @@ def _launch(
   where: dataflow_job.DataflowJob,
   parameter: dict[str, Any],
 ) -> dict[str, Any]:
-  from launch import dataflow_client  # Its packages may not be installed.
+  from launch.cloud import dataflow_client
 
   client = dataflow_client.DataflowClient(
     where.project, where.region, where.endpoint

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from launch import cluster_job
-from launch import console as console_lib
+from launch.cloud import cluster_job
+from launch.output import console as console_lib
 
 
 def run(

@@ -8,25 +8,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from influence_core import gradient_projection, influence_scores, top_k
-from launch import console as console_lib
-from launch import error_lines, result_tables, search_notes
-from pipeline import certify as certify_lib
-from pipeline import (
-  checked_projector,
-  index_reader,
-  loaded_task,
-  queries,
-  reprojection,
-  retrieve,
-  row_blocks,
-  runner_options,
-  search_on_beam,
-  stored_basis,
-)
-from pipeline import manifest as manifest_lib
-from pipeline import scan as scan_lib
-from pipeline import task as task_lib
+from influence_core.projection import projector as gradient_projection
+from influence_core.scores import influence as influence_scores
+from influence_core.scores import top_k
+from launch.output import console as console_lib
+from launch.output import error_lines, result_tables, search_notes
+from pipeline.bases import stored_basis
+from pipeline.beam import runner_options
+from pipeline.beam import scan_on_beam as search_on_beam
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.search import certify as certify_lib
+from pipeline.search import reprojection, retrieve, row_blocks
+from pipeline.search import scan as scan_lib
+from pipeline.tasks import checked_projector, loaded_task, queries
+from pipeline.tasks import task as task_lib
 
 _NUM_PRINTED = 3
 # Examples projected again at a time, at least.

@@ -4,9 +4,10 @@ import importlib
 from typing import Any
 
 from influence_core import errors
-from launch import console as console_lib
 from launch.example_tasks import example as example_lib
-from pipeline import output_places, storage
+from launch.output import console as console_lib
+from pipeline.storage import files as storage
+from pipeline.storage import output_places
 
 
 def run(

@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from launch import console as console_lib
-from pipeline import index_reader, storage, verify
+from launch.output import console as console_lib
+from pipeline.index import reader as index_reader
+from pipeline.storage import files as storage
+from pipeline.upkeep import verify
 
 
 def run(console: console_lib.Console, *, index: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from influence_core import errors
 from launch.example_tasks import example, image_classifier, train_classifier
-from pipeline import task as task_lib
+from pipeline.tasks import task as task_lib
 
 _NUM_TRAIN = 1497
 _NUM_FILES = 3

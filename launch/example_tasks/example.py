@@ -8,8 +8,9 @@ import socket
 from typing import Any
 
 from influence_core import errors, types
-from pipeline import checked_files, storage
-from pipeline import corpus as corpus_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.storage import checked_files
+from pipeline.storage import files as storage
 
 
 @dataclasses.dataclass(frozen=True)

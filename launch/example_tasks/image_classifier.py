@@ -19,11 +19,14 @@ import numpy as np
 import optax
 import PIL.Image
 
-from influence_core import curvature_products, errors, types
+from influence_core import errors, types
+from influence_core.curvature import products as curvature_products
 from launch.example_tasks import example, transformer
-from pipeline import checked_files, checkpoints, storage
-from pipeline import corpus as corpus_lib
-from pipeline import task as task_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.storage import checked_files
+from pipeline.storage import files as storage
+from pipeline.tasks import checkpoints
+from pipeline.tasks import task as task_lib
 
 
 class ConvolutionalNetwork(nn.Module):

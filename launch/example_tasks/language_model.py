@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from influence_core import curvature_products, errors, types
+from influence_core import errors, types
+from influence_core.curvature import products as curvature_products
 from launch.example_tasks import example, subwords, training, transformer
 from launch.example_tasks.translation import reduced, text_of, vocabulary_path
-from pipeline import checkpoints
-from pipeline import corpus as corpus_lib
-from pipeline import task as task_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.tasks import checkpoints
+from pipeline.tasks import task as task_lib
 
 # Width, layers, heads, subwords (0: bytes) and tokens of a text.
 _SIZES = {

@@ -1,7 +1,7 @@
 """MNIST with a convolutional network of 0.8 million parameters."""
 
 from launch.example_tasks import example, image_classifier, train_classifier
-from pipeline import task as task_lib
+from pipeline.tasks import task as task_lib
 
 
 def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:

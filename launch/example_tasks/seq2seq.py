@@ -1,7 +1,7 @@
 """Translation with an encoder-decoder Transformer; Multi30k unless told."""
 
 from launch.example_tasks import example, train_translator, translation
-from pipeline import task as task_lib
+from pipeline.tasks import task as task_lib
 
 
 def make_task(

@@ -9,9 +9,9 @@ import numpy as np
 
 from influence_core import errors, parameter_selection, types
 from launch.example_tasks import example, image_classifier, training
-from pipeline import checkpoints
-from pipeline import corpus as corpus_lib
-from pipeline import task as task_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.tasks import checkpoints
+from pipeline.tasks import task as task_lib
 
 
 @dataclasses.dataclass(frozen=True)

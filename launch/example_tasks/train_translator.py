@@ -15,8 +15,8 @@ from launch.example_tasks import (
   training,
   translation,
 )
-from pipeline import checkpoints
-from pipeline import corpus as corpus_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.tasks import checkpoints
 
 _LABEL_SMOOTHING = 0.1
 _DECODED_TOGETHER = 100

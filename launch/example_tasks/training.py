@@ -11,8 +11,9 @@ import optax
 
 from influence_core import errors, types
 from launch.example_tasks import example
-from pipeline import checkpoint_sum, checkpoints, storage
-from pipeline import task as task_lib
+from pipeline.storage import files as storage
+from pipeline.tasks import checkpoint_sum, checkpoints
+from pipeline.tasks import task as task_lib
 
 # Loss of a batch in training: (params, features, random key) -> [batch].
 TrainingLoss = Callable[[types.Params, types.Features, jax.Array], jax.Array]

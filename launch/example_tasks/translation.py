@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from influence_core import curvature_products, errors, types
+from influence_core import errors, types
+from influence_core.curvature import products as curvature_products
 from launch.example_tasks import (
   corrupted_pairs,
   example,
@@ -25,9 +26,11 @@ from launch.example_tasks import (
   training,
   transformer,
 )
-from pipeline import checked_files, checkpoints, storage
-from pipeline import corpus as corpus_lib
-from pipeline import task as task_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.storage import checked_files
+from pipeline.storage import files as storage
+from pipeline.tasks import checkpoints
+from pipeline.tasks import task as task_lib
 
 # Width, layers, heads, subwords and tokens of a text; base and big as Vaswani
 # et al., "Attention is all you need", 2017; mini is for two cores.

@@ -10,8 +10,8 @@ import re
 
 from influence_core import errors
 from launch.example_tasks import example, image_classifier, train_classifier
-from pipeline import corpus as corpus_lib
-from pipeline import task as task_lib
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.tasks import task as task_lib
 
 # Width, layers and heads (Steiner et al., "How to train your ViT?", 2022); XS
 # is for two cores.

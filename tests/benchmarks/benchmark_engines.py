@@ -20,7 +20,7 @@ import sys
 import apache_beam
 import jax
 
-from launch import console as console_lib
+from launch.output import console as console_lib
 from tests import engine_servers
 from tests.conftest import ROOT
 from tests.test_engines import stored_bytes

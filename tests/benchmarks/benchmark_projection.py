@@ -29,18 +29,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import (
-  basis_packing,
-  gradient_collectors,
-  gradient_projection,
-  host_allocator,
-  multi_device,
-  parameter_selection,
-  plain_projection,
-  projection_plan,
-  projection_program,
-  weight_sites,
-)
+from influence_core import parameter_selection
+from influence_core.devices import host_allocator, multi_device
+from influence_core.projection import collectors as gradient_collectors
+from influence_core.projection import packing as basis_packing
+from influence_core.projection import plain_projection, weight_sites
+from influence_core.projection import plan as projection_plan
+from influence_core.projection import program as projection_program
+from influence_core.projection import projector as gradient_projection
 from tests.benchmarks import projection_models
 
 MODELS: dict[str, Callable[..., projection_models.ProjectionCase]] = {

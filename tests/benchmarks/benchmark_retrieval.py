@@ -29,9 +29,14 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from influence_core import host_allocator, influence_scores, top_k
-from pipeline import index_format, index_reader, retrieve, vector_codec
-from pipeline import manifest as manifest_lib
+from influence_core.devices import host_allocator
+from influence_core.scores import influence as influence_scores
+from influence_core.scores import top_k
+from pipeline.index import format as index_format
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.index import vector_codec
+from pipeline.search import retrieve
 from tests.benchmarks import benchmark_projection
 
 _SHARD_ROWS = 1 << 14

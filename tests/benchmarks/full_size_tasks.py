@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from influence_core import curvature_products
-from pipeline import corpus, task
+from influence_core.curvature import products as curvature_products
+from pipeline.corpora import tfds_corpus as corpus
+from pipeline.tasks import task
 from tests.benchmarks import projection_models
 
 _VOCABULARY_SIZE = 32_000

@@ -1,0 +1,1 @@
+"""What Arnoldi influence is compared with: EK-FAC, solvers, signs."""

@@ -1,0 +1,131 @@
+"""Finds examples whose loss or gradient is no finite number.
+
+One of them makes every product with the curvature of a sample meaningless. So
+they are found before: whole batches are differentiated at once, and only those
+with something wrong in them example by example.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import errors, parameter_selection, types
+from influence_core.devices import memory as device_memory
+from influence_core.devices import multi_device, parameter_layout
+from influence_core.devices import program as device_program
+
+_PREFERRED_BATCH = 64
+# Where there is no room for a gradient, as many as the start-up check takes.
+_LOSS_BATCH = 4
+
+# (params, features) -> ([batch] whose loss is finite, whether the sum of their
+# gradients is).
+_Check = Callable[[types.Params, types.Features], tuple[Any, Any]]
+
+
+def find(
+  per_example_loss: types.PerExampleLoss,
+  params: types.Params,
+  *,
+  selected: types.SelectedParameters,
+  features: types.Features,
+  memory_budget_bytes: int | None = None,
+) -> np.ndarray:
+  """[num_examples] bool: whose loss and gradient are finite.
+
+  Gradients are not looked at where memory does not suffice for one of them
+  beside the parameters.
+
+  Args:
+    per_example_loss: (params, [batch, ...] features) -> [batch] losses.
+    params: pytree of arrays.
+    selected: parameters that gradients are taken for, by path.
+    features: pytree of [num_examples, ...] arrays, num_examples >= 1.
+    memory_budget_bytes: memory to use; None for most of a device's.
+  """
+  params = jax.device_put(parameter_layout.fitting(params))
+  check, size = _compiled(
+    per_example_loss, params, selected, features, memory_budget_bytes
+  )
+  found = []
+  for start in range(0, multi_device.num_examples(features), size):
+    batch = _part(features, start, size)
+    losses, gradient = check(params, _filled(batch, size))
+    good = np.array(losses)[: multi_device.num_examples(batch)]
+    if not gradient:
+      for number in np.flatnonzero(good).tolist():
+        one = _part(batch, number, 1)
+        good[number] = bool(check(params, _filled(one, size))[1])
+    found.append(good)
+  return np.concatenate(found)
+
+
+def _compiled(
+  per_example_loss: types.PerExampleLoss,
+  params: types.Params,
+  selected: types.SelectedParameters,
+  features: types.Features,
+  memory_budget_bytes: int | None,
+) -> tuple[_Check, int]:
+  """The check of a batch, and its size."""
+  leaves: dict[str, Any] = parameter_selection.all_parameters(params)
+  budget = memory_budget_bytes or device_memory.default_budget_bytes()
+  taken = sum(
+    leaf.addressable_shards[0].data.nbytes for leaf in leaves.values()
+  )
+
+  def compile_gradient(size: int) -> device_program.Program:
+    check = jax.jit(_gradient_check(per_example_loss, tuple(selected)))
+    shapes = device_program.with_lead(features, size)
+    return device_program.compiled(check.lower(params, shapes), size)
+
+  try:
+    program = device_program.largest_program(
+      compile_gradient,
+      budget - taken,
+      preferred=_PREFERRED_BATCH,
+      num_examples=multi_device.num_examples(features),
+    )
+    return program.compiled, program.micro_batch
+  except errors.InputError:
+    return jax.jit(_loss_check(per_example_loss)), _LOSS_BATCH
+
+
+def _gradient_check(
+  per_example_loss: types.PerExampleLoss, paths: tuple[str, ...]
+) -> _Check:
+  def check(params, features):
+    leaves = parameter_selection.all_parameters(params)
+
+    def total(selected):
+      replaced = parameter_selection.replace_parameters(params, selected)
+      losses = per_example_loss(replaced, features).astype(jnp.float32)
+      return jnp.sum(losses), losses
+
+    selected = {path: leaves[path] for path in paths}
+    gradient, losses = jax.grad(total, has_aux=True)(selected)
+    finite = [jnp.isfinite(leaf).all() for leaf in gradient.values()]
+    return jnp.isfinite(losses), jnp.stack(finite).all()
+
+  return check
+
+
+def _loss_check(per_example_loss: types.PerExampleLoss) -> _Check:
+  def check(params, features):
+    finite = jnp.isfinite(per_example_loss(params, features))
+    return finite, jnp.array(True)
+
+  return check
+
+
+def _part(features: types.Features, start: int, size: int) -> types.Features:
+  return jax.tree.map(lambda leaf: leaf[start : start + size], features)
+
+
+def _filled(features: types.Features, size: int) -> types.Features:
+  """A batch of `size`, by repeating the last example."""
+  rows = np.minimum(np.arange(size), multi_device.num_examples(features) - 1)
+  return jax.tree.map(lambda leaf: leaf[rows], features)

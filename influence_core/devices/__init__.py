@@ -1,0 +1,1 @@
+"""What computes: devices, their memory, programs compiled for them."""

@@ -1,0 +1,1 @@
+"""Leading eigenpairs by Arnoldi iteration: the basis and its report."""

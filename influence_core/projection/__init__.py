@@ -1,0 +1,1 @@
+"""From a traced loss to projections of per-example gradients."""

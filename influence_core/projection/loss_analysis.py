@@ -1,0 +1,308 @@
+"""Finds where a loss uses each parameter: from a traced loss to a plan.
+
+Every selected parameter is followed through casts, transposes and reshapes,
+calls, checkpoints and scans, to the equations that use it. Where they are all
+sites the parameter is factored, else dense. A parameter that a scan over layers
+takes slice by slice belongs to the body of the scan, so that what is formed at
+a time is one layer's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any
+
+import jax
+from jax.extend import core as jax_core
+import jax.numpy as jnp
+
+from influence_core.projection import plan as projection_plan
+from influence_core.projection import weight_sites
+
+# Equations that call another traced function.
+CALLS = frozenset({'jit', 'pjit', 'closed_call', 'core_call'})
+CHECKPOINTS = frozenset({'checkpoint', 'remat', 'remat2'})
+
+# Equations that give their only operand in another shape of the same size.
+_RESHAPES = frozenset({'reshape', 'squeeze', 'broadcast_in_dim', 'expand_dims'})
+_COPIES = frozenset({'convert_element_type', 'copy', 'copy_p'})
+
+
+def inner_jaxpr(equation: jax_core.JaxprEqn) -> jax_core.ClosedJaxpr:
+  """The function that a call, checkpoint or scan evaluates."""
+  name = 'call_jaxpr' if 'call_jaxpr' in equation.params else 'jaxpr'
+  jaxpr = equation.params[name]
+  if isinstance(jaxpr, jax_core.ClosedJaxpr):
+    return jaxpr
+  return jax_core.ClosedJaxpr(jaxpr, ())
+
+
+def make_plan(
+  jaxpr: jax_core.ClosedJaxpr, paths: Sequence[str]
+) -> projection_plan.Scope:
+  """The plan of a loss whose first inputs are the parameters at `paths`."""
+  dense: set[tuple[str, int]] = set()
+  while True:
+    # Only after a whole walk is it known whether a parameter can be factored,
+    # and one that cannot be is data to the others.
+    analysis = _Analysis(dense)
+    owned = {
+      number: _Tracked(path, 0, jaxpr.jaxpr.invars[number].aval.shape)
+      for number, path in enumerate(paths)
+    }
+    scope = analysis.analyse(jaxpr, owned, {})
+    if not analysis.conflicts:
+      return scope
+    dense |= analysis.conflicts
+
+
+@dataclasses.dataclass(frozen=True)
+class _Use:
+  """An equation that may become a site of a weight."""
+
+  equation: Any
+  position: int
+  view: '_View'
+  place: Callable[[projection_plan.Site], None]
+
+
+@dataclasses.dataclass
+class _Tracked:
+  """A parameter, or its slice in a scan, on its way through a scope."""
+
+  path: str
+  level: int
+  shape: tuple[int, ...]
+  arrival: tuple[projection_plan.Rearrangement, ...] = ()
+  uses: list[_Use] = dataclasses.field(default_factory=list)
+  num_scans: int = 0
+
+  @property
+  def key(self) -> tuple[str, int]:
+    return self.path, self.level
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+  """A value that is a tracked weight up to its arrangement and dtype."""
+
+  weight: _Tracked
+  rearrangement: projection_plan.Rearrangement = ()
+  lengths: tuple[int, ...] = ()
+
+  def then(self, *step: tuple[str, tuple[int, ...]]) -> '_View':
+    return dataclasses.replace(self, rearrangement=(*self.rearrangement, *step))
+
+
+class _Analysis:
+  """One walk over the traced loss."""
+
+  def __init__(self, dense: set[tuple[str, int]]):
+    self._dense = dense
+    self._num_sites = 0
+    self.conflicts: set[tuple[str, int]] = set()
+
+  def analyse(
+    self,
+    jaxpr: jax_core.ClosedJaxpr,
+    owned: Mapping[int, _Tracked],
+    views: Mapping[int, _View],
+  ) -> projection_plan.Scope:
+    """Analyses a function that owns some of its inputs and views others."""
+    inputs = dict(views)
+    for number, weight in owned.items():
+      if weight.key not in self._dense:
+        inputs[number] = _View(weight)
+    sites: dict[int, projection_plan.Site] = {}
+    scopes: dict[int, projection_plan.Scope] = {}
+    for view in self._walk(jaxpr.jaxpr, inputs, sites, scopes):
+      self._give_up(view)
+    settled = [self._settle(weight, number) for number, weight in owned.items()]
+    weights = tuple(weight for weight in settled if weight)
+    return projection_plan.Scope(jaxpr, weights, sites, scopes)
+
+  def _walk(self, jaxpr, inputs, sites, scopes) -> list[_View | None]:
+    """Follows views through `jaxpr`; returns its outputs that are views."""
+    env = {jaxpr.invars[number]: view for number, view in inputs.items()}
+
+    def view_of(atom):
+      return None if isinstance(atom, jax_core.Literal) else env.get(atom)
+
+    for number, equation in enumerate(jaxpr.eqns):
+      views = {
+        position: view
+        for position, atom in enumerate(equation.invars)
+        if (view := view_of(atom)) is not None
+      }
+      if views:
+        outputs = self._visit(equation, number, views, sites, scopes)
+        env |= {
+          variable: view
+          for variable, view in zip(equation.outvars, outputs, strict=False)
+          if view is not None
+        }
+    return [view_of(atom) for atom in jaxpr.outvars]
+
+  def _visit(self, equation, number, views, sites, scopes):
+    """Records what an equation does with views; returns its output views."""
+    name = equation.primitive.name
+    moved = _rearranged(equation, next(iter(views.values())))
+    if moved is not None:
+      return [moved]
+    if name in CALLS:
+      jaxpr = inner_jaxpr(equation)
+      scope = projection_plan.Scope(jaxpr, (), {}, {})
+      scopes[number] = scope
+      return self._walk(jaxpr.jaxpr, views, scope.sites, scope.scopes)
+    if name in CHECKPOINTS:
+      scopes[number] = self.analyse(inner_jaxpr(equation), {}, views)
+    elif name == 'scan':
+      scopes[number] = self._enter_scan(equation, views)
+    elif len(views) == 1 and _is_site(equation, *views):
+      [(position, view)] = views.items()
+
+      def place(site):
+        sites[number] = site
+
+      view.weight.uses.append(_Use(equation, position, view, place))
+    else:
+      for view in views.values():
+        self._give_up(view)
+    return []
+
+  def _enter_scan(self, equation, views) -> projection_plan.Scope:
+    """Consts are used in each step; slices belong to the body."""
+    num_consts = equation.params['num_consts']
+    first_slice = num_consts + equation.params['num_carry']
+    length = equation.params['length']
+    consts, slices = {}, {}
+    for position, view in views.items():
+      if position < num_consts:
+        lengths = (*view.lengths, length)
+        consts[position] = dataclasses.replace(view, lengths=lengths)
+      elif position >= first_slice and not view.lengths:
+        view.weight.num_scans += 1
+        slices[position] = _Tracked(
+          view.weight.path,
+          view.weight.level + 1,
+          equation.invars[position].aval.shape[1:],
+          (*view.weight.arrival, view.rearrangement),
+        )
+      else:
+        self._give_up(view)
+    return self.analyse(inner_jaxpr(equation), slices, consts)
+
+  def _give_up(self, view: _View | None) -> None:
+    if view is not None:
+      self.conflicts.add(view.weight.key)
+
+  def _settle(
+    self, weight: _Tracked, input_number: int
+  ) -> projection_plan.Weight | None:
+    """The plan of a weight whose uses are all known; None without any."""
+    dense = projection_plan.Weight(
+      weight.path, input_number, weight.shape, (*weight.arrival, ())
+    )
+    if weight.key in self._dense:
+      return dense
+    if weight.num_scans + bool(weight.uses) > 1:
+      self.conflicts.add(weight.key)
+    if weight.num_scans or not weight.uses:
+      return None
+    stored, rules = _shared_arrangement(weight.uses)
+    if stored is None:
+      self.conflicts.add(weight.key)
+      return dense
+    sites = []
+    for use, rule in zip(weight.uses, rules, strict=True):
+      site = projection_plan.Site(
+        self._num_sites,
+        rule,
+        use.position,
+        use.view.lengths,
+        _struct(use.equation.invars[rule.data_position]),
+        _struct(use.equation.outvars[0]),
+      )
+      self._num_sites += 1
+      use.place(site)
+      sites.append(site)
+    return projection_plan.FactoredWeight(
+      weight.path,
+      input_number,
+      weight.shape,
+      (*weight.arrival, stored),
+      _with_long_rows(rules),
+      tuple(sites),
+    )
+
+
+def _with_long_rows(rules) -> weight_sites.Layout:
+  """A layout with no fewer rows than columns, so that blocks are squarer.
+
+  A table that is only looked up keeps its entries as rows.
+  """
+  layout = rules[0].layout
+  _, rows, columns = layout.sizes()
+  if all(isinstance(rule, weight_sites.Lookup) for rule in rules):
+    return layout
+  return layout if rows >= columns else layout.transposed()
+
+
+def _struct(atom) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype)
+
+
+def _is_site(equation, position: int) -> bool:
+  axes = tuple(range(equation.invars[position].aval.ndim))
+  return weight_sites.site_rule(equation, position, axes) is not None
+
+
+def _rearranged(equation, view: _View) -> _View | None:
+  """The output as a view, where the equation only rearranges its operand."""
+  if len(equation.invars) != 1 or len(equation.outvars) != 1:
+    return None
+  operand, output = equation.invars[0].aval, equation.outvars[0].aval
+  if operand.size != output.size:
+    return None
+  match equation.primitive.name:
+    case 'transpose':
+      return view.then(('transpose', equation.params['permutation']))
+    case 'reshape' if equation.params['dimensions'] is not None:
+      return None
+    case name if name in _RESHAPES:
+      return view.then(('reshape', output.shape))
+    case name if name in _COPIES and jnp.issubdtype(output.dtype, jnp.floating):
+      return view
+  return None
+
+
+def _shared_arrangement(uses: Sequence[_Use]):
+  """One arrangement of a weight that suits all its sites.
+
+  What the sites' rearrangements begin with in common is applied to the stored
+  weight; what remains may only permute axes.
+
+  Returns:
+    (rearrangement, rules), the rules' layouts all those of the first rule, or
+    (None, ()) where there is no such arrangement.
+  """
+  chains = [use.view.rearrangement for use in uses]
+  shared = 0
+  while all(len(chain) > shared for chain in chains) and (
+    len({chain[shared] for chain in chains}) == 1
+  ):
+    shared += 1
+  rules = []
+  for use, chain in zip(uses, chains, strict=True):
+    axes = tuple(range(use.equation.invars[use.position].aval.ndim))
+    for step, permutation in chain[shared:]:
+      if step != 'transpose':
+        return None, ()
+      axes = tuple(axes[axis] for axis in permutation)
+    rules.append(weight_sites.site_rule(use.equation, use.position, axes))
+  layouts = [rule.layout if rule else None for rule in rules]
+  first = layouts[0]
+  if first is None or any(
+    layout not in (first, first.transposed()) for layout in layouts
+  ):
+    return None, ()
+  return chains[0][:shared], rules

@@ -1,0 +1,310 @@
+"""Projects the gradients of any number of examples on all local devices.
+
+The entry point of the projection kernel: traces the loss, plans it, places the
+basis, compiles one program and feeds it batches.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import errors, parameter_selection, types
+from influence_core.devices import memory as device_memory
+from influence_core.devices import multi_device
+from influence_core.devices import program as device_program
+from influence_core.projection import packing as basis_packing
+from influence_core.projection import program as projection_program
+from influence_core.projection import traced_loss
+
+BasisDtype = Literal['float32', 'bfloat16']
+
+# One micro-batch reads the whole basis, so it should be large enough to make
+# that cheap; more gains nothing and costs memory.
+_PREFERRED_MICRO_BATCH = 128
+# Examples for which it is worth to stream the basis from the host.
+_STREAMED_CALL_SIZE = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionOptions:
+  """How to project; the defaults are right for most.
+
+  Attributes:
+    batch_size: examples of a call over all local devices; None for the
+      largest useful one that fits in memory.
+    basis_dtype: 'float32' or 'bfloat16'. Sums are float32 in both.
+    basis_placement: 'replicated', 'sharded' over the local devices, 'streamed'
+      from the host, or 'auto'.
+    memory_budget_bytes: memory to use on each device; None for most of it.
+    parameter_groups: regular expressions of parameter paths; if any are given,
+      results are split by group, see `parameter_selection.group_parameters`.
+  """
+
+  batch_size: int | None = None
+  basis_dtype: BasisDtype = 'float32'
+  basis_placement: device_memory.Placement = 'auto'
+  memory_budget_bytes: int | None = None
+  parameter_groups: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    for name, choices in (
+      ('basis_dtype', BasisDtype),
+      ('basis_placement', device_memory.Placement),
+    ):
+      value, expected = getattr(self, name), get_args(choices)
+      if value not in expected:
+        raise errors.InputError(
+          f'{name} is {value!r}, expected one of {", ".join(expected)}'
+        )
+
+
+class GradientProjector:
+  """Projections on one basis, compiled once; parameters and basis stay placed.
+
+  Attributes:
+    options: as given.
+    memory: where parameters and basis are.
+    program: the compiled projection.
+    traced: the loss and its plan.
+    leaves: all parameters by path, placed.
+    basis_blocks: the packed basis by blocks of eigenvectors, placed or, if it
+      is streamed, on the host.
+    packing: how the basis is packed.
+    projection_dim: number of eigenvectors.
+    group_names: names of the parameter groups, if results are split by group.
+  """
+
+  def __init__(
+    self,
+    per_example_loss: types.PerExampleLoss,
+    params: types.Params,
+    *,
+    eigenvectors: types.SelectedParameters,
+    features: types.Features,
+    options: ProjectionOptions = ProjectionOptions(),
+    num_examples: int | None = None,
+  ):
+    """Traces, plans, places and compiles.
+
+    Args:
+      per_example_loss: (params, [batch, ...] features) -> [batch] losses. With
+        [batch, tokens] losses, every token's loss is projected by itself.
+      params: pytree of arrays.
+      eigenvectors: [projection_dim, *parameter shape] by parameter path; its
+        keys are the parameters that gradients are taken for.
+      features: pytree of [any, ...] arrays, for their shapes and dtypes.
+      options: see there.
+      num_examples: most examples of a call of `project`, if known, so that
+        batches are not mostly padding.
+
+    Raises:
+      errors.InputError: The loss does not work on a single example, basis and
+        parameters have different shapes, the batch size does not suit the
+        devices, or memory does not suffice.
+    """
+    self.options = options
+    leaves = parameter_selection.all_parameters(params)
+    _check_shapes(leaves, eigenvectors)
+    group_of, self.group_names = parameter_selection.group_parameters(
+      eigenvectors, options.parameter_groups
+    )
+    self.traced = traced_loss.trace_loss(
+      per_example_loss, params, tuple(eigenvectors), features
+    )
+    dtype = jnp.dtype(options.basis_dtype)
+    self.projection_dim = parameter_selection.num_vectors(eigenvectors)
+    self.memory = device_memory.plan_memory(
+      parameter_bytes=sum(
+        leaf.size * leaf.dtype.itemsize for leaf in leaves.values()
+      ),
+      vector_bytes=dtype.itemsize
+      * sum(leaves[path].size for path in eigenvectors),
+      projection_dim=self.projection_dim,
+      budget_bytes=options.memory_budget_bytes,
+      placement=options.basis_placement,
+    )
+    self._block_dim = -(-self.projection_dim // self.memory.num_blocks)
+    devices = jax.local_device_count()
+    num_slices = 1 if self.memory.placement == 'replicated' else devices
+    self.packing = basis_packing.Packing(
+      basis_packing.Blocking(
+        1, self.memory.block_bytes, self.memory.apply_block_bytes
+      ),
+      dtype,
+      group_of,
+      num_groups=max(len(self.group_names), 1),
+      num_slices=num_slices,
+    )
+    self.leaves = multi_device.replicate(leaves)
+    self.program = self._choose_program(
+      eigenvectors, features, options.batch_size, num_examples
+    )
+    self.packing = self.packing.for_examples(self.program.micro_batch)
+    self.basis_blocks = self._pack(eigenvectors)
+
+  @property
+  def batch_size(self) -> int:
+    """Examples of a call of the program over all local devices."""
+    return self.program.micro_batch * jax.local_device_count()
+
+  @property
+  def call_size(self) -> int:
+    """Examples to give `project` at a time.
+
+    A basis streamed from the host is read once per call.
+    """
+    if self.memory.num_blocks == 1:
+      return self.batch_size
+    return self.batch_size * max(1, _STREAMED_CALL_SIZE // self.batch_size)
+
+  @property
+  def peak_bytes(self) -> int:
+    """Memory on each device while a batch is projected."""
+    resident = self.memory.parameter_bytes + self.memory.basis_bytes
+    return resident + self.program.temporary_bytes
+
+  def project(self, features: types.Features) -> types.ProjectedExamples:
+    """Projects [num_examples, ...] features; results are numpy arrays.
+
+    A loss per token adds a tokens axis to every result, after the first.
+    Parameter groups add a groups axis, the last one of norms and the last but
+    one of projections.
+    """
+    parts: list[types.ProjectedExamples] = []
+    for number, block in enumerate(self.basis_blocks):
+      if self.memory.placement == 'streamed':
+        block = multi_device.place(block)
+      start = number * self._block_dim
+      keep = min(self._block_dim, self.projection_dim - start)
+      batches = [
+        result._replace(projections=result.projections[..., :keep])
+        for result in self._project_batches(block, features)
+      ]
+      parts.append(
+        types.ProjectedExamples(
+          *map(np.concatenate, zip(*batches, strict=True))
+        )
+      )
+    projections = np.concatenate([part.projections for part in parts], axis=-1)
+    squared_norms = parts[0].squared_gradient_norms
+    if not self.group_names:
+      projections, squared_norms = projections[..., 0, :], squared_norms[..., 0]
+    return types.ProjectedExamples(projections, squared_norms, parts[0].losses)
+
+  def _project_batches(
+    self, packed, features: types.Features
+  ) -> Iterator[types.ProjectedExamples]:
+    for batch in multi_device.padded_batches(features, self.batch_size):
+      result = self.program.compiled(self.leaves, packed, batch.features)
+      yield types.ProjectedExamples(
+        *(
+          np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: batch.num_valid]
+          for leaf in result
+        )
+      )
+
+  def _choose_program(
+    self, eigenvectors, features, batch_size: int | None, num_examples
+  ) -> device_program.Program:
+    """Compiles for the given batch size, or for the largest useful one."""
+    devices = jax.local_device_count()
+
+    def compile_program(micro_batch):
+      return self._compile(eigenvectors, features, micro_batch)
+
+    if batch_size is None:
+      return device_program.largest_program(
+        compile_program,
+        self.memory.workspace_bytes,
+        preferred=_PREFERRED_MICRO_BATCH,
+        num_examples=num_examples and -(-num_examples // devices),
+      )
+    check_batch_size(batch_size)
+    program = compile_program(batch_size // devices)
+    if program.temporary_bytes > self.memory.workspace_bytes:
+      raise errors.InputError(
+        f'batch_size {batch_size} needs {program.temporary_bytes:,} bytes of '
+        f'temporary memory on each device, {self.memory.workspace_bytes:,} are '
+        'left beside parameters and basis; give a smaller one or none'
+      )
+    return program
+
+  def _compile(
+    self, eigenvectors, features, micro_batch: int
+  ) -> device_program.Program:
+    shapes = {
+      path: jax.ShapeDtypeStruct(
+        (self._block_dim, *vectors.shape[1:]), vectors.dtype
+      )
+      for path, vectors in eigenvectors.items()
+    }
+    return projection_program.compile_program(
+      self.traced,
+      self.packing.for_examples(micro_batch),
+      leaves=self.leaves,
+      eigenvectors=shapes,
+      features=features,
+      micro_batch=micro_batch,
+    )
+
+  def _pack(self, eigenvectors) -> list[Any]:
+    """The basis by blocks of eigenvectors, on the devices or streamed."""
+    devices = jax.local_device_count()
+
+    def place(array):
+      every = np.broadcast_to(array, (devices, *array.shape[1:]))
+      is_streamed = self.memory.placement == 'streamed'
+      return every if is_streamed else multi_device.place(every)
+
+    blocks = []
+    for number in range(self.memory.num_blocks):
+      start = number * self._block_dim
+      block = {
+        path: _filled(
+          np.asarray(vectors[start:][: self._block_dim]), self._block_dim
+        )
+        for path, vectors in eigenvectors.items()
+      }
+      blocks.append(
+        basis_packing.pack_basis(
+          self.traced.plan, block, self.packing, place, np
+        )
+      )
+    return blocks
+
+
+def check_batch_size(batch_size: int) -> None:
+  """Raises `errors.InputError` unless it splits evenly over the devices."""
+  devices = jax.local_device_count()
+  if batch_size < 1 or batch_size % devices:
+    raise errors.InputError(
+      f'batch_size is {batch_size}, expected a positive multiple of the number '
+      f'of local devices, {devices}'
+    )
+
+
+def _filled(vectors: np.ndarray, size: int) -> np.ndarray:
+  """[size, ...]: filled up with zeros."""
+  missing = size - len(vectors)
+  widths = [(0, missing)] + [(0, 0)] * (vectors.ndim - 1)
+  return np.pad(vectors, widths) if missing else vectors
+
+
+def _check_shapes(
+  parameters: types.SelectedParameters, eigenvectors: types.SelectedParameters
+) -> None:
+  if not eigenvectors:
+    raise errors.InputError(
+      'the basis has no parameter; select at least one and fit a basis'
+    )
+  for path, vectors in eigenvectors.items():
+    expected = parameters[path].shape if path in parameters else 'absent'
+    if vectors.shape[1:] != expected:
+      raise errors.InputError(
+        f'the basis has {path} with shape {vectors.shape[1:]}, the model has '
+        f'{expected}; fit a basis for this model'
+      )

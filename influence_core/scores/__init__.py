@@ -1,0 +1,1 @@
+"""Influence from projections: scores, rounding, the exact top k."""

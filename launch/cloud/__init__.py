@@ -1,0 +1,1 @@
+"""Jobs of Dataflow, Cloud Batch and Kubernetes."""

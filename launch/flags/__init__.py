@@ -1,0 +1,1 @@
+"""What can be typed: the flags of each command, and their parser."""

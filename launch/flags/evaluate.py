@@ -1,0 +1,173 @@
+"""The flags of `influence evaluate`."""
+
+import argparse
+
+from launch.flags import common as common_flags
+from launch.flags import sensitivity
+
+
+def add_detection(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_index(parser)
+  parser.add_argument(
+    '--bad',
+    required=True,
+    metavar='SQL',
+    help='condition on the columns of the rows, e.g. "label <> true_label"',
+  )
+  parser.add_argument(
+    '--where',
+    metavar='SQL',
+    help='rank only rows that satisfy this condition (default: all)',
+  )
+  common_flags.add_number(
+    parser, '--num_first', 100, 'examples that somebody would look at'
+  )
+  common_flags.add_number(
+    parser, '--num_bootstrap', 100, 'resamplings for 95 %% intervals'
+  )
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--out', help='directory for JSON, Parquet and a plot')
+  common_flags.add_score_options(parser)
+
+
+def add_lds(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  _add_indexes(parser)
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
+  )
+  common_flags.add_number(
+    parser, '--num_subsets', 50, 'random parts of the corpus to train on'
+  )
+  common_flags.add_number(parser, '--fraction', 0.5, 'of the corpus, in each')
+  _add_retraining(parser)
+  common_flags.add_score_options(parser)
+
+
+def add_counterfactual(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  common_flags.add_index(parser)
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:20]'"
+  )
+  common_flags.add_number(
+    parser, '--k', 50, 'proponents that are left out, for each query'
+  )
+  _add_retraining(parser)
+  common_flags.add_score_options(parser)
+
+
+def add_retrieval(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  common_flags.add_index(parser)
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
+  )
+  parser.add_argument(
+    '--relevant',
+    required=True,
+    metavar='SQL',
+    help=(
+      'condition on the columns of an example, and of the query with the '
+      'prefix query_, e.g. "label = query_label" or "id = query_id"'
+    ),
+  )
+  parser.add_argument(
+    '--kind',
+    choices=('proponents', 'opponents'),
+    default='proponents',
+    help='which come first (default: %(default)s)',
+  )
+  common_flags.add_number(
+    parser, '--k', 10, 'examples that somebody would look at'
+  )
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--out', help='directory for JSON and Parquet')
+  common_flags.add_score_options(parser)
+
+
+def add_agreement(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  _add_indexes(parser)
+  parser.add_argument(
+    '--reference',
+    required=True,
+    metavar='INDEX',
+    help='index to compare with, e.g. of query-basis --method exact',
+  )
+  parser.add_argument(
+    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
+  )
+  common_flags.add_number(parser, '--k', 10, 'proponents to compare')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--out', help='directory for JSON and Parquet')
+  common_flags.add_score_options(parser)
+
+
+def add_sensitivity(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_task(parser)
+  parser.add_argument(
+    '--knob',
+    action='append',
+    default=[],
+    metavar='NAME=VALUE,VALUE,...',
+    help=(
+      'option of fit-basis or topk to vary, or parameter_paths; may be '
+      'repeated (default: '
+      + '; '.join(
+        f'{name}={",".join(values)}'
+        for name, values in sensitivity.DEFAULT_KNOBS.items()
+      )
+      + ')'
+    ),
+  )
+  parser.add_argument(
+    '--fixed',
+    action='append',
+    default=[],
+    metavar='NAME=VALUE',
+    help=(
+      'what an option has while others are varied, if not its default; '
+      'projection_dim is that of the basis; may be repeated'
+    ),
+  )
+  parser.add_argument(
+    '--query_split',
+    help='TFDS split, to measure the linear datamodelling score',
+  )
+  parser.add_argument(
+    '--bad', metavar='SQL', help='condition on the rows, to measure detection'
+  )
+  common_flags.add_number(
+    parser, '--num_subsets', 50, 'random halves of the corpus to train on'
+  )
+  common_flags.add_number(parser, '--num_workers', 2, 'trainings at a time')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument(
+    '--out',
+    required=True,
+    help='directory for results, bases and indexes, kept for other runs',
+  )
+
+
+def _add_indexes(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--index',
+    required=True,
+    action='append',
+    dest='indexes',
+    help='of the same corpus; may be repeated, to compare methods',
+  )
+
+
+def _add_retraining(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_number(
+    parser, '--num_repeats', 1, 'trainings on each part, averaged'
+  )
+  common_flags.add_number(parser, '--num_workers', 2, 'trainings at a time')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument(
+    '--out',
+    required=True,
+    help='directory for results and losses, which are kept for other runs',
+  )

@@ -1,0 +1,62 @@
+"""The flags of the commands about an index that is there."""
+
+import argparse
+from typing import get_args
+
+from launch.flags import common as common_flags
+from pipeline.index import export
+
+
+def add_describe(parser: argparse.ArgumentParser) -> None:
+  group = parser.add_mutually_exclusive_group(required=True)
+  group.add_argument('--basis', help='a basis from fit-basis')
+  group.add_argument('--index', help='an index from project')
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_index(parser)
+  parser.add_argument('--out', required=True, help='the file to write')
+  parser.add_argument(
+    '--format',
+    dest='file_format',
+    choices=get_args(export.Format),
+    default='parquet',
+    help=(
+      'rows with a list column, plain projections, or an inner-product index '
+      '(default: %(default)s)'
+    ),
+  )
+  common_flags.add_score_options(parser)
+
+
+def add_diff(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_index(parser)
+  parser.add_argument(
+    '--old', type=int, help='a generation (default: the one before --new)'
+  )
+  parser.add_argument(
+    '--new', type=int, help='a generation (default: the newest)'
+  )
+  common_flags.add_score_options(parser)
+
+
+def add_rollback(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_index(parser)
+  parser.add_argument(
+    '--generation', type=int, required=True, help='the one to go back to'
+  )
+
+
+def add_gc(parser: argparse.ArgumentParser) -> None:
+  common_flags.add_index(parser)
+  common_flags.add_number(parser, '--keep', 1, 'newest generations to keep')
+  common_flags.add_number(
+    parser,
+    '--grace_hours',
+    72.0,
+    'keep also what was written or superseded so recently; longer than any '
+    'query or project takes',
+  )
+  parser.add_argument(
+    '--dry_run', action='store_true', help='only say what would be deleted'
+  )

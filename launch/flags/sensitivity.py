@@ -1,0 +1,134 @@
+"""Options of an influence that can be varied, and the values to try."""
+
+from collections.abc import Mapping
+import dataclasses
+import typing
+from typing import Any, NamedTuple
+
+from influence_core import errors
+from influence_core.scores import influence as influence_scores
+from pipeline.bases import fit_basis_config
+
+# What is tried where nothing else is asked for. What damping and numbers of
+# pairs are sensible depends on the model: those are of MNIST-sized ones.
+DEFAULT_KNOBS: dict[str, tuple[str, ...]] = {
+  'projection_dim': ('5', '10', '20', '50'),
+  'num_iterations': ('60', '100', '200'),
+  'sample_size': ('128', '512', '2048'),
+  'curvature': ('hessian', 'gauss_newton'),
+  'negative_eigenvalues': ('drop', 'abs', 'clip'),
+  'damping': ('0', '0.0001', '0.001', '0.01', '0.1'),
+  'normalization': ('none', 'gradient_norm', 'cosine'),
+}
+# Those of scores come first: they need no other basis.
+_CLASSES = (influence_scores.ScoreOptions, fit_basis_config.FitBasisConfig)
+_PATHS = 'parameter_paths'
+
+
+class Setting(NamedTuple):
+  """All that scores depend on besides the model.
+
+  Attributes:
+    config: of the basis.
+    options: of the scores.
+    parameter_paths: instead of the task's; None for those.
+  """
+
+  config: fit_basis_config.FitBasisConfig
+  options: influence_scores.ScoreOptions
+  parameter_paths: tuple[str, ...] | None = None
+
+  def with_fixed(self, values: Mapping[str, str]) -> 'Setting':
+    """The setting with other values, as typed, by name.
+
+    Of projection_dim, which both have, the one of the basis is meant.
+
+    Raises:
+      errors.InputError: see `with_value`.
+    """
+    config_class = fit_basis_config.FitBasisConfig
+    of_basis = {
+      name: _converted(config_class, name, text)
+      for name, text in values.items()
+      if name in _names(config_class)
+    }
+    config = dataclasses.replace(self.config, **of_basis)
+    setting = self._replace(config=config)
+    for name, text in values.items():
+      if name not in of_basis:
+        setting = setting.with_value(name, text)
+    return setting
+
+  def within(self, num_parameters: int) -> 'Setting':
+    """The setting with no more pairs than so many parameters have."""
+    dim = min(self.config.projection_dim, num_parameters)
+    config = dataclasses.replace(self.config, projection_dim=dim)
+    return self._replace(config=config)
+
+  def with_value(self, knob: str, text: str) -> 'Setting':
+    """The setting with another value of a knob.
+
+    Raises:
+      errors.InputError: There is no such knob, or it cannot have this value.
+    """
+    if knob == _PATHS:
+      return self._replace(parameter_paths=(text,))
+    if knob in _names(influence_scores.ScoreOptions):
+      value = _converted(influence_scores.ScoreOptions, knob, text)
+      options = dataclasses.replace(self.options, **{knob: value})
+      # Policies for negative eigenvalues show only where there are some.
+      keep = self.config.keep_negative or knob == 'negative_eigenvalues'
+      config = dataclasses.replace(self.config, keep_negative=keep)
+      return self._replace(options=options, config=config)
+    if knob in _names(fit_basis_config.FitBasisConfig):
+      value = _converted(fit_basis_config.FitBasisConfig, knob, text)
+      config = dataclasses.replace(self.config, **{knob: value})
+      return self._replace(config=config)
+    known = sorted({name for x in _CLASSES for name in _names(x)} | {_PATHS})
+    raise errors.InputError(
+      f'knob is {knob!r}, expected one of {", ".join(known)}'
+    )
+
+
+def settings(
+  base: Setting, knobs: Mapping[str, tuple[str, ...]]
+) -> list[tuple[str, str, Setting]]:
+  """(knob, value, setting) of every value, all else as in `base`.
+
+  Raises:
+    errors.InputError: see `Setting.with_value`.
+  """
+  return [
+    (knob, text, base.with_value(knob, text))
+    for knob, texts in knobs.items()
+    for text in texts
+  ]
+
+
+def _names(config_class: Any) -> set[str]:
+  return {field.name for field in dataclasses.fields(config_class)}
+
+
+def _converted(config_class: Any, knob: str, text: str) -> Any:
+  """The value in the first type of the field that takes it."""
+  hint = typing.get_type_hints(config_class)[knob]
+  types = typing.get_args(hint) if not _is_choice(hint) else ()
+  for kind in types or (hint,):
+    if kind in (int, float):
+      try:
+        return kind(text)
+      except ValueError as error:
+        raise errors.InputError(
+          f'{knob} is {text!r}, expected {kind.__name__}'
+        ) from error
+  if hint is bool:
+    return text == 'true'
+  if _is_choice(hint) and text not in typing.get_args(hint):
+    raise errors.InputError(
+      f'{knob} is {text!r}, expected one of {", ".join(typing.get_args(hint))}'
+    )
+  return text
+
+
+def _is_choice(hint: Any) -> bool:
+  return typing.get_origin(hint) is typing.Literal

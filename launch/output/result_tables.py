@@ -1,0 +1,198 @@
+"""Results of queries as tables: for the terminal, JSON and Parquet alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+import pyarrow.parquet as pq
+
+from influence_core import errors
+from launch.output import console as console_lib
+from launch.output import json_text
+from pipeline.index import reader as index_reader
+from pipeline.search import retrieve
+from pipeline.storage import files as storage
+from pipeline.storage import output_places
+
+
+def influence_table(
+  index: index_reader.Index,
+  query_ids: Sequence[str],
+  found: Mapping[object, retrieve.Found],
+) -> pa.Table:
+  """One row per query, kind and rank.
+
+  Args:
+    index: that was searched.
+    query_ids: of the queries, in the order of what was found.
+    found: from `retrieve.search`.
+
+  Returns:
+    Columns query_id, kind ('proponent' or 'opponent'), rank (from 1), score,
+    error_bound or certified of an index in low precision, and those of the
+    examples; query by query, best first in each group.
+  """
+  nothing = retrieve.nothing(len(query_ids))
+  parts = [
+    _ranked(query_ids, kind, top)
+    for result in found.values() or [nothing]
+    for kind, top in (
+      ('proponent', result.proponents),
+      ('opponent', result.opponents),
+    )
+  ]
+  table = pa.concat_tables(parts)
+  rows = _rows_at(index, table['position'].to_numpy())
+  # Stable: groups and kinds stay in order within a query.
+  order = np.argsort(table['query'].to_numpy(), kind='stable')
+  table = _beside(table.drop(['query', 'position']), rows)
+  return table.take(pa.array(order))
+
+
+def self_influence_table(
+  index: index_reader.Index, top: retrieve.TopExamples
+) -> pa.Table:
+  """One row per rank: rank, score and the columns of the example."""
+  table = _ranked([''], '', top)
+  rows = _rows_at(index, table['position'].to_numpy())
+  return _beside(table.drop(['query_id', 'kind', 'query', 'position']), rows)
+
+
+def check_table_file(path: str | None) -> None:
+  """Checks that `write_table` can write a file, before any work for it.
+
+  Args:
+    path: of the file; None for none.
+
+  Raises:
+    errors.InputError: It is of no known format, belongs to an index or a
+      basis, or cannot be written.
+  """
+  if path is None:
+    return
+  if not path.endswith(('.parquet', '.csv')):
+    raise errors.InputError(
+      f'out is {path}, expected a name that ends in .parquet or .csv'
+    )
+  output_places.check(path, 'results')
+  storage.check_writable(storage.absolute(path).rpartition('/')[0])
+
+
+def write_table(path: str, table: pa.Table) -> None:
+  """Writes a table as one file, Parquet or CSV, replacing an older one."""
+  with storage.open_for_writing(path) as file:
+    if path.endswith('.csv'):
+      csv.write_csv(table, file)
+    else:
+      pq.write_table(table, file, compression='zstd')
+
+
+def write_result(
+  out: str,
+  name: str,
+  result: Mapping[str, Any],
+  tables: Mapping[str, pa.Table],
+  plots: Mapping[str, Callable[[], bytes]],
+) -> list[str]:
+  """Writes files to look at and to compute with, pictures last.
+
+  What took hours is not lost for a picture: one that cannot be drawn is told
+  and left out.
+
+  Args:
+    out: directory.
+    name: of NAME.json.
+    result: for it.
+    tables: by name, without '.parquet'.
+    plots: functions that draw an SVG, by name, without '.svg'.
+
+  Returns:
+    Names of the files that were written.
+  """
+  with storage.open_for_writing(storage.join(out, f'{name}.json')) as file:
+    file.write(json_text.encode(result, indent=2).encode())
+  for table_name, table in tables.items():
+    write_table(storage.join(out, f'{table_name}.parquet'), table)
+  written = [f'{name}.json', *(f'{x}.parquet' for x in tables)]
+  for plot_name, draw in plots.items():
+    file_name = f'{plot_name}.svg'
+    try:
+      picture = draw()
+    except Exception as error:
+      console_lib.logger.warning(
+        '%s cannot be drawn (%s: %s); the results are in %s',
+        *(
+          file_name,
+          type(error).__name__,
+          error,
+          storage.join(out, written[0]),
+        ),
+      )
+      continue
+    with storage.open_for_writing(storage.join(out, file_name)) as file:
+      file.write(picture)
+    written.append(file_name)
+  return written
+
+
+def print_rows(
+  console: console_lib.Console, title: str, table: pa.Table
+) -> None:
+  """Prints a table, numbers with four significant digits."""
+  if table.num_rows:
+    console.table(
+      title,
+      table.column_names,
+      [[_format(value) for value in row.values()] for row in table.to_pylist()],
+    )
+
+
+def _ranked(
+  query_ids: Sequence[str], kind: str, top: retrieve.TopExamples
+) -> pa.Table:
+  """Leaders as rows, with the number of the query and the position."""
+  queries, ranks = np.nonzero(top.positions != retrieve.NO_POSITION)
+  ids = pa.array(query_ids, pa.string())
+  more = {
+    name: pa.array(values[queries, ranks])
+    for name, values in (
+      ('error_bound', top.error_bounds),
+      ('certified', top.certified),
+    )
+    if values is not None
+  }
+  return pa.table(
+    {
+      'query_id': ids.take(pa.array(queries)),
+      'kind': pa.array([kind], pa.string()).take(
+        pa.array(np.zeros(len(queries), np.int64))
+      ),
+      'rank': pa.array(ranks + 1),
+      'score': pa.array(top.scores[queries, ranks]),
+      **more,
+      'query': pa.array(queries),
+      'position': pa.array(top.positions[queries, ranks]),
+    }
+  )
+
+
+def _rows_at(index: index_reader.Index, positions: np.ndarray) -> pa.Table:
+  """Rows of examples, each read once however often it was found."""
+  unique, inverse = np.unique(positions, return_inverse=True)
+  return index.rows(unique).take(pa.array(inverse))
+
+
+def _beside(table: pa.Table, rows: pa.Table) -> pa.Table:
+  """Columns of the rows after those of the table, under names of their own."""
+  for name in rows.column_names:
+    taken = name in table.column_names
+    table = table.append_column(
+      f'example_{name}' if taken else name, rows[name]
+    )
+  return table
+
+
+def _format(value: Any) -> str:
+  return f'{value:.4g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""What `influence reproduce` and `demo` run, and their pages."""

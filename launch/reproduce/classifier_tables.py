@@ -1,0 +1,171 @@
+"""Tables of `influence reproduce` for a classifier."""
+
+from collections.abc import Sequence
+
+from launch.reproduce import methods as methods_lib
+from launch.reproduce import recipes, results_page
+from launch.reproduce.methods import Method
+
+MODELS = {'model': 'memorised', 'underfitted': 'underfitted'}
+# Methods whose scores damping is chosen for.
+DAMPED = ('arnoldi', 'arnoldi_wide', 'random_gram', 'random_gram_wide')
+
+
+def render(
+  methods: Sequence[Method], dampings: Sequence[str], found: recipes.Results
+) -> list[str]:
+  """Of training, of all methods, and of what an index is good for."""
+  return [
+    *_training_lines(found),
+    *_methods_table(methods, found),
+    *_damping_table(dampings, found),
+    *_detection_table(found),
+    *_uses_table(found),
+  ]
+
+
+def _training_lines(found: recipes.Results) -> list[str]:
+  lines = []
+  for model, what in MODELS.items():
+    result = found[f'train {model}']['result']
+    lines.append(
+      f'* {what} model: {result["train_accuracy"]:.1%} of the labels it was '
+      f'given, {result["test_accuracy"]:.1%} of the test labels'
+    )
+  return [*lines, '']
+
+
+def _methods_table(
+  methods: Sequence[Method], found: recipes.Results
+) -> list[str]:
+  lds = found['lds']['result']
+  rows = []
+  for method, score in zip(methods, lds['scores'], strict=True):
+    rows.append(
+      [
+        f'`{method.name}`',
+        methods_lib.DESCRIPTIONS[method.name],
+        results_page.with_interval(score, 'lds'),
+        *methods_lib.seconds(f'model {method.name}', found),
+      ]
+    )
+  for step, shown in (
+    ('lds half', '25 leading pairs of `arnoldi`'),
+    ('lds half at random', '25 random pairs of `arnoldi`'),
+    ('lds cosine', '`gradient`, divided by gradient norms'),
+  ):
+    [score] = found[step]['result']['scores']
+    rows.append(['', shown, results_page.with_interval(score, 'lds'), '', ''])
+  return [
+    f'Linear datamodelling score: {lds["num_subsets"]} random halves trained '
+    f'anew, {lds["num_queries"]} test queries, seed {lds["seed"]}, 95 % '
+    'interval over queries; no damping but where a method needs it.',
+    '',
+    *results_page.table(
+      ['method', 'of', 'score', 'basis, s', 'projection, s'], rows
+    ),
+  ]
+
+
+def _damping_table(
+  dampings: Sequence[str], found: recipes.Results
+) -> list[str]:
+  """Scores at the damping that is best for other queries."""
+  rows = []
+  for number, name in enumerate(DAMPED):
+    validation, scores = (
+      {
+        x: found[f'lds {kind} {x}']['result']['scores'][number]
+        for x in dampings
+      }
+      for kind in ('validation', 'damped')
+    )
+    best = max(dampings, key=lambda x: validation[x]['lds'])
+    rows.append(
+      [
+        f'`{name}`',
+        best,
+        results_page.with_interval(scores[best], 'lds'),
+        ', '.join(f'{scores[x]["lds"]:.3f}' for x in dampings),
+      ]
+    )
+  return [
+    'The same with damping, chosen by the score of 50 other test queries.',
+    '',
+    *results_page.table(
+      ['method', 'damping', 'score', f'at {", ".join(dampings)}'], rows
+    ),
+  ]
+
+
+def _detection_table(found: recipes.Results) -> list[str]:
+  rows = []
+  for model, what in MODELS.items():
+    done = {
+      name: found[f'detection {model} {name}']['result']
+      for name in methods_lib.DETECTORS
+    }
+    shown = {
+      f'self-influence, `{name}`': results_page.row_of(
+        result['scores'], 'score', 'self_influence'
+      )
+      for name, result in done.items()
+    }
+    for score in ('loss', 'gradient_norm', 'random'):
+      shown[score.replace('_', ' ')] = results_page.row_of(
+        done['arnoldi']['scores'], 'score', score
+      )
+    for name, row in shown.items():
+      figures = results_page.with_intervals(row, ('average_precision', 'auc'))
+      rows.append([what, name, *figures])
+  about = found['detection model arnoldi']['result']
+  return [
+    f'Wrong labels, {about["num_bad"]:,} of {about["num_examples"]:,} training '
+    f'examples; 95 % interval of {about["num_bootstrap"]} resamplings, seed '
+    f'{about["seed"]}.',
+    '',
+    *results_page.table(
+      ['model', 'ranked by', 'average precision', 'AUC'], rows
+    ),
+  ]
+
+
+def _uses_table(found: recipes.Results) -> list[str]:
+  result = found['counterfactual']['result']
+  rows = [
+    [
+      f'loss of {result["num_queries"]} queries, trained without their '
+      f'{result["k"]} top proponents',
+      *(
+        results_page.with_interval(row, 'change_of_loss')
+        for row in result['changes']
+      ),
+    ]
+  ]
+  for name, what, figure in (
+    ('class', 'same class among the top 10 proponents', 'precision_at_10'),
+    ('duplicate', 'reciprocal rank of a copy of the query', 'reciprocal_rank'),
+    (
+      'relabelled',
+      "wrong labels of the query's class among the top 10 opponents",
+      'precision_at_10',
+    ),
+  ):
+    result = found[f'retrieval {name}']['result']
+    found_row, chance = (
+      results_page.row_of(result['figures'], 'figure', x)
+      for x in (figure, 'expected_precision')
+    )
+    rows.append(
+      [
+        f'{what}, {result["num_queries"]} queries',
+        results_page.with_interval(found_row, 'mean'),
+        f'{chance["mean"]:.3f}',
+      ]
+    )
+  return [
+    'What is found with the index of `arnoldi` (memorised model), with 95 % '
+    'intervals over queries.',
+    '',
+    *results_page.table(['figure', 'found', 'at random'], rows),
+  ]

@@ -1,0 +1,82 @@
+"""Ways to compute influence, as `influence reproduce` names and makes them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from launch.reproduce import recipes
+from launch.running import command_line
+
+# Methods whose self-influence is measured.
+DETECTORS = ('arnoldi', 'random_gram', 'random')
+DESCRIPTIONS = {
+  'arnoldi': 'Schioppa et al., 2022: leading eigenpairs of the curvature',
+  'arnoldi_wide': 'the same, more of them, of the Gauss-Newton matrix',
+  'random_gram': 'Park et al., 2023 (TRAK): random directions, Gram matrix',
+  'random_gram_wide': 'the same, more of them',
+  'random': 'inner products over random directions',
+  'ekfac': 'Grosse et al., 2023: EK-FAC, all directions',
+  'cg': 'conjugate gradients on the damped Gauss-Newton matrix',
+  'lissa': 'Koh and Liang, 2017: LiSSA on the same',
+  'gradient': 'inner products of gradients',
+  'tracin': 'Pruthi et al., 2020 (TracIn): the same over several checkpoints',
+}
+
+
+class Method(NamedTuple):
+  """A way to compute influence.
+
+  Attributes:
+    name: in tables.
+    argv: of the command that makes its basis, without task and place.
+    task_args: of the task, besides those that all methods have.
+  """
+
+  name: str
+  argv: recipes.Argv
+  task_args: recipes.Argv = ()
+
+
+def index_steps(
+  prefix: str, methods: Sequence[Method], task: recipes.Argv, place: str
+) -> list[recipes.Step]:
+  """The basis and the index of each method.
+
+  Args:
+    prefix: of the names that steps have after 'basis' and 'project'.
+    methods: to make.
+    task: flags that name the task.
+    place: directory; of it are `index_path`.
+  """
+  steps = []
+  for method in methods:
+    extra = command_line.repeated('--task_arg', method.task_args)
+    steps += recipes.index_steps(
+      f'{prefix}{method.name}',
+      method.argv,
+      (*task, *extra),
+      basis=f'{place}/{method.name}/basis',
+      index=index_path(place, method.name),
+    )
+  return steps
+
+
+def index_path(place: str, name: str) -> str:
+  """The index of the method with that name."""
+  return f'{place}/{name}/index'
+
+
+def name_of(path: str) -> str:
+  """The method whose `index_path` it is."""
+  return path.split('/')[-2]
+
+
+def seconds(step: str, found: recipes.Results) -> list[str]:
+  """Of making the basis and of projecting on it.
+
+  Args:
+    step: prefix and name of a method.
+    found: results.
+  """
+  return [
+    f'{found[f"{part} {step}"]["seconds"]:.0f}' for part in ('basis', 'project')
+  ]

@@ -1,0 +1,1 @@
+"""Processes that work together, and watches over their work."""

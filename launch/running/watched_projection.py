@@ -1,0 +1,123 @@
+"""A projection on a Beam runner, with progress and an eye on its workers."""
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import io
+import tempfile
+from typing import Any
+
+from apache_beam.options import pipeline_options
+
+from influence_core import errors
+from launch.output import console as console_lib
+from launch.output import error_lines
+from launch.running import watchdog
+from pipeline.beam import engines, project_corpus
+from pipeline.index import format as index_format
+from pipeline.projection import job as projection_job
+from pipeline.projection import journal as work_journal
+from pipeline.projection import plan as plan_lib
+from pipeline.storage import files as storage
+
+_MAX_ATTEMPTS = 3
+
+
+def run(
+  console: console_lib.Console,
+  job: projection_job.ProjectionJob,
+  *,
+  stall_seconds: float,
+  options: pipeline_options.PipelineOptions,
+) -> int:
+  """Projects what is missing and publishes the plan.
+
+  Args:
+    console: for the progress.
+    job: what to do.
+    stall_seconds: longest that a worker on this machine may take for a batch.
+    options: of Beam.
+
+  Returns:
+    How many examples were missing.
+
+  Raises:
+    watchdog.StalledError: A worker on this machine is gone, or stuck.
+    errors.InputError: See `project_corpus`.
+  """
+  index, ranges = job.index, job.changes.wanted
+  plan_path = job.save_plan()
+  total = sum(item.num_examples for item in ranges)
+  num_present = num_committed(index, ranges)
+  if num_present:
+    console.print(f'{num_present} of {total} examples are there already')
+  with (
+    tempfile.TemporaryDirectory() as journal,
+    console.stage('project') as progress,
+    watchdog.watch(
+      lambda: progress(num_committed(index, ranges), total),
+      lambda: work_journal.find_stuck(journal, stall_seconds),
+    ),
+    # Beam's workers print the traceback of an error that is raised here too.
+    contextlib.redirect_stderr(io.StringIO()),
+  ):
+    settings = job.settings
+    if engines.is_local(options):
+      settings = dataclasses.replace(settings, journal=journal)
+    if ranges:
+      _run_pipeline(
+        console,
+        job,
+        plan_path=plan_path,
+        settings=settings,
+        max_rejected_fraction=job.max_rejected_fraction,
+        options=options,
+      )
+    else:
+      project_corpus.publish_plan(
+        index, plan_lib.load(plan_path), (), job.max_rejected_fraction
+      )
+  return total - num_present
+
+
+def _run_pipeline(
+  console: console_lib.Console,
+  job: projection_job.ProjectionJob,
+  **arguments: Any,
+) -> None:
+  """Runs the pipeline, again when the engine lost its workers.
+
+  Some engines try lost work again themselves, others fail then. What is
+  committed is kept either way.
+  """
+  for attempt in range(1, _MAX_ATTEMPTS + 1):
+    try:
+      with error_lines.server_told():
+        project_corpus.run_pipeline(job.changes.wanted, **arguments)
+      return
+    except RuntimeError as error:
+      if error_lines.expected_error(error):
+        raise
+      line = error_lines.last_line(error)
+      if attempt == _MAX_ATTEMPTS:
+        raise errors.InputError(
+          f'the engine failed {attempt} times, the last time with: {line}; run '
+          'the same command again, what is done is kept'
+        ) from error
+      console.warn(f'the engine failed ({line}); what is missing begins again')
+
+
+def num_committed(
+  index: str, ranges: Sequence[index_format.ExampleRange]
+) -> int:
+  """Examples of ranges whose shard is committed, from one listing.
+
+  For progress alone: it works the same on every Beam runner, near or far. The
+  listing grows with the index; `watchdog` asks for it the more rarely.
+  """
+  committed = {
+    index_format.stem_of(name)
+    for name in storage.list_names(index_format.shards_directory(index))
+    if name.startswith('rows-') and name.endswith('.parquet')
+  }
+  return sum(x.num_examples for x in ranges if x.stem in committed)

@@ -1,0 +1,1 @@
+"""Reindexing at set times: configuration, cron and systemd."""

@@ -1,0 +1,135 @@
+"""The configuration of `influence reindex`: a TOML file.
+
+task = "my_team.my_task:make_task"
+basis = "gs://bucket/basis"
+index = "gs://bucket/index"
+
+refit_basis = true                 # where the model has changed
+verify = true
+announce = ["my-notifier", "--channel", "index"]   # gets JSON on its input
+lock_hours = 24
+
+[task_arg]
+workdir = "gs://bucket/model"
+
+[project]                          # flags of `influence project`
+engine = "dask"
+range_size = 2048
+beam = ["--dask_client_address=tcp://scheduler:8786"]
+
+[gc]                               # flags of `influence gc`; none, no gc
+keep = 3
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import difflib
+import tomllib
+from typing import Any
+
+from influence_core import errors
+from launch.flags import parser as flags_lib
+from launch.running import command_line
+from pipeline.storage import files as storage
+from pipeline.tasks import task as task_lib
+
+_KINDS: dict[str, tuple[Any, str]] = {
+  'task': (str, 'a text'),
+  'basis': (str, 'a text'),
+  'index': (str, 'a text'),
+  'task_arg': (dict, 'a table'),
+  'project': (dict, 'a table'),
+  'refit_basis': (bool, 'true or false'),
+  'verify': (bool, 'true or false'),
+  'gc': (dict, 'a table'),
+  'announce': (list, 'a list of texts'),
+  'lock_hours': ((int, float), 'a number'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReindexConfig:
+  """What a reindex does; see the module for an example.
+
+  Attributes:
+    task: import path of the task.
+    basis: path of the basis.
+    index: path of the index.
+    task_arg: arguments of the task.
+    project: flags of `influence project`, without --; `beam` is what follows
+      its --.
+    refit_basis: whether a basis of another model is replaced by a new one, or
+      the run fails.
+    verify: whether every byte of the index is read afterwards.
+    gc: flags of `influence gc`; None for no gc.
+    announce: program with arguments that gets the result as JSON; None for
+      none.
+    lock_hours: how long the lock of a run that was killed keeps others away.
+  """
+
+  task: str
+  basis: str
+  index: str
+  task_arg: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  project: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  refit_basis: bool = False
+  verify: bool = True
+  gc: Mapping[str, Any] | None = None
+  announce: tuple[str, ...] | None = None
+  lock_hours: float = 24.0
+
+  def project_arguments(self, basis: str) -> dict[str, Any]:
+    """Arguments of the command `project`, checked as on its command line."""
+    flags = dict(self.project)
+    beam = flags.pop('beam', [])
+    task = task_lib.TaskReference(self.task, self.task_arg)
+    files = ('--basis', basis, '--index', self.index)
+    line = ['project', *command_line.task_flags(task), *files]
+    return flags_lib.parse([*line, *_as_flags(flags), '--', *beam])[1]
+
+  def gc_arguments(self) -> dict[str, Any]:
+    """Arguments of the command `gc`, checked as on its command line."""
+    flags = _as_flags(self.gc or {})
+    return flags_lib.parse(['gc', '--index', self.index, *flags])[1]
+
+
+def load(path: str) -> ReindexConfig:
+  """Reads a configuration and checks all of it.
+
+  Raises:
+    errors.InputError: Names the file and what is wrong with it.
+    SystemExit: A flag of a command is wrong, which was told.
+  """
+  if not storage.exists(path):
+    raise errors.InputError(f'no configuration at {path}; correct --config')
+  try:
+    content = tomllib.loads(storage.read_bytes(path).decode())
+  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    raise errors.InputError(f'{path} is no TOML file ({error})') from error
+  for name in content:
+    if name not in _KINDS:
+      close = difflib.get_close_matches(name, _KINDS, 1)
+      hint = f'did you mean {close[0]}' if close else f'it has {list(_KINDS)}'
+      raise errors.InputError(f'{path} has an unknown key {name!r}; {hint}')
+  for name in ('task', 'basis', 'index'):
+    if name not in content:
+      raise errors.InputError(f'{path} lacks {name}, a text')
+  for name, value in content.items():
+    if not isinstance(value, _KINDS[name][0]):
+      raise errors.InputError(
+        f'{path}: {name} is {value!r}, expected {_KINDS[name][1]}'
+      )
+  config = ReindexConfig(**content)
+  config.project_arguments(config.basis)
+  config.gc_arguments()
+  return config
+
+
+def _as_flags(values: Mapping[str, Any]) -> list[str]:
+  flags = []
+  for name, value in values.items():
+    if value is True:
+      flags.append(f'--{name}')
+    elif value is not False:
+      flags += [f'--{name}', str(value)]
+  return flags

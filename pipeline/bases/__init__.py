@@ -1,0 +1,1 @@
+"""The jobs that make bases, and bases on storage."""

@@ -1,0 +1,157 @@
+"""Random samples of a corpus for the curvature: fixed, read once, disjoint."""
+
+import json
+
+import jax
+import numpy as np
+
+from influence_core import errors, types
+from influence_core.curvature import finite_examples
+from influence_core.devices import memory as device_memory
+from influence_core.devices import multi_device
+from pipeline.index import rejected_examples
+from pipeline.tasks import loaded_task
+
+
+class CurvatureSamples:
+  """Samples drawn by one seed; each process reads its own part of them.
+
+  Attributes:
+    rejected: reason by id of the examples that were left out of what was read,
+      by all processes.
+  """
+
+  def __init__(
+    self,
+    loaded: loaded_task.LoadedTask,
+    sample_size: int,
+    seed: int,
+    *,
+    max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION,
+    memory_budget_bytes: int | None = None,
+  ):
+    """Draws nothing yet.
+
+    Args:
+      loaded: the task.
+      sample_size: examples of a sample, at most as many as the corpus has.
+      seed: of the choice.
+      max_rejected_fraction: of a sample; more unusable examples are an error.
+      memory_budget_bytes: memory to use on a device; None for most of it.
+    """
+    rejected_examples.check_allowed(max_rejected_fraction)
+    self.rejected: dict[str, str] = {}
+    self._loaded = loaded
+    self._seed = seed
+    self._size = min(sample_size, loaded.task.corpus.num_examples)
+    self._max_rejected_fraction = max_rejected_fraction
+    self._memory_budget_bytes = memory_budget_bytes
+
+  def first(self) -> types.Features:
+    """The sample itself: [num_examples, ...] of this process.
+
+    Raises:
+      errors.InputError: None of its examples can be used, or too few.
+    """
+    return self._read(self._first_positions())
+
+  def second(self) -> types.Features:
+    """As many examples that are not in the first one.
+
+    Raises:
+      errors.InputError: The corpus has too few examples, or too many of them
+        cannot be used.
+    """
+    corpus = self._loaded.task.corpus
+    if 2 * self._size > corpus.num_examples:
+      raise errors.InputError(
+        f'the corpus has {corpus.num_examples} examples, too few for two '
+        f'samples of {self._size}; choose a smaller --sample_size or leave out '
+        '--check_sample'
+      )
+    # So many others that enough are left when those of the first are removed.
+    positions = self._positions([self._seed, 1], 2 * self._size)
+    others = positions[~np.isin(positions, self._first_positions())]
+    return self._read(others[: self._size])
+
+  def _first_positions(self) -> np.ndarray:
+    return self._positions(self._seed, self._size)
+
+  def _positions(self, seed, count: int) -> np.ndarray:
+    num_examples = self._loaded.task.corpus.num_examples
+    return np.random.default_rng(seed).choice(
+      num_examples, count, replace=False
+    )
+
+  def _read(self, positions: np.ndarray) -> types.Features:
+    own = np.sort(positions)[jax.process_index() :: jax.process_count()]
+    self._check_size(len(own))
+    batch = self._loaded.preprocess_batch(
+      self._loaded.task.corpus.read_positions(own.tolist())
+    )
+    if batch.ids:
+      batch = self._finite(batch)
+    # All processes look at what all have left out, and go on or fail together.
+    rejected = _of_all_processes(batch.rejected)
+    rejected_examples.check_sample_fraction(
+      rejected, len(positions), self._max_rejected_fraction
+    )
+    if multi_device.any_process(not batch.ids):
+      example_id, reason = next(
+        iter(rejected.items()), ('none', 'the sample is too small')
+      )
+      raise errors.InputError(
+        f'none of {len(own)} sampled examples can be used; the first is '
+        f'{example_id} ({reason})'
+      )
+    self.rejected |= rejected
+    return batch.features
+
+  def _check_size(self, count: int) -> None:
+    """Refuses a sample that does not fit memory, examples and their stack."""
+    features = self._loaded.checked_features
+    known = multi_device.num_examples(features)
+    leaves = jax.tree.leaves(features)
+    device_memory.check_host_memory(
+      2 * count * sum(leaf.nbytes for leaf in leaves) / known,
+      f'{count:,} sampled examples',
+      'pass a smaller --sample_size',
+    )
+
+  def _finite(
+    self, batch: loaded_task.ExampleBatch
+  ) -> loaded_task.ExampleBatch:
+    """Without examples that would make every product meaningless."""
+    finite = finite_examples.find(
+      self._loaded.task.per_example_loss,
+      self._loaded.params,
+      selected=self._loaded.selected,
+      features=batch.features,
+      memory_budget_bytes=self._memory_budget_bytes,
+    )
+    if finite.all():
+      return batch
+    bad = [batch.ids[place] for place in np.flatnonzero(~finite)]
+    good = loaded_task.taken(batch, np.flatnonzero(finite))
+    reasons = dict.fromkeys(bad, rejected_examples.NOT_FINITE)
+    return good._replace(rejected=batch.rejected | reasons)
+
+
+def _of_all_processes(rejected: dict[str, str]) -> dict[str, str]:
+  parts = multi_device.gather_bytes(json.dumps(rejected).encode())
+  return {
+    example_id: reason
+    for part in parts
+    for example_id, reason in json.loads(part).items()
+  }
+
+
+def num_used(sample: types.Features) -> int:
+  """Examples of a sample over all processes."""
+  own = np.array(float(multi_device.num_examples(sample)))
+  return int(multi_device.sum_over_processes(own))
+
+
+def joined(one: types.Features, other: types.Features) -> types.Features:
+  """Both samples as one."""
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), one, other)

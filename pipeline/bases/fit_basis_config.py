@@ -1,0 +1,126 @@
+"""What basis is fitted, and with what."""
+
+import dataclasses
+from typing import Literal
+
+from influence_core import errors
+from influence_core.curvature import operator as curvature_operator
+from influence_core.curvature import products as curvature_products
+from influence_core.eigenpairs import trust as basis_trust
+from pipeline.index import rejected_examples
+
+KrylovPlacement = Literal['auto', 'device', 'host', 'disk']
+VectorDtype = Literal['float32', 'bfloat16']
+
+# Iterations after which a fit until convergence gives up, for each pair.
+_MAX_ITERATIONS_PER_PAIR = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class FitBasisConfig:
+  """What basis is fitted.
+
+  Attributes:
+    projection_dim: eigenpairs wanted.
+    num_iterations: Arnoldi steps, at least projection_dim; two to four times
+      as many make the last pairs converge. None goes on until all wanted pairs
+      have a residual up to `tolerance`.
+    tolerance: largest |Hv - lambda v| / |lambda| of a pair to rely on.
+    max_vectors: Krylov vectors kept at a time, by thick restarts; None for all,
+      or with num_iterations None for a few times projection_dim.
+    sample_size: examples the curvature is averaged over, drawn at random.
+    curvature: see `curvature_operator.CurvatureOptions`.
+    keep_negative: also keep pairs with negative eigenvalues.
+    krylov_dtype: that Krylov vectors are kept in.
+    basis_dtype: that eigenvectors are stored in.
+    num_trace_probes: products spent on the trace; 0 for no estimate.
+    check_sample: also fit a basis on other examples, and on both samples, to
+      see how far the basis is a property of the corpus; costs four times the
+      job.
+    seed: of the sample and the initial vector.
+  """
+
+  projection_dim: int = 50
+  num_iterations: int | None = 100
+  tolerance: float = basis_trust.RELIABLE_RESIDUAL
+  max_vectors: int | None = None
+  sample_size: int = 4096
+  curvature: curvature_products.Curvature = 'hessian'
+  keep_negative: bool = False
+  krylov_dtype: VectorDtype = 'float32'
+  basis_dtype: VectorDtype = 'float32'
+  num_trace_probes: int = 8
+  check_sample: bool = False
+  seed: int = 0
+
+  def __post_init__(self):
+    for name in ('projection_dim', 'num_iterations', 'sample_size'):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise errors.InputError(f'{name} is {value}, expected at least 1')
+    if self.num_trace_probes < 0 or self.num_trace_probes == 1:
+      raise errors.InputError(
+        f'num_trace_probes is {self.num_trace_probes}, expected 0 or at least 2'
+      )
+    if not self.tolerance > 0:
+      raise errors.InputError(
+        f'tolerance is {self.tolerance}, expected a positive number'
+      )
+    if (self.num_iterations or self.projection_dim) < self.projection_dim:
+      raise errors.InputError(
+        f'num_iterations is {self.num_iterations}, expected at least '
+        f'projection_dim ({self.projection_dim}); about twice as many is usual'
+      )
+    if self.max_vectors is not None and (
+      self.max_vectors < self.projection_dim + 3
+    ):
+      raise errors.InputError(
+        f'max_vectors is {self.max_vectors}, expected at least projection_dim '
+        f'+ 3 ({self.projection_dim + 3})'
+      )
+
+  @property
+  def max_products(self) -> int:
+    """Operator products of an iteration at most."""
+    return self.num_iterations or _MAX_ITERATIONS_PER_PAIR * self.projection_dim
+
+  @property
+  def max_steps(self) -> int:
+    """Krylov vectors of an iteration at most, but for the last."""
+    automatic = max(2 * self.projection_dim, self.projection_dim + 30)
+    limit = self.max_vectors and self.max_vectors - 1
+    if self.num_iterations is None:
+      limit = limit or automatic
+    return min(limit or self.max_products, self.max_products)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+  """What a job may use; results do not depend on it, but for rounding.
+
+  Attributes:
+    microbatch_size: examples differentiated at a time on each device; None for
+      the largest useful one that fits.
+    memory_budget_bytes: memory to use on each device; None for most of it.
+    placement: where Krylov vectors are kept.
+    parameter_placement: 'replicated' on every device, or 'sharded' over all of
+      them, for models that do not fit one.
+    work_dir: where they are made durable; None for a directory in that of the
+      basis. On a local disk for placement 'disk'.
+    max_rejected_fraction: of a sample; the job fails when more examples are
+      unusable.
+  """
+
+  microbatch_size: int | None = None
+  memory_budget_bytes: int | None = None
+  placement: KrylovPlacement = 'auto'
+  parameter_placement: curvature_operator.ParameterPlacement = 'replicated'
+  work_dir: str | None = None
+  max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION
+
+  def __post_init__(self):
+    if self.microbatch_size is not None and self.microbatch_size < 1:
+      raise errors.InputError(
+        f'microbatch_size is {self.microbatch_size}, expected at least 1'
+      )
+    rejected_examples.check_allowed(self.max_rejected_fraction)

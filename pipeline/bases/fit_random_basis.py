@@ -1,0 +1,147 @@
+"""Makes and stores a random basis, so that every later stage serves it."""
+
+import dataclasses
+import time
+
+import numpy as np
+
+from influence_core import errors, parameter_selection
+from influence_core.baselines import random_basis
+from influence_core.devices import memory as device_memory
+from influence_core.eigenpairs import krylov_vectors
+from influence_core.projection import projector as gradient_projection
+from pipeline.bases import (
+  curvature_sample,
+  fit_basis_config,
+  stored_basis,
+  task_basis,
+)
+from pipeline.index import rejected_examples
+from pipeline.tasks import checked_projector, loaded_task
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomBasisConfig:
+  """What random basis is made.
+
+  Attributes:
+    projection_dim: number of vectors.
+    method: see `random_basis.RandomReport`.
+    sample_size: examples of the Gram matrix, drawn at random.
+    basis_dtype: that vectors are stored in.
+    seed: of signs and sample.
+  """
+
+  projection_dim: int = 50
+  method: random_basis.Method = 'random_gram'
+  sample_size: int = 4096
+  basis_dtype: fit_basis_config.VectorDtype = 'float32'
+  seed: int = 0
+
+  def __post_init__(self):
+    for name in ('projection_dim', 'sample_size'):
+      value = getattr(self, name)
+      if value < 1:
+        raise errors.InputError(f'{name} is {value}, expected at least 1')
+
+
+def fit_random_basis(
+  loaded: loaded_task.LoadedTask,
+  path: str,
+  config: RandomBasisConfig,
+  *,
+  max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION,
+) -> stored_basis.BasisRecord:
+  """Makes a random basis and stores it at `path`, or finds it there.
+
+  Args:
+    loaded: the task.
+    path: where the basis is stored.
+    config: what basis.
+    max_rejected_fraction: of the sample; more unusable examples are an error.
+
+  Raises:
+    errors.InputError: Something else is at `path`, it cannot be written, or too
+      many examples of the sample cannot be used.
+  """
+  if record := task_basis.find(path, config, loaded):
+    return record
+  _check_size(loaded, config)
+  started = time.monotonic()
+  vectors = {
+    name: random_basis.random_vectors(
+      leaf.shape,
+      name,
+      projection_dim=config.projection_dim,
+      seed=config.seed,
+    )
+    for name, leaf in loaded.selected.items()
+  }
+  eigenvalues, rotation, sample_size = np.ones(config.projection_dim), None, 0
+  samples = curvature_sample.CurvatureSamples(
+    loaded,
+    config.sample_size,
+    config.seed,
+    max_rejected_fraction=max_rejected_fraction,
+  )
+  if config.method == 'random_gram':
+    projections = _projected_sample(loaded, vectors, config, samples)
+    eigenvalues, rotation = random_basis.gram_pairs(projections)
+    sample_size = len(projections)
+  return stored_basis.save(
+    path,
+    eigenvalues,
+    random_basis.turned(vectors, rotation),
+    random_basis.RandomReport(
+      config.method,
+      sample_size,
+      time.monotonic() - started,
+      samples.rejected,
+    ),
+    dtype=krylov_vectors.DTYPES[config.basis_dtype],
+    config=task_basis.full_config(config, loaded),
+    task_fingerprints=loaded.fingerprints,
+    probe=loaded.first_examples(),
+  )
+
+
+def _check_size(
+  loaded: loaded_task.LoadedTask, config: RandomBasisConfig
+) -> None:
+  """Refuses more vectors than there are directions, or than fit memory."""
+  dim = config.projection_dim
+  parameter_selection.check_projection_dim(dim, loaded.selected)
+  size = parameter_selection.num_parameters(loaded.selected)
+  num_bytes = 4 * dim * size
+  if config.method == 'random_gram':
+    # The projector's copy; the Gram matrix, its eigenvectors and workspace.
+    num_bytes += 4 * dim * size + 3 * 8 * dim**2
+  device_memory.check_host_memory(
+    num_bytes,
+    f'{dim} random vectors of {size:,} parameters',
+    'pass a smaller --projection_dim or select fewer --parameter_paths',
+  )
+
+
+def _projected_sample(
+  loaded: loaded_task.LoadedTask,
+  vectors: dict[str, np.ndarray],
+  config: RandomBasisConfig,
+  samples: curvature_sample.CurvatureSamples,
+) -> np.ndarray:
+  """[sample_size, projection_dim] float32."""
+  sample = samples.first()
+  projector = checked_projector.make_projector(
+    loaded,
+    vectors,
+    gradient_projection.ProjectionOptions(),
+    num_examples=config.sample_size,
+  )
+  projections = np.asarray(projector.project(sample).projections)
+  finite = np.isfinite(projections).all(axis=1)
+  if not finite.any():
+    raise errors.InputError(
+      f'no gradient of {len(finite)} sampled examples is finite; check the '
+      'parameters and preprocess'
+    )
+  return projections[finite]

@@ -1,0 +1,66 @@
+"""What basis of solved queries is made."""
+
+import dataclasses
+
+import numpy as np
+
+from influence_core import errors
+from influence_core.curvature import products as curvature_products
+from influence_core.eigenpairs import reports as query_basis
+from pipeline.bases import fit_basis_config
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryBasisConfig:
+  """What basis is made.
+
+  Attributes:
+    query_split: TFDS split of the queries, e.g. 'test[:50]'.
+    method: see `query_basis.QueryReport`.
+    curvature: see `curvature_operator.CurvatureOptions`.
+    damping: added to every eigenvalue; None for zero, and for 'ekfac' for a
+      tenth of the mean eigenvalue of each parameter.
+    num_products: most products for a query, of 'cg' and 'lissa'.
+    tolerance: residual at which 'cg' stops.
+    scale: what 'lissa' divides the curvature by; None to find it.
+    microbatch_size: examples of a product of 'lissa'.
+    sample_size: examples the curvature is averaged over, drawn at random.
+    basis_dtype: that vectors are stored in.
+    seed: of the sample and all other choices.
+  """
+
+  query_split: str
+  method: query_basis.Method = 'cg'
+  curvature: curvature_products.Curvature = 'gauss_newton'
+  damping: float | None = None
+  num_products: int = 100
+  tolerance: float = 1e-3
+  scale: float | None = None
+  microbatch_size: int = 64
+  sample_size: int = 4096
+  basis_dtype: fit_basis_config.VectorDtype = 'float32'
+  seed: int = 0
+
+  def __post_init__(self):
+    for name in ('num_products', 'microbatch_size', 'sample_size'):
+      if getattr(self, name) < 1:
+        raise errors.InputError(
+          f'{name} is {getattr(self, name)}, expected at least 1'
+        )
+    if not self.tolerance > 0:
+      raise errors.InputError(
+        f'tolerance is {self.tolerance}, expected a positive number'
+      )
+    if self.damping is not None and not 0 <= self.damping < np.inf:
+      raise errors.InputError(
+        f'damping is {self.damping}, expected a finite number >= 0'
+      )
+    if self.scale is not None and not 0 < self.scale < np.inf:
+      raise errors.InputError(
+        f'scale is {self.scale}, expected a finite number > 0'
+      )
+    if self.method == 'ekfac' and self.curvature == 'hessian':
+      raise errors.InputError(
+        "method 'ekfac' has no hessian; choose --curvature gauss_newton or "
+        'empirical_fisher'
+      )

@@ -1,0 +1,281 @@
+"""A basis on storage: eigenvectors in Orbax, everything else in one JSON file.
+
+    BASIS/eigenvectors-5f0c1b2a/part-00000/   Orbax checkpoint of some of the
+                              parameters, [projection_dim, *shape] by path
+    BASIS/eigenvectors-5f0c1b2a/probe.msgpack   raw examples that preprocessing
+                              is known by
+    BASIS/basis.json          eigenvalues, report, provenance; written last
+
+`basis.json` is the commit: a directory without it holds no basis. Eigenvectors
+are cut into parts of whole parameters, so that a basis larger than memory can
+be written.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import dataclasses
+from typing import Any
+import uuid
+
+import jax
+import numpy as np
+
+from influence_core import errors
+from influence_core.devices import memory as device_memory
+from influence_core.eigenpairs import basis as basis_lib
+from influence_core.eigenpairs import reports as query_basis
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.storage import checked_files, fingerprints, machine_cache
+from pipeline.storage import files as storage
+from pipeline.tasks import checkpoints
+from pipeline.tasks import probe as preprocessing_probe
+
+SCHEMA_VERSION = 3
+
+# Bytes of eigenvectors in a part; a parameter is never cut.
+_PART_BYTES = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPart:
+  """Eigenvectors of some parameters.
+
+  Attributes:
+    name: of the checkpoint, inside the directory of the basis.
+    fingerprint: of names and values.
+  """
+
+  name: str
+  fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class BasisRecord:
+  """What is known of a stored basis without reading its eigenvectors.
+
+  Attributes:
+    path: absolute path.
+    eigenvalues: by decreasing absolute value.
+    report: its quality.
+    config: resolved configuration of the job that made it.
+    task_fingerprints: of the model it belongs to.
+    probe: the file of `preprocessing_probe`.
+    parts: where the eigenvectors are.
+    fingerprint: of eigenvalues and eigenvectors.
+  """
+
+  path: str
+  eigenvalues: tuple[float, ...]
+  report: basis_lib.Report
+  config: Mapping[str, Any]
+  task_fingerprints: Mapping[str, str]
+  probe: checked_files.StoredFile
+  parts: tuple[StoredPart, ...]
+  fingerprint: str
+
+  @property
+  def projection_dim(self) -> int:
+    return len(self.eigenvalues)
+
+  @property
+  def query_ids(self) -> tuple[str, ...]:
+    """Queries that the vectors were solved for; empty for eigenvectors."""
+    if isinstance(self.report, query_basis.QueryReport):
+      return self.report.query_ids
+    return ()
+
+  def __repr__(self) -> str:
+    return (
+      f'<BasisRecord {self.path}: {self.projection_dim} vectors, '
+      f'{basis_lib.spectrum_ends(self.eigenvalues)}, fingerprint '
+      f'{self.fingerprint}>'
+    )
+
+
+def save(
+  path: str,
+  eigenvalues: np.ndarray,
+  eigenvectors: Iterable[tuple[str, np.ndarray]],
+  report: basis_lib.Report,
+  *,
+  dtype: np.dtype,
+  config: Mapping[str, Any],
+  task_fingerprints: Mapping[str, str],
+  probe: Sequence[corpus_lib.RawExample],
+) -> BasisRecord:
+  """Stores a basis where there is none yet.
+
+  With several processes all must call it, and the first one writes.
+
+  Args:
+    path: directory of the basis.
+    eigenvalues: [projection_dim] float64.
+    eigenvectors: (path, [projection_dim, *shape]) of each parameter, taken one
+      after the other.
+    report: on their quality.
+    dtype: to store eigenvectors in, float32 or bfloat16.
+    config: what made it.
+    task_fingerprints: of the model it belongs to.
+    probe: raw examples that the fingerprint of preprocessing was taken of.
+
+  Raises:
+    errors.InputError: There is a basis at `path` already.
+  """
+  path = storage.absolute(path)
+  directory = f'eigenvectors-{uuid.uuid4().hex[:8]}'
+  parts: list[StoredPart] = []
+  for part in _parts(eigenvectors, dtype):
+    name = f'{directory}/part-{len(parts):05d}'
+    if jax.process_index() == 0:
+      checkpoints.save_arrays(storage.join(path, name), part)
+    parts.append(StoredPart(name, fingerprints.of_arrays(part)))
+  examples = preprocessing_probe.encode(probe)
+  probe_file = checked_files.StoredFile.of(
+    f'{directory}/probe.msgpack', examples
+  )
+  if jax.process_index() == 0:
+    storage.create_exclusive(storage.join(path, probe_file.name), examples)
+  values = eigenvalues.tolist()
+  record = BasisRecord(
+    path=path,
+    eigenvalues=tuple(values),
+    report=report,
+    config=dict(config),
+    task_fingerprints=dict(task_fingerprints),
+    probe=probe_file,
+    parts=tuple(parts),
+    fingerprint=fingerprints.of_json(
+      [values, [part.fingerprint for part in parts]]
+    ),
+  )
+  if jax.process_index() == 0:
+    _publish(record, directory)
+  return record
+
+
+def _publish(record: BasisRecord, directory: str) -> None:
+  content = dataclasses.asdict(record)
+  del content['path']
+  document = checked_files.encode_json(
+    {'schema_version': SCHEMA_VERSION, **content}
+  )
+  place = _record_path(record.path)
+  if (
+    not storage.create_exclusive(place, document)
+    # An object store's answer can get lost and the request be sent again.
+    and storage.read_bytes(place) != document
+  ):
+    raise errors.InputError(
+      f'a basis was stored at {record.path} in the meantime; choose another '
+      'directory or use that one'
+    )
+  for name in storage.list_names(record.path):
+    if name.startswith('eigenvectors-') and name != directory:
+      storage.remove_directory(storage.join(record.path, name))
+
+
+def _parts(
+  eigenvectors: Iterable[tuple[str, np.ndarray]], dtype: np.dtype
+) -> Iterator[dict[str, np.ndarray]]:
+  part: dict[str, np.ndarray] = {}
+  num_bytes = 0
+  for path, vectors in eigenvectors:
+    size = vectors.size * dtype.itemsize
+    if part and num_bytes + size > _PART_BYTES:
+      yield part
+      part, num_bytes = {}, 0
+    part[path] = vectors.astype(dtype, copy=False)
+    num_bytes += size
+  yield part
+
+
+def load_record(path: str) -> BasisRecord:
+  """Reads what is known of a basis.
+
+  Raises:
+    errors.InputError: No complete basis is there, or it is of another version.
+  """
+  path = storage.absolute(path)
+  if not storage.exists(_record_path(path)):
+    raise errors.InputError(
+      f'no basis at {path}: basis.json is missing; run fit-basis first'
+    )
+  content = checked_files.read_json(_record_path(path))
+  version = content.pop('schema_version', None)
+  if version != SCHEMA_VERSION:
+    raise errors.InputError(
+      f'the basis at {path} has schema version {version}, expected '
+      f'{SCHEMA_VERSION}; fit it again'
+    )
+  return BasisRecord(
+    path=path,
+    eigenvalues=tuple(content.pop('eigenvalues')),
+    report=basis_lib.report_from_json(content.pop('report')),
+    probe=checked_files.StoredFile(**content.pop('probe')),
+    parts=tuple(StoredPart(**part) for part in content.pop('parts')),
+    **content,
+  )
+
+
+def load(record: BasisRecord) -> basis_lib.Basis:
+  """Reads the eigenvectors of a basis and checks them.
+
+  Raises:
+    storage.DamagedFileError: They are not the ones that were stored.
+    errors.InputError: They do not fit memory.
+  """
+  eigenvectors = {}
+  # All at once: machines that start together then read different parts.
+  directory = record.probe.name.partition('/')[0]
+  local = machine_cache.local_directory(storage.join(record.path, directory))
+  copies = [
+    storage.join(local, part.name.partition('/')[2]) for part in record.parts
+  ]
+  device_memory.check_host_memory(
+    sum(map(checkpoints.num_bytes, copies)),
+    f'the eigenvectors of {record.path}',
+    'fit a basis of fewer pairs, fewer parameters or --basis_dtype bfloat16',
+  )
+  for part, copy in zip(record.parts, copies, strict=True):
+    path = storage.join(record.path, part.name)
+    vectors = checkpoints.load_arrays(copy)
+    found = fingerprints.of_arrays(vectors)
+    if found != part.fingerprint:
+      raise storage.DamagedFileError(
+        f'the eigenvectors at {path} have fingerprint {found}, expected '
+        f'{part.fingerprint}: they were altered; fit the basis again'
+      )
+    eigenvectors.update(vectors)
+  return basis_lib.Basis(
+    np.asarray(record.eigenvalues), eigenvectors, record.report
+  )
+
+
+def load_probe(record: BasisRecord) -> tuple[corpus_lib.RawExample, ...]:
+  """The raw examples that preprocessing is known by.
+
+  Raises:
+    storage.DamagedFileError: They are not the ones that were stored.
+  """
+  path = storage.join(record.path, record.probe.name)
+  data = checked_files.read_checked(path, record.probe)
+  return tuple(preprocessing_probe.decode(path, data))
+
+
+def check_belongs(
+  record: BasisRecord, task_fingerprints: Mapping[str, str]
+) -> None:
+  """Refuses a basis of another model or other selected parameters.
+
+  Raises:
+    fingerprints.StaleFingerprintError: Names the field that differs.
+  """
+  fingerprints.check_equal(
+    record.task_fingerprints,
+    task_fingerprints,
+    what=f'the basis at {record.path}',
+    next_step='use the task and model it was fitted for, or fit a new basis',
+  )
+
+
+def _record_path(path: str) -> str:
+  return storage.join(path, 'basis.json')

@@ -1,0 +1,56 @@
+"""What a basis depends on, and whether it is there already."""
+
+import dataclasses
+from typing import Any
+
+from influence_core import errors
+from pipeline.bases import stored_basis
+from pipeline.storage import files as storage
+from pipeline.storage import fingerprints, output_places
+from pipeline.tasks import loaded_task
+
+
+def full_config(config: Any, loaded: loaded_task.LoadedTask) -> dict[str, Any]:
+  """All that a basis depends on besides the model.
+
+  Args:
+    config: dataclass of the job's own settings.
+    loaded: the task.
+  """
+  return {
+    **dataclasses.asdict(config),
+    'parameter_paths': loaded.selection,
+    'l2_weight': loaded.task.l2_weight,
+    'corpus': dataclasses.asdict(loaded.task.corpus),
+  }
+
+
+def find(
+  path: str, config: Any, loaded: loaded_task.LoadedTask
+) -> stored_basis.BasisRecord | None:
+  """The basis already at `path`, if it is what a job would make.
+
+  Args:
+    path: where the basis is to be.
+    config: dataclass of the job's own settings.
+    loaded: the task.
+
+  Raises:
+    errors.InputError: Something else is at `path`, or it cannot be written.
+  """
+  output_places.check(path, 'basis')
+  if not storage.exists(storage.join(path, 'basis.json')):
+    storage.check_writable(path)
+    return None
+  record = stored_basis.load_record(path)
+  probed = loaded.with_probe(stored_basis.load_probe(record))
+  stored_basis.check_belongs(record, probed.fingerprints)
+  if difference := fingerprints.first_difference(
+    record.config, full_config(config, loaded)
+  ):
+    name, other, value = difference
+    raise errors.InputError(
+      f'the basis at {path} has {name} {other}, not {value}; choose another '
+      '--out'
+    )
+  return record

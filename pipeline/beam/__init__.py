@@ -1,0 +1,1 @@
+"""Everything that runs on Apache Beam, and the engines for it."""

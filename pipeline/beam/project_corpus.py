@@ -1,0 +1,202 @@
+"""The Beam pipeline: ranges -> shards -> one published manifest.
+
+    Create(ranges) | Reshuffle | ParDo(project) | gather | ParDo(publish)
+
+The ranges are those that the newest generation has not.
+
+One chain with one leaf, without side inputs, tagged outputs or output at the
+end of a bundle, so that every Beam runner gives the same result. No example
+ever crosses an edge: ranges go out, descriptions of committed shards come back.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options import pipeline_options
+from apache_beam.utils import shared
+
+from influence_core import errors
+from pipeline.index import format as index_format
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import rejected_examples
+from pipeline.projection import plan as plan_lib
+from pipeline.projection import worker as projection_worker
+
+# Namespace of the counters that a runner shows.
+COUNTERS = 'influence'
+
+
+class ProjectRange(beam.DoFn):
+  """Projects a range and commits its shard, or finds it committed.
+
+  Its counters are for looking at: where ranges are tried again, they count both
+  attempts. What an index holds is said by its manifest.
+  """
+
+  def __init__(self, settings: projection_worker.ProjectionSettings):
+    self._settings = settings
+    self._shared = shared.Shared()
+
+  def setup(self) -> None:
+    # One worker object per process, however many threads call setup().
+    settings = self._settings
+    self._worker = self._shared.acquire(
+      lambda: projection_worker.ProjectionWorker(settings),
+      tag=repr(settings),
+    )
+
+  def process(self, element: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    shard = self._worker.project_range(index_format.ExampleRange(**element))
+    for name, value in (
+      ('ranges', 1),
+      ('examples_written', shard.num_written),
+      ('examples_rejected', shard.num_rejected),
+    ):
+      beam.metrics.Metrics.counter(COUNTERS, name).inc(value)
+    yield shard.to_json()
+
+
+class PublishManifest(beam.DoFn):
+  """Publishes the next generation once every range of the plan is committed."""
+
+  def __init__(self, index: str, plan_path: str, max_rejected_fraction: float):
+    self._index = index
+    self._plan_path = plan_path
+    self._max_rejected_fraction = max_rejected_fraction
+
+  def process(self, element: list[dict[str, Any]]) -> Iterator[int]:
+    manifest = publish_plan(
+      self._index,
+      plan_lib.load(self._plan_path),
+      map(index_format.Shard.from_json, element),
+      self._max_rejected_fraction,
+    )
+    yield manifest.generation
+
+
+def publish_plan(
+  index: str,
+  plan: plan_lib.Plan,
+  committed: Iterable[index_format.Shard],
+  max_rejected_fraction: float,
+) -> manifest_lib.Manifest:
+  """Publishes shards that were just committed, and those that are adopted.
+
+  Raises:
+    errors.InputError: They are not what the plan wants, so that nothing may be
+      published.
+  """
+  new = list(committed)
+  shards = order_shards(plan, [*new, *plan_lib.adopted(index, plan, new)])
+  if missing := index_format.missing_files(index, shards):
+    raise errors.InputError(
+      f'{len(missing)} files of the new generation are gone, such as '
+      f'{missing[0]}; run project again'
+    )
+  rejected_examples.check_fraction(index, shards, max_rejected_fraction)
+  rejected = rejected_examples.save_list(index, shards)
+  return manifest_lib.publish(index, plan.provenance, shards, rejected)
+
+
+def order_shards(plan: plan_lib.Plan, shards) -> tuple[index_format.Shard, ...]:
+  """Shards in plan order, each range exactly once.
+
+  Raises:
+    errors.InputError: A range is missing, unknown or reported differently
+      twice, so that nothing may be published.
+  """
+  by_range: dict[index_format.ExampleRange, index_format.Shard] = {}
+  for shard in shards:
+    other = by_range.setdefault(shard.range, shard)
+    if other != shard:
+      raise errors.InputError(
+        f'range {shard.range.stem} was committed as {other.rows.name} and as '
+        f'{shard.rows.name}; run project again'
+      )
+  missing = [item for item in plan.ranges if item not in by_range]
+  unknown = by_range.keys() - set(plan.ranges)
+  if missing or unknown:
+    example = missing[0] if missing else next(iter(unknown))
+    raise errors.InputError(
+      f'{len(missing)} ranges of the plan are missing and {len(unknown)} are '
+      f'not part of it, such as {example.stem}; run project again'
+    )
+  return tuple(by_range[item] for item in plan.ranges)
+
+
+def build_pipeline(
+  root: beam.Pipeline,
+  ranges: Sequence[index_format.ExampleRange],
+  *,
+  plan_path: str,
+  settings: projection_worker.ProjectionSettings,
+  max_rejected_fraction: float,
+  accelerator: str | None = None,
+) -> beam.PCollection:
+  """Attaches the projection of a plan's ranges to a Beam pipeline.
+
+  Args:
+    root: the pipeline.
+    ranges: to project.
+    plan_path: where the plan is.
+    settings: for the workers.
+    max_rejected_fraction: nothing is published when more are unusable.
+    accelerator: of the machines that project, as a resource hint of Dataflow.
+  """
+  project: beam.PTransform = beam.ParDo(ProjectRange(settings))
+  if accelerator:
+    project = project.with_resource_hints(accelerator=accelerator)
+  return (
+    root
+    | 'Ranges' >> beam.Create([dataclasses.asdict(x) for x in ranges])
+    | 'Spread' >> beam.Reshuffle()
+    | 'Project' >> project
+    | 'Gather'
+    >> beam.CombineGlobally(beam.combiners.ToListCombineFn()).without_defaults()
+    | 'Publish'
+    >> beam.ParDo(
+      PublishManifest(settings.index, plan_path, max_rejected_fraction)
+    )
+  )
+
+
+def submit_pipeline(
+  ranges: Sequence[index_format.ExampleRange],
+  *,
+  plan_path: str,
+  settings: projection_worker.ProjectionSettings,
+  max_rejected_fraction: float,
+  options: pipeline_options.PipelineOptions,
+  accelerator: str | None = None,
+) -> beam.runners.runner.PipelineResult:
+  """Like `run_pipeline`, but does not wait: the result tells of the job."""
+  root = beam.Pipeline(options=options)
+  build_pipeline(
+    root,
+    ranges,
+    plan_path=plan_path,
+    settings=settings,
+    max_rejected_fraction=max_rejected_fraction,
+    accelerator=accelerator,
+  )
+  return root.run()
+
+
+def run_pipeline(
+  ranges: Sequence[index_format.ExampleRange], **arguments: Any
+) -> None:
+  """Projects ranges on the chosen Beam runner, publishes, and waits for it.
+
+  Args:
+    ranges: to project.
+    **arguments: of `submit_pipeline`.
+
+  Raises:
+    RuntimeError: The runner failed.
+  """
+  result = submit_pipeline(ranges, **arguments)
+  state = result.wait_until_finish()
+  if state not in (None, beam.runners.runner.PipelineState.DONE):
+    raise RuntimeError(f'the pipeline ended in state {state}')

@@ -1,0 +1,221 @@
+"""The scan of an index on a Beam runner, for many queries or remote indexes.
+
+    Create(shard numbers) | Reshuffle | ParDo(scan) | CombineGlobally(merge)
+      | ParDo(store)
+
+Queries go to the workers through a file, leaders come back as arrays, and what
+was found is stored as another file, since a runner may be far away.
+"""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+import io
+import json
+from typing import Any
+import uuid
+
+import apache_beam as beam
+from apache_beam.options import pipeline_options
+import numpy as np
+
+from influence_core import types
+from influence_core.scores import influence as influence_scores
+from influence_core.scores import top_k
+from pipeline.index import reader as index_reader
+from pipeline.search import row_blocks
+from pipeline.search import scan as scan_lib
+from pipeline.storage import files as storage
+
+# Shards of an element: leaders are merged within it before they travel.
+_SHARDS_PER_ELEMENT = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+  """Paths and small settings: all that travels to the workers.
+
+  Attributes:
+    index: path of the index.
+    generation: the one to search.
+    queries: path of the file with the queries.
+    result: path of the file for the leaders.
+    k: examples wanted at each end.
+    options: how to score.
+    selection: which examples can be found.
+    upper_bounds: what leaders are by, see `scan.scan`.
+  """
+
+  index: str
+  generation: int
+  queries: str
+  result: str
+  k: int
+  options: influence_scores.ScoreOptions
+  selection: row_blocks.Selection
+  upper_bounds: bool
+
+
+class ScanShards(beam.DoFn):
+  """Leaders among some shards."""
+
+  def __init__(self, settings: SearchSettings):
+    self._settings = settings
+
+  def setup(self) -> None:
+    settings = self._settings
+    self._index = index_reader.Index(settings.index, settings.generation)
+    self._queries = _load_arrays(settings.queries)['queries']
+
+  def process(
+    self, element: list[int]
+  ) -> Iterator[dict[object, scan_lib.Leading]]:
+    settings = self._settings
+    yield scan_lib.scan(
+      self._index,
+      self._queries,
+      k=settings.k,
+      options=settings.options,
+      selection=settings.selection,
+      shard_numbers=element,
+      upper_bounds=settings.upper_bounds,
+    )
+
+
+class MergeLeaders(beam.CombineFn):
+  """Leaders among all shards."""
+
+  def __init__(self, k: int, selection: row_blocks.Selection):
+    self._k = k
+    self._selection = selection
+
+  def create_accumulator(self) -> dict[object, scan_lib.Leading]:
+    return {}
+
+  def add_input(self, accumulator, element):
+    return self.merge_accumulators([accumulator, element])
+
+  def merge_accumulators(
+    self, accumulators: Iterable[dict[object, scan_lib.Leading]]
+  ) -> dict[object, scan_lib.Leading]:
+    return scan_lib.merged(accumulators, k=self._k, selection=self._selection)
+
+  def extract_output(self, accumulator):
+    return accumulator
+
+
+class StoreLeaders(beam.DoFn):
+  """Writes the leaders to the file that the submitter waits for."""
+
+  def __init__(self, path: str):
+    self._path = path
+
+  def process(self, element: dict[object, scan_lib.Leading]) -> Iterator[str]:
+    values = list(element)
+    arrays = {
+      f'{number}/{end}/{name}': getattr(getattr(element[value], end), name)
+      for number, value in enumerate(values)
+      for end in _ENDS
+      for name in ('scores', 'positions')
+    }
+    # Of several attempts the first stays; all of them say the same.
+    storage.create_exclusive(
+      self._path, _packed({'values': np.array(json.dumps(values)), **arrays})
+    )
+    yield self._path
+
+
+_ENDS = ('highest', 'lowest', 'own')
+
+
+def scan(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  *,
+  k: int,
+  options: influence_scores.ScoreOptions,
+  selection: row_blocks.Selection,
+  runner_options: pipeline_options.PipelineOptions,
+  upper_bounds: bool = False,
+  progress: types.ProgressCallback = types.no_progress,
+) -> dict[object, scan_lib.Leading]:
+  """What `scan.scan` gives for all shards, computed on the chosen Beam runner.
+
+  Queries and leaders are kept in the directory of the index meanwhile. Progress
+  is the runner's to tell.
+  """
+  del progress
+  scan_lib.check(index, query_projections, k, selection)
+  directory = storage.join(index.path, f'searches/{uuid.uuid4().hex}')
+  settings = SearchSettings(
+    index=index.path,
+    generation=index.generation,
+    queries=storage.join(directory, 'queries.npz'),
+    result=storage.join(directory, 'leaders.npz'),
+    k=k,
+    options=options,
+    # The ids of the queries are needed at the end only.
+    selection=dataclasses.replace(
+      selection, excluded_ids=selection.excluded_ids and ()
+    ),
+    upper_bounds=upper_bounds,
+  )
+  storage.create_exclusive(
+    settings.queries, _packed({'queries': query_projections})
+  )
+  try:
+    with beam.Pipeline(options=runner_options) as root:
+      build_pipeline(root, len(index.manifest.shards), settings)
+    return _load_leaders(settings.result)
+  finally:
+    storage.remove_directory(directory)
+
+
+def build_pipeline(
+  root: beam.Pipeline, num_shards: int, settings: SearchSettings
+) -> beam.PCollection:
+  """Attaches a search to a Beam pipeline."""
+  numbers = list(range(num_shards))
+  return (
+    root
+    | 'Shards'
+    >> beam.Create(
+      [
+        numbers[start : start + _SHARDS_PER_ELEMENT]
+        for start in range(0, num_shards, _SHARDS_PER_ELEMENT)
+      ]
+    )
+    | 'Spread' >> beam.Reshuffle()
+    | 'Scan' >> beam.ParDo(ScanShards(settings))
+    | 'Merge'
+    >> beam.CombineGlobally(
+      MergeLeaders(settings.k, settings.selection)
+    ).without_defaults()
+    | 'Store' >> beam.ParDo(StoreLeaders(settings.result))
+  )
+
+
+def _load_leaders(path: str) -> dict[object, scan_lib.Leading]:
+  arrays = _load_arrays(path)
+  return {
+    value: scan_lib.Leading(
+      *(
+        top_k.Leaders(
+          arrays[f'{number}/{end}/scores'], arrays[f'{number}/{end}/positions']
+        )
+        for end in _ENDS
+      )
+    )
+    for number, value in enumerate(json.loads(str(arrays['values'])))
+  }
+
+
+def _packed(arrays: dict[str, Any]) -> bytes:
+  buffer = io.BytesIO()
+  np.savez(buffer, **arrays)
+  return buffer.getvalue()
+
+
+def _load_arrays(path: str) -> dict[str, np.ndarray]:
+  data = io.BytesIO(storage.read_bytes(path))
+  with np.load(data, allow_pickle=False) as content:
+    return dict(content)

@@ -1,0 +1,170 @@
+"""Losses of queries after training on random parts of a corpus, in files.
+
+    DIRECTORY/<fingerprint>-<repeat>.json
+
+Each has the losses of queries by id. A part is trained on once, however often
+losses are asked for, unless some are of other queries; an interrupted run goes
+on with the missing parts. The fingerprint covers model and part.
+"""
+
+from collections.abc import Callable, Sequence
+import concurrent.futures
+import dataclasses
+
+import jax
+import numpy as np
+
+from influence_core import errors, types
+from pipeline.corpora import tfds_corpus as corpus
+from pipeline.storage import checked_files, fingerprints
+from pipeline.storage import files as storage
+from pipeline.tasks import loaded_task
+from pipeline.tasks import task as task_lib
+
+# Ids of training examples.
+Part = frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+  """Which random parts of the corpus are trained on.
+
+  Attributes:
+    num_subsets: different parts.
+    fraction: of the corpus in each.
+    seed: of the choice.
+  """
+
+  num_subsets: int
+  fraction: float
+  seed: int
+
+  def __post_init__(self):
+    if self.num_subsets < 2:
+      raise errors.InputError(
+        f'num_subsets is {self.num_subsets}, expected at least 2'
+      )
+    if not 0 < self.fraction < 1:
+      raise errors.InputError(
+        f'fraction is {self.fraction}, expected more than 0 and less than 1'
+      )
+
+  def parts(self, ids: Sequence[str]) -> list[Part]:
+    """The parts, of round(fraction * num_examples) examples each."""
+    count = round(self.fraction * len(ids))
+    parts = []
+    for number in range(self.num_subsets):
+      generator = np.random.default_rng([self.seed, number])
+      chosen = generator.choice(len(ids), count, replace=False)
+      parts.append(frozenset(ids[position] for position in chosen))
+    return parts
+
+
+def check(
+  task: task_lib.Task, *, num_repeats: int, num_workers: int
+) -> Callable[[Part, int], types.Params]:
+  """Checks what `losses` needs, before any work for it.
+
+  Args:
+    task: to be trained again.
+    num_repeats: see `losses`.
+    num_workers: see `losses`.
+
+  Returns:
+    How the task is trained.
+
+  Raises:
+    errors.InputError: It cannot be trained, or a number is not positive.
+  """
+  for name, value in (
+    ('num_repeats', num_repeats),
+    ('num_workers', num_workers),
+  ):
+    if value < 1:
+      raise errors.InputError(f'{name} is {value}, expected at least 1')
+  if task.retrain is None:
+    raise errors.InputError(
+      f'task {task.name} has no retrain; add it to the task'
+    )
+  return task.retrain
+
+
+def losses(
+  loaded: loaded_task.LoadedTask,
+  queries: loaded_task.ExampleBatch,
+  parts: Sequence[Part],
+  directory: str,
+  *,
+  num_repeats: int,
+  num_workers: int,
+  progress: types.ProgressCallback = types.no_progress,
+) -> np.ndarray:
+  """Trains on every part and evaluates the queries.
+
+  Args:
+    loaded: the task; it must have `retrain`.
+    queries: what the losses are of.
+    parts: what is trained on.
+    directory: where losses are kept.
+    num_repeats: trainings on each, with other seeds, whose losses are averaged.
+    num_workers: trainings at a time, in threads of this process.
+    progress: called with trainings done and in all.
+
+  Returns:
+    [num_parts, num_queries] float64.
+
+  Raises:
+    errors.InputError: The task cannot be trained again, or a number is not
+      positive.
+  """
+  retrain = check(loaded.task, num_repeats=num_repeats, num_workers=num_workers)
+  known = dict(loaded.fingerprints)
+  evaluate = jax.jit(loaded.task.per_example_loss)
+
+  def compute(job: tuple[Part, int]) -> list[float]:
+    part, repeat = job
+    name = fingerprints.of_json([known, sorted(part)])
+    path = storage.join(directory, f'{name}-{repeat}.json')
+    found = checked_files.read_json(path) if storage.exists(path) else {}
+    if not found.keys() >= set(queries.ids):
+      params = retrain(part, repeat)
+      new = np.asarray(evaluate(params, queries.features), np.float64)
+      found |= zip(queries.ids, new.tolist(), strict=True)
+      with storage.open_for_writing(path) as file:
+        file.write(checked_files.encode_json(found))
+    return [found[query_id] for query_id in queries.ids]
+
+  jobs = [(part, repeat) for part in parts for repeat in range(num_repeats)]
+  rows = []
+  with concurrent.futures.ThreadPoolExecutor(num_workers) as pool:
+    for row in pool.map(compute, jobs):
+      rows.append(row)
+      progress(len(rows), len(jobs))
+  shape = (len(parts), num_repeats, len(queries.ids))
+  return np.reshape(rows, shape).mean(axis=1)
+
+
+def all_ids(data: corpus.TfdsCorpus) -> list[str]:
+  """Ids of a corpus, in its order."""
+  return [
+    f'{shard.name}__{record}'
+    for shard in data.source_shards()
+    for record in range(shard.start, shard.stop)
+  ]
+
+
+def influence_of_parts(
+  scores: np.ndarray, example_ids: Sequence[str], parts: Sequence[Part]
+) -> np.ndarray:
+  """Sum of the influence of each part on each query.
+
+  Args:
+    scores: [num_queries, num_rows] influence.
+    example_ids: [num_rows] of the rows.
+    parts: which; rejected examples have no score.
+
+  Returns:
+    [num_parts, num_queries] float64.
+  """
+  is_in = np.array([[x in part for x in example_ids] for part in parts])
+  return is_in.astype(np.float64) @ scores.T.astype(np.float64)

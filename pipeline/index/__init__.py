@@ -1,0 +1,1 @@
+"""The index on storage: its format, its manifest, and its readers."""

@@ -1,0 +1,1 @@
+"""The projection of a corpus, whoever runs it: plan, work, publishing."""

@@ -1,0 +1,221 @@
+"""The plan: which ranges of which source shards a projection covers.
+
+It is stored in the directory of the index before any worker starts, and the
+last step of the pipeline publishes only what fulfils it. Ranges that the newest
+generation has are adopted from it, so that only what changed is projected.
+"""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+import itertools
+import math
+from typing import Any
+import uuid
+
+from influence_core import errors
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.index import format as index_format
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import vector_codec
+from pipeline.storage import checked_files, fingerprints
+from pipeline.storage import files as storage
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """All ranges of a corpus, in its order, and what they are projected with.
+
+  Attributes:
+    provenance: what they are projected with.
+    ranges: all of them.
+    adopted_generation: whose shards are taken for ranges that it has; None for
+      none.
+  """
+
+  provenance: manifest_lib.Provenance
+  ranges: tuple[index_format.ExampleRange, ...]
+  adopted_generation: int | None = None
+
+  @property
+  def num_examples(self) -> int:
+    return sum(item.num_examples for item in self.ranges)
+
+  def to_json(self) -> dict[str, Any]:
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, content: dict[str, Any]) -> 'Plan':
+    return cls(
+      manifest_lib.Provenance.from_json(content['provenance']),
+      tuple(index_format.ExampleRange(**item) for item in content['ranges']),
+      content['adopted_generation'],
+    )
+
+
+def make_plan(
+  corpus: corpus_lib.TfdsCorpus,
+  *,
+  task: dict[str, Any],
+  basis: str,
+  eigenvalues: tuple[float, ...],
+  query_ids: tuple[str, ...] = (),
+  task_fingerprints: Mapping[str, str],
+  basis_fingerprint: str,
+  basis_dtype: str,
+  vector_dtype: vector_codec.VectorDtype,
+  range_size: int,
+) -> Plan:
+  """Cuts a corpus into ranges of at most `range_size` examples.
+
+  A range never crosses source shards, and its examples depend on the corpus and
+  range_size alone, not on the number of workers: every run of the same command
+  names the same shards.
+
+  Args:
+    corpus: the training split.
+    task: the task reference as JSON.
+    basis: absolute path of the basis.
+    eigenvalues: of the basis.
+    query_ids: see `manifest.Provenance`.
+    task_fingerprints: from `LoadedTask.fingerprints`.
+    basis_fingerprint: of eigenvalues and eigenvectors.
+    basis_dtype: that gradients are projected with.
+    vector_dtype: that projections are stored in.
+    range_size: largest number of examples of a range.
+
+  Raises:
+    errors.InputError: range_size is not positive.
+  """
+  check_range_size(range_size)
+  common = index_format.projection_fingerprints(
+    task_fingerprints,
+    basis_fingerprint,
+    basis_dtype=basis_dtype,
+    vector_dtype=vector_dtype,
+  )
+  ranges, source_fingerprints = [], []
+  for shard in corpus.source_shards():
+    source = corpus.shard_fingerprint(shard.name)
+    source_fingerprints.append([shard.name, shard.start, shard.stop, source])
+    fingerprint = index_format.range_fingerprint(source, common)
+    size = shard.stop - shard.start
+    count = math.ceil(size / range_size)
+    edges = [shard.start + size * i // count for i in range(count + 1)]
+    ranges += [
+      index_format.ExampleRange(shard.name, start, stop, fingerprint)
+      for start, stop in itertools.pairwise(edges)
+    ]
+  corpus_fingerprint = fingerprints.of_json(source_fingerprints)
+  provenance = manifest_lib.Provenance(
+    task,
+    basis,
+    eigenvalues,
+    {**common, 'corpus': corpus_fingerprint},
+    query_ids,
+  )
+  return Plan(provenance, tuple(ranges))
+
+
+def check_range_size(range_size: int) -> None:
+  """Raises errors.InputError where no range could hold an example."""
+  if range_size < 1:
+    raise errors.InputError(f'range_size is {range_size}, expected at least 1')
+
+
+def save(index: str, plan: Plan) -> str:
+  """Stores the plan of a run under a name of its own; returns the path.
+
+  Its age tells `generations.find_garbage` what a run may still be at work on.
+  """
+  path = new_path(index)
+  storage.create_exclusive(path, checked_files.encode_json(plan.to_json()))
+  return path
+
+
+def new_path(index: str) -> str:
+  """A name that no plan has."""
+  return storage.join(index, 'plans', f'plan-{uuid.uuid4().hex}.json')
+
+
+def load(path: str) -> Plan:
+  return Plan.from_json(checked_files.read_json(path))
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+  """What separates the newest generation from what a plan wants.
+
+  Attributes:
+    generation: the newest one; None where nothing is published.
+    reused: shards of it that the plan has too, their files in place.
+    wanted: ranges of the plan that it has not.
+    num_dropped: ranges of it whose examples are no range of the plan.
+    num_damaged: ranges whose files are gone or cut short.
+    all_new_because: what every range of an index depends on and has changed,
+      as "basis is 1a2b, was 3c4d"; None if nothing such has.
+    is_empty: whether the newest generation is what the plan wants.
+  """
+
+  generation: int | None
+  reused: tuple[index_format.Shard, ...]
+  wanted: tuple[index_format.ExampleRange, ...]
+  num_dropped: int
+  num_damaged: int
+  all_new_because: str | None
+  is_empty: bool
+
+
+def changes(index: str, plan: Plan) -> Changes:
+  """Compares a plan with the newest generation.
+
+  Files are checked by name and size in one listing, so that a scheduler can
+  ask at any time; `verify` reads them.
+  """
+  if not manifest_lib.generations(index):
+    return Changes(None, (), plan.ranges, 0, 0, None, False)
+  manifest = manifest_lib.load(index)
+  missing = set(index_format.missing_files(index, manifest.shards))
+  there = {
+    shard.range: shard
+    for shard in manifest.shards
+    if not {shard.rows.name, shard.vectors.name} & missing
+  }
+  reused = tuple(there[item] for item in plan.ranges if item in there)
+  wanted = tuple(item for item in plan.ranges if item not in there)
+  places = {(x.source_shard, x.start, x.stop) for x in plan.ranges}
+  return Changes(
+    manifest.generation,
+    reused,
+    wanted,
+    num_dropped=sum(
+      (x.range.source_shard, x.range.start, x.range.stop) not in places
+      for x in manifest.shards
+    ),
+    num_damaged=len(manifest.shards) - len(there),
+    all_new_because=_common_change(manifest.provenance, plan.provenance),
+    is_empty=manifest.provenance == plan.provenance
+    and tuple(shard.range for shard in manifest.shards) == plan.ranges
+    and not wanted,
+  )
+
+
+def adopted(
+  index: str, plan: Plan, committed: Iterable[index_format.Shard]
+) -> list[index_format.Shard]:
+  """Shards of an earlier generation for ranges that were not projected."""
+  if plan.adopted_generation is None:
+    return []
+  left = set(plan.ranges) - {shard.range for shard in committed}
+  manifest = manifest_lib.load(index, plan.adopted_generation)
+  return [shard for shard in manifest.shards if shard.range in left]
+
+
+def _common_change(
+  old: manifest_lib.Provenance, new: manifest_lib.Provenance
+) -> str | None:
+  """What has changed of the fingerprints, but for the corpus."""
+  for name, value in sorted(new.fingerprints.items()):
+    before = old.fingerprints.get(name)
+    if name != 'corpus' and before != value:
+      return f'{name} is {value}, was {before}'
+  return None

@@ -1,0 +1,206 @@
+"""What a worker process holds and does: ranges in, committed shards out."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import itertools
+import os
+import threading
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from influence_core import errors
+from influence_core.devices import host_allocator
+from influence_core.projection import projector as gradient_projection
+from pipeline.bases import stored_basis
+from pipeline.index import format as index_format
+from pipeline.index import rejected_examples, vector_codec
+from pipeline.projection import journal as work_journal
+from pipeline.storage import fingerprints
+from pipeline.tasks import checked_projector, loaded_task
+from pipeline.tasks import task as task_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionSettings:
+  """Paths and small settings: all that travels to the workers.
+
+  Attributes:
+    task: how to make the task.
+    basis: path of the basis.
+    index: path of the index.
+    options: how to project.
+    vector_dtype: how projections are stored.
+    range_size: examples of the largest range.
+    task_fingerprints: what the plan was made for.
+    basis_fingerprint: what the plan was made for.
+    journal: directory for `work_journal` of workers on the launcher's machine;
+      None elsewhere.
+  """
+
+  task: task_lib.TaskReference
+  basis: str
+  index: str
+  options: gradient_projection.ProjectionOptions
+  vector_dtype: vector_codec.VectorDtype
+  range_size: int
+  task_fingerprints: dict[str, str]
+  basis_fingerprint: str
+  journal: str | None = None
+
+
+class ProjectionWorker:
+  """Task, parameters, basis and compiled projection, one per process."""
+
+  def __init__(self, settings: ProjectionSettings):
+    """Loads everything and checks that it is what the plan was made for.
+
+    Raises:
+      errors.InputError: Something is missing or has changed since.
+    """
+    # A worker process has not come through the command line.
+    host_allocator.keep_freed_memory()
+    self._settings = settings
+    with work_journal.working_at(settings.journal, f'start-{os.getpid()}'):
+      self._load()
+
+  def _load(self) -> None:
+    settings = self._settings
+    record = stored_basis.load_record(settings.basis)
+    self._loaded = loaded_task.LoadedTask.unchecked(
+      settings.task, probe=stored_basis.load_probe(record)
+    )
+    fingerprints.check_equal(
+      self._loaded.fingerprints,
+      settings.task_fingerprints,
+      what=f'the task loaded by a worker ({settings.task.import_path})',
+      next_step='give all workers the same code and checkpoint',
+    )
+    fingerprints.check_equal(
+      {'basis': record.fingerprint},
+      {'basis': settings.basis_fingerprint},
+      what=f'the basis loaded by a worker ({settings.basis})',
+      next_step='run project again',
+    )
+    self._loaded.check_loss()
+    basis = stored_basis.load(record)
+    self._projection_dim = basis.projection_dim
+    self._codec = vector_codec.VectorCodec(
+      settings.vector_dtype, basis.eigenvalues
+    )
+    self._projector = checked_projector.make_projector(
+      self._loaded,
+      basis.eigenvectors,
+      settings.options,
+      num_examples=settings.range_size,
+    )
+    # Threads of a process take turns on its accelerators, whose memory is
+    # planned for one call; on CPU, calls that overlap keep the cores busy.
+    self._device_turn: contextlib.AbstractContextManager = (
+      contextlib.nullcontext()
+      if jax.default_backend() == 'cpu'
+      else threading.Lock()
+    )
+
+  def project_range(
+    self, example_range: index_format.ExampleRange
+  ) -> index_format.Shard:
+    """The committed shard of a range, projected only if it is not there.
+
+    Raises:
+      errors.InputError: The source shard changed after the plan was made, or
+        a shard of an interrupted run has other columns.
+    """
+    index = self._settings.index
+    shard = index_format.find_shard(index, example_range)
+    if shard:
+      self._loaded.form.columns.check_same(
+        index_format.read_rows(index, shard).schema,
+        f'the shard {shard.rows.name}',
+      )
+      return shard
+    journal = self._settings.journal
+    with work_journal.working_at(journal, example_range.stem) as step:
+      content = self._project(example_range, step)
+    self._check_source_unchanged(example_range)
+    return index_format.write_shard(index, example_range, content, self._codec)
+
+  def _check_source_unchanged(
+    self, example_range: index_format.ExampleRange
+  ) -> None:
+    corpus = self._loaded.task.corpus
+    found = index_format.range_fingerprint(
+      corpus.shard_fingerprint(example_range.source_shard),
+      index_format.projection_fingerprints(
+        self._settings.task_fingerprints,
+        self._settings.basis_fingerprint,
+        basis_dtype=self._settings.options.basis_dtype,
+        vector_dtype=self._settings.vector_dtype,
+      ),
+    )
+    if found != example_range.fingerprint:
+      raise errors.InputError(
+        f'source shard {example_range.source_shard} changed after the plan was '
+        'made; run project again'
+      )
+
+  def _project(
+    self, example_range: index_format.ExampleRange, step: Callable[[], None]
+  ) -> index_format.ShardContent:
+    rejected: dict[str, str] = {}
+    vectors = [np.empty((0, self._projection_dim), np.float32)]
+    columns = self._loaded.form.columns
+    tables = [_rows_table([], [], [], columns.arrays([]))]
+    for batch in self._batches(example_range):
+      rejected |= batch.rejected
+      if batch.ids:
+        rows, finite, projected = self._project_batch(batch)
+        rejected |= {
+          example_id: rejected_examples.NOT_FINITE
+          for example_id, good in zip(batch.ids, finite, strict=True)
+          if not good
+        }
+        vectors.append(projected[finite])
+        tables.append(rows.filter(pa.array(finite)))
+      step()
+    return index_format.ShardContent(
+      np.concatenate(vectors), pa.concat_tables(tables), rejected
+    )
+
+  def _project_batch(
+    self, batch: loaded_task.ExampleBatch
+  ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """Rows, which of them are finite, and [batch, projection_dim] vectors."""
+    with self._device_turn:
+      result = self._projector.project(batch.features)
+    finite = (
+      np.isfinite(result.losses)
+      & np.isfinite(result.squared_gradient_norms)
+      & np.isfinite(result.projections).all(axis=1)
+    )
+    rows = _rows_table(
+      batch.ids, result.losses, result.squared_gradient_norms, batch.columns
+    )
+    return rows, finite, np.asarray(result.projections)
+
+  def _batches(
+    self, example_range: index_format.ExampleRange
+  ) -> Iterator[loaded_task.ExampleBatch]:
+    examples = self._loaded.task.corpus.read_range(
+      example_range.source_shard, example_range.start, example_range.stop
+    )
+    while raw := list(itertools.islice(examples, self._projector.call_size)):
+      yield self._loaded.preprocess_batch(raw)
+
+
+def _rows_table(ids, losses, squared_gradient_norms, columns) -> pa.Table:
+  return pa.table(
+    {
+      'id': pa.array(ids, pa.string()),
+      'loss': pa.array(losses, pa.float32()),
+      'squared_gradient_norm': pa.array(squared_gradient_norms, pa.float32()),
+      **columns,
+    }
+  )

@@ -1,0 +1,1 @@
+"""Retrieval from an index: exact top k, self-influence, bounds."""

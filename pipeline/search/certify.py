@@ -1,0 +1,186 @@
+"""Leaders of an index in low precision that are, for certain, those in float32.
+
+A pass over the index finds candidates by the most that their float32 scores can
+be. Exact projections are then asked for in the order of these upper bounds, and
+only as long as a candidate could still be among the leaders. Whatever leader
+beats the bound of the last candidate also beats every example that is none.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+
+import numpy as np
+
+from influence_core import types
+from influence_core.scores import influence as influence_scores
+from influence_core.scores import top_k
+from pipeline.index import reader as index_reader
+from pipeline.search import retrieve, row_blocks
+from pipeline.search import scan as scan_lib
+
+# [num_positions] positions -> [num_positions, projection_dim] float32.
+ExactVectors = Callable[[np.ndarray], np.ndarray]
+
+# Candidates of each pass, as multiples of k; more are not tried.
+_CANDIDATES = (8, 64, 512)
+
+
+def search(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  *,
+  k: int,
+  options: influence_scores.ScoreOptions,
+  exact_vectors: ExactVectors,
+  selection: row_blocks.Selection = row_blocks.EVERYTHING,
+  scan: Callable[..., dict[object, scan_lib.Leading]] = scan_lib.scan,
+  progress: types.ProgressCallback = types.no_progress,
+) -> dict[object, retrieve.Found]:
+  """What `retrieve.search` finds in float32, of an index in low precision.
+
+  Args: those of `retrieve.search`, and
+    exact_vectors: gives float32 projections of examples by position.
+
+  Returns:
+    As of `retrieve.search`. `certified` says of each rank whether it is sure;
+    it can be missing at the last ranks where scores hardly differ.
+  """
+  k = retrieve.bounded_k(index, k)
+  count = selection.num_leaders(k)
+  weighted = influence_scores.weight_queries(
+    query_projections, index.eigenvalues, options
+  )
+  cached = _Cached(index, options, exact_vectors)
+  for factor in _CANDIDATES:
+    leading = scan(
+      index,
+      query_projections,
+      # One more than there are: then nothing is left out.
+      k=min(factor * count, index.num_examples + 1),
+      options=options,
+      selection=selection,
+      upper_bounds=True,
+      progress=progress,
+    )
+    # All groups and both ends at once, so that few calls fetch the vectors.
+    ends = [end for x in leading.values() for end in (x.highest, x.lowest)]
+    ranked = _rank_again(ends, weighted, count, cached)
+    if all(top.certified.all() for top in ranked):  # type: ignore[union-attr]
+      break
+  results = {
+    value: retrieve.Found(
+      highest,
+      lowest,
+      retrieve.most_self_influential(
+        index, top_k.merged([part.own], count), options
+      ),
+    )
+    for (value, part), highest, lowest in zip(
+      leading.items(), ranked[::2], ranked[1::2], strict=True
+    )
+  }
+  return retrieve.without_excluded(index, results, k=k, selection=selection)
+
+
+class _Cached:
+  """Exact vectors of examples, fetched once, and how they are scored."""
+
+  def __init__(
+    self,
+    index: index_reader.Index,
+    options: influence_scores.ScoreOptions,
+    exact_vectors: ExactVectors,
+  ):
+    self._index = index
+    self._options = options
+    self._exact_vectors = exact_vectors
+    self._weights = influence_scores.inverse_eigenvalues(
+      index.eigenvalues, options
+    )
+    self._positions = np.empty(0, np.int64)
+    self._vectors = np.empty((0, len(index.eigenvalues)), np.float32)
+    self._scales = np.empty(0, np.float32)
+
+  def scores(
+    self, positions: np.ndarray, queries: np.ndarray, numbers: np.ndarray
+  ) -> np.ndarray:
+    """[n] float32 scores of n examples on the queries of these numbers."""
+    self._fetch(np.setdiff1d(positions, self._positions))
+    places = np.searchsorted(self._positions, positions)
+    return top_k.exact_scores(
+      self._vectors, places, queries, numbers, self._scales
+    )
+
+  def _fetch(self, positions: np.ndarray) -> None:
+    if not len(positions):
+      return
+    vectors = self._exact_vectors(positions)
+    norms = np.empty(0, np.float32)
+    normalization = self._options.normalization
+    if normalization == 'gradient_norm':
+      rows = self._index.rows(positions, ['squared_gradient_norm'])
+      norms = rows['squared_gradient_norm'].to_numpy()
+    own = influence_scores.self_influence(vectors, self._weights)
+    scales = influence_scores.row_scales(own, norms, normalization)
+    if scales is None:
+      scales = np.ones(len(positions), np.float32)
+    places = np.searchsorted(self._positions, positions)
+    self._positions = np.insert(self._positions, places, positions)
+    self._vectors = np.insert(self._vectors, places, vectors, axis=0)
+    self._scales = np.insert(self._scales, places, scales)
+
+
+def _rank_again(
+  ends: Sequence[top_k.Leaders],
+  weighted: np.ndarray,
+  k: int,
+  cached: _Cached,
+) -> list[retrieve.TopExamples]:
+  """Leaders by exact scores, of candidates by upper bounds.
+
+  Args:
+    ends: the highest and the lowest of each group, by turns.
+    weighted: [num_queries, projection_dim], from `weight_queries`.
+    k: leaders wanted at each end.
+    cached: gives exact scores.
+  """
+  bounds = np.concatenate([end.scores for end in ends])
+  positions = np.concatenate([end.positions for end in ends])
+  queries = np.concatenate(
+    [-weighted if number % 2 else weighted for number in range(len(ends))]
+  )
+  scores = np.full_like(bounds, -np.inf)
+  columns = np.arange(bounds.shape[1])
+  num_ranked = np.zeros((len(bounds), 1), np.int64)
+  while True:
+    leaders = top_k.merged([top_k.Leaders(scores, positions)], k)
+    # Bounds fall, so that what may still lead comes first.
+    is_open = positions != top_k.NO_POSITION
+    is_open &= bounds >= leaders.thresholds[:, None]
+    is_open &= (columns >= num_ranked) & (columns < num_ranked + k)
+    rows, places = np.nonzero(is_open)
+    if not len(rows):
+      break
+    scores[rows, places] = cached.scores(positions[rows, places], queries, rows)
+    num_ranked += is_open.sum(axis=1, keepdims=True)
+  # What is no candidate has a bound below the last one; -inf if there is none.
+  certified = leaders.scores > bounds[:, -1:]
+  missing = leaders.positions == top_k.NO_POSITION
+  certified |= missing
+  parts = [
+    np.split(values, len(ends))
+    for values in (leaders.scores, leaders.positions, certified)
+  ]
+  return [
+    _end(*values, sign=-1 if number % 2 else 1)
+    for number, values in enumerate(zip(*parts, strict=True))
+  ]
+
+
+def _end(
+  scores: np.ndarray, positions: np.ndarray, certified: np.ndarray, *, sign: int
+) -> retrieve.TopExamples:
+  top = retrieve.trimmed(top_k.Leaders(sign * scores, positions))
+  # What is left out comes last.
+  width = top.positions.shape[1]
+  return dataclasses.replace(top, certified=certified[:, :width])

@@ -1,0 +1,82 @@
+"""Projects examples of an index again, from the corpus it was made of."""
+
+import numpy as np
+
+from influence_core import errors
+from influence_core.projection import projector as gradient_projection
+from pipeline.index import format as index_format
+from pipeline.index import reader as index_reader
+from pipeline.tasks import loaded_task
+
+
+class Reprojection:
+  """float32 projections of examples by their position in an index."""
+
+  def __init__(
+    self,
+    index: index_reader.Index,
+    loaded: loaded_task.LoadedTask,
+    projector: gradient_projection.GradientProjector,
+  ):
+    """Ties an index to its task.
+
+    Args:
+      index: opened index.
+      loaded: the task it was made with.
+      projector: of the basis it was made with.
+
+    Raises:
+      errors.InputError: The projector uses the basis in another dtype.
+    """
+    expected = index.manifest.provenance.fingerprints['basis_dtype']
+    found = projector.options.basis_dtype
+    if found != expected:
+      raise errors.InputError(
+        f'basis_dtype is {found}, but the index was projected with {expected}; '
+        f'give --basis_dtype {expected}'
+      )
+    self._index = index
+    self._loaded = loaded
+    self._projector = projector
+
+  def __call__(self, positions: np.ndarray) -> np.ndarray:
+    """[len(positions), projection_dim] float32.
+
+    Raises:
+      errors.InputError: The corpus has changed since, or an example cannot be
+        used any more.
+    """
+    self._check_sources(positions)
+    ids = self._index.rows(positions, ['id'])['id'].to_pylist()
+    corpus = self._loaded.task.corpus
+    parts = [np.empty((0, len(self._index.eigenvalues)), np.float32)]
+    for start in range(0, len(ids), self._projector.call_size):
+      some = ids[start : start + self._projector.call_size]
+      batch = self._loaded.preprocess_batch(corpus.read_ids(some))
+      if batch.rejected:
+        example_id, reason = next(iter(batch.rejected.items()))
+        raise errors.InputError(
+          f'{example_id} cannot be projected again ({reason}); correct that or '
+          'leave --certify out'
+        )
+      projected = self._projector.project(batch.features)
+      parts.append(np.asarray(projected.projections))
+    return np.concatenate(parts)
+
+  def _check_sources(self, positions: np.ndarray) -> None:
+    """Compares the files that examples come from with the index's."""
+    shared = {
+      name: value
+      for name, value in self._index.manifest.provenance.fingerprints.items()
+      if name != 'corpus'
+    }
+    for shard in self._index.shards_of(positions):
+      source = shard.range.source_shard
+      found = index_format.range_fingerprint(
+        self._loaded.task.corpus.shard_fingerprint(source), shared
+      )
+      if found != shard.range.fingerprint:
+        raise errors.InputError(
+          f'source shard {source} changed after the index was made; run '
+          'project again or leave --certify out'
+        )

@@ -1,0 +1,217 @@
+"""Retrieval: one pass over the shards of a published generation.
+
+Finds the proponents and opponents of many queries, and the examples with the
+highest self-influence, exactly and in bounded memory. Examples are numbered by
+their position in the manifest; ties are broken by it, so that the answer does
+not depend on the number of shards.
+"""
+
+from collections.abc import Callable
+import dataclasses
+
+import numpy as np
+
+from influence_core import types
+from influence_core.scores import influence as influence_scores
+from influence_core.scores import top_k
+from pipeline.index import reader as index_reader
+from pipeline.search import error_bounds, row_blocks
+from pipeline.search import scan as scan_lib
+
+NO_POSITION = top_k.NO_POSITION
+
+
+@dataclasses.dataclass(frozen=True)
+class TopExamples:
+  """The leading examples of each query, best first.
+
+  Attributes:
+    scores: [num_queries, k] float32.
+    positions: [num_queries, k] int64, of examples in the manifest;
+      `NO_POSITION` where fewer were found, always last.
+    error_bounds: [num_queries, k] float32, what scores can differ from those of
+      float32 projections, at most; None where those are stored.
+    certified: [num_queries, k] bool, whether example and score are those of
+      float32 projections (`certify`); None where nobody asked.
+  """
+
+  scores: np.ndarray
+  positions: np.ndarray
+  error_bounds: np.ndarray | None = None
+  certified: np.ndarray | None = None
+
+  def take(self, columns: np.ndarray) -> 'TopExamples':
+    """[num_queries, k] other columns for each query."""
+    values = (
+      getattr(self, field.name) for field in dataclasses.fields(TopExamples)
+    )
+    return TopExamples(
+      *(x if x is None else np.take_along_axis(x, columns, 1) for x in values)  # type: ignore[arg-type]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What one pass over an index found.
+
+  Attributes:
+    proponents: by decreasing score.
+    opponents: by increasing score.
+    self_influence: as of a single query: the examples with the highest
+      influence on their own loss.
+  """
+
+  proponents: TopExamples
+  opponents: TopExamples
+  self_influence: TopExamples
+
+
+def search(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  *,
+  k: int,
+  options: influence_scores.ScoreOptions,
+  selection: row_blocks.Selection = row_blocks.EVERYTHING,
+  scan: Callable[..., dict[object, scan_lib.Leading]] = scan_lib.scan,
+  progress: types.ProgressCallback = types.no_progress,
+) -> dict[object, Found]:
+  """The k strongest proponents and opponents of each query.
+
+  Args:
+    index: opened index.
+    query_projections: [num_queries, projection_dim], unscaled.
+    k: examples wanted at each end; fewer come back from a smaller index.
+    options: how to score.
+    selection: which examples can be found.
+    scan: `scan.scan`, or the same on a Beam runner.
+    progress: called with the number of examples scored.
+
+  Returns:
+    What was found, by value of the column to group by; of key None without.
+
+  Raises:
+    errors.InputError: k, the width of the projections or the selection does
+      not fit.
+  """
+  k = bounded_k(index, k)
+  leaders = scan(
+    index,
+    query_projections,
+    k=k,
+    options=options,
+    selection=selection,
+    progress=progress,
+  )
+  ends = []
+  for leading in leaders.values():
+    lowest = trimmed(leading.lowest)
+    ends.append(trimmed(leading.highest))
+    ends.append(dataclasses.replace(lowest, scores=-lowest.scores))
+  ends = _with_error_bounds(index, query_projections, ends, options)
+  results = {
+    value: Found(
+      highest, lowest, most_self_influential(index, leading.own, options)
+    )
+    for (value, leading), highest, lowest in zip(
+      leaders.items(), ends[::2], ends[1::2], strict=True
+    )
+  }
+  return without_excluded(index, results, k=k, selection=selection)
+
+
+def nothing(num_queries: int) -> Found:
+  """What is found where no example can be."""
+  none = trimmed(top_k.Leaders.none(num_queries, 1))
+  return Found(none, none, trimmed(top_k.Leaders.none(1, 1)))
+
+
+def bounded_k(index: index_reader.Index, k: int) -> int:
+  """`k`, or the number of examples where there are fewer.
+
+  Raises:
+    errors.InputError: k is not positive.
+  """
+  top_k.check_k(k)
+  return min(k, max(index.num_examples, 1))
+
+
+def _with_error_bounds(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  ends: list[TopExamples],
+  options: influence_scores.ScoreOptions,
+) -> list[TopExamples]:
+  """The same with error bounds; the rows of all are read together."""
+  if not ends:
+    return ends
+  bounds = error_bounds.ErrorBounds(index, options).of_scores(
+    query_projections, np.concatenate([end.positions for end in ends], axis=1)
+  )
+  if bounds is None:
+    return ends
+  widths = [end.positions.shape[1] for end in ends]
+  return [
+    dataclasses.replace(end, error_bounds=part)
+    for end, part in zip(
+      ends, np.split(bounds, np.cumsum(widths)[:-1], axis=1), strict=True
+    )
+  ]
+
+
+def most_self_influential(
+  index: index_reader.Index,
+  leaders: top_k.Leaders,
+  options: influence_scores.ScoreOptions,
+) -> TopExamples:
+  """Leaders by self-influence, with error bounds, as of a single query."""
+  top = trimmed(leaders)
+  bounds = error_bounds.ErrorBounds(index, options).of_self_influence(
+    top.scores, top.positions
+  )
+  return dataclasses.replace(top, error_bounds=bounds)
+
+
+def trimmed(leaders: top_k.Leaders) -> TopExamples:
+  """Leaders without columns in which no query has an example."""
+  used = (leaders.positions != NO_POSITION).any(axis=0)
+  return TopExamples(leaders.scores[:, used], leaders.positions[:, used])
+
+
+def without_excluded(
+  index: index_reader.Index,
+  results: dict[object, Found],
+  *,
+  k: int,
+  selection: row_blocks.Selection,
+) -> dict[object, Found]:
+  """Takes the excluded example out of what one more than k was found."""
+  if selection.excluded_ids is None:
+    return results
+  exclude = _Exclusion(index, selection.excluded_ids, k)
+  return {value: exclude(result) for value, result in results.items()}
+
+
+class _Exclusion:
+  """Takes the excluded example out of what one more than k was found."""
+
+  def __init__(self, index: index_reader.Index, ids: tuple[str, ...], k: int):
+    self._index = index
+    self._ids = np.array(ids)
+    self._k = k
+
+  def __call__(self, found: Found) -> Found:
+    return dataclasses.replace(
+      found,
+      proponents=self._without(found.proponents),
+      opponents=self._without(found.opponents),
+    )
+
+  def _without(self, top: TopExamples) -> TopExamples:
+    known, places = top_k.unique_positions(top.positions)
+    ids = np.array([*self._index.rows(known, ['id'])['id'].to_pylist(), ''])
+    excluded = ids[places] == self._ids[:, None]
+    order = np.argsort(excluded, axis=1, kind='stable')[:, : self._k]
+    left = top.take(order)
+    left.positions[np.take_along_axis(excluded, order, axis=1)] = NO_POSITION
+    return left

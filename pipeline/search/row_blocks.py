@@ -1,0 +1,241 @@
+"""Rows of an index that can be found, in blocks with all that scoring needs."""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+
+import numpy as np
+
+from influence_core import types
+from influence_core.devices import memory as device_memory
+from influence_core.scores import influence as influence_scores
+from influence_core.scores import rounding as score_errors
+from pipeline.index import block_reader, shard_files
+from pipeline.index import reader as index_reader
+from pipeline.search import row_filter
+
+# Of an example's id as Python text, in a list.
+_ID_BYTES = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """Which examples can be found.
+
+  Attributes:
+    where: SQL condition on the columns of the rows; None for all.
+    group_by: column; the leaders of each of its values are found apart.
+    excluded_ids: [num_queries] an id that is not found for each query, as for
+      queries that are training examples themselves; None for no such.
+  """
+
+  where: str | None = None
+  group_by: str | None = None
+  excluded_ids: tuple[str, ...] | None = None
+
+  def num_leaders(self, k: int) -> int:
+    """How many to look for: one of them may be taken out afterwards."""
+    return k + (self.excluded_ids is not None)
+
+
+EVERYTHING = Selection()
+
+
+def check_selection(index: index_reader.Index, selection: Selection) -> None:
+  """Checks a selection against the columns that there are.
+
+  Raises:
+    errors.InputError: The condition cannot be used or a column is missing.
+  """
+  if selection.where is not None:
+    row_filter.RowFilter(selection.where, index.schema)
+  if selection.group_by is not None:
+    index.check_column(selection.group_by)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredRows:
+  """Rows to score, with what their scores need.
+
+  Attributes:
+    vectors: [num_rows, projection_dim] float32.
+    positions: [num_rows] int64.
+    self_influence: [num_rows] float32, normalised as the options say.
+    bounds: [num_rows] float32, of scores before scales: |score| <= bound times
+      the norm of the query.
+    scales: [num_rows] float32, or None for 1.
+    error_factors: [num_rows] float32, see `score_errors`; None where they were
+      not asked for.
+    groups: [num_rows] values of the column to group by, or None.
+  """
+
+  vectors: np.ndarray
+  positions: np.ndarray
+  self_influence: np.ndarray
+  bounds: np.ndarray
+  scales: np.ndarray | None = None
+  error_factors: np.ndarray | None = None
+  groups: np.ndarray | None = None
+
+  def take(self, chosen: np.ndarray) -> 'ScoredRows':
+    """The rows at some places."""
+    values = (
+      getattr(self, field.name) for field in dataclasses.fields(ScoredRows)
+    )
+    return ScoredRows(
+      *(x if x is None else x[chosen] for x in values)  # type: ignore[arg-type]
+    )
+
+
+class Scorer:
+  """Makes `ScoredRows` of the blocks of an index."""
+
+  def __init__(
+    self,
+    index: index_reader.Index,
+    options: influence_scores.ScoreOptions,
+    *,
+    with_errors: bool = False,
+  ):
+    """Says what is to be scored.
+
+    Args:
+      index: opened index.
+      options: how to score.
+      with_errors: whether `error_factors` are wanted.
+    """
+    if options.normalization == 'cosine':
+      index.check_eigenvectors("normalization 'cosine'")
+    self.weights = influence_scores.inverse_eigenvalues(
+      index.eigenvalues, options
+    )
+    self._normalization = options.normalization
+    self._column_scales = index.codec.column_scales
+    self._with_errors = with_errors
+    self._is_exact = index.codec.is_exact
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """Columns of the rows that `score` needs."""
+    needed = []
+    if self._normalization == 'gradient_norm':
+      needed.append('squared_gradient_norm')
+    if self._with_errors and not self._is_exact:
+      needed.append(shard_files.ERROR_COLUMN)
+    return tuple(needed)
+
+  def score(self, block: block_reader.ReadBlock) -> ScoredRows:
+    """The rows of a block that has those columns."""
+    own = influence_scores.self_influence(block.vectors, self.weights)
+    squared_norms, normalized = np.empty(0, np.float32), own
+    if self._normalization == 'gradient_norm':
+      squared_norms = block.rows['squared_gradient_norm'].to_numpy()
+      tiny = np.finfo(np.float32).tiny
+      normalized = own / np.maximum(squared_norms, tiny)
+    return ScoredRows(
+      block.vectors,
+      np.arange(block.first, block.first + len(own)),
+      normalized,
+      np.sqrt(own),
+      influence_scores.row_scales(own, squared_norms, self._normalization),
+      self._error_factors(block, own, squared_norms),
+    )
+
+  def _error_factors(self, block, own, squared_norms) -> np.ndarray | None:
+    if not self._with_errors:
+      return None
+    if self._is_exact:
+      return np.zeros(len(own), np.float32)
+    return score_errors.row_factors(
+      block.rows[shard_files.ERROR_COLUMN].to_numpy(),
+      own,
+      squared_norms,
+      weights=self.weights,
+      column_scales=self._column_scales,
+      normalization=self._normalization,
+    )
+
+
+def scored_rows(
+  index: index_reader.Index,
+  scorer: Scorer,
+  selection: Selection,
+  *,
+  shard_numbers: Sequence[int] | None = None,
+  progress: types.ProgressCallback = types.no_progress,
+) -> Iterator[ScoredRows]:
+  """The rows that can be found, block by block.
+
+  Args:
+    index: opened index.
+    scorer: of that index.
+    selection: which rows.
+    shard_numbers: of the shards to read; None for all.
+    progress: called with the number of examples read.
+  """
+  matches = None
+  columns = scorer.columns
+  if selection.where is not None:
+    matches = row_filter.RowFilter(selection.where, index.schema).matches
+    columns = tuple(index.schema.names)
+  if selection.group_by is not None:
+    columns = (*columns, selection.group_by)
+  for block in index.read_blocks(
+    columns=columns, numbers=shard_numbers, progress=progress
+  ):
+    rows = scorer.score(block)
+    if selection.group_by is not None:
+      groups = np.array(block.rows[selection.group_by].to_pylist(), object)
+      rows = dataclasses.replace(rows, groups=groups)
+    yield rows if matches is None else rows.take(matches(block.rows))
+
+
+def all_scores(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  options: influence_scores.ScoreOptions,
+  *,
+  progress: types.ProgressCallback = types.no_progress,
+) -> tuple[np.ndarray, list[str]]:
+  """Influence of every example on every query, for indexes that fit memory.
+
+  Args:
+    index: opened index.
+    query_projections: [num_queries, projection_dim].
+    options: how to score.
+    progress: called with the number of examples scored.
+
+  Returns:
+    [num_queries, num_examples] float32, and the ids of the examples.
+
+  Raises:
+    errors.InputError: They do not fit memory.
+  """
+  size = index.num_examples
+  device_memory.check_host_memory(
+    # Scores by block and joined, as numbers of twice the size for evaluations.
+    size * (4 * 4 * len(query_projections) + _ID_BYTES),
+    f'scores of {size:,} examples for {len(query_projections):,} queries',
+    'take fewer queries at a time',
+  )
+  scorer = Scorer(index, options)
+  queries = influence_scores.weight_queries(
+    query_projections, index.eigenvalues, options
+  )
+  parts, ids = [], []
+  for block in index.read_blocks(
+    columns=('id', *scorer.columns), progress=progress
+  ):
+    rows = scorer.score(block)
+    scores = queries @ rows.vectors.T
+    parts.append(scores if rows.scales is None else scores * rows.scales)
+    ids += block.rows['id'].to_pylist()
+  return np.concatenate(parts, axis=1), ids
+
+
+def by_group(rows: ScoredRows) -> Iterator[tuple[object, ScoredRows]]:
+  """Rows by value of the column to group by; None for all without one."""
+  if rows.groups is None:
+    yield None, rows
+    return
+  for value in dict.fromkeys(rows.groups):
+    yield value, rows.take(rows.groups == value)

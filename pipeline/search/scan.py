@@ -1,0 +1,204 @@
+"""One pass over blocks of rows: the leaders of many queries.
+
+What `retrieve` and `certify` make their answers of, here or on a Beam runner.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+
+import numpy as np
+
+from influence_core import errors, types
+from influence_core.scores import influence as influence_scores
+from influence_core.scores import rounding as score_errors
+from influence_core.scores import top_k
+from pipeline.index import reader as index_reader
+from pipeline.search import row_blocks
+
+# float32 sums err by less, as part of the norms of both sides.
+_ROUNDING = 2.0**-18
+
+
+@dataclasses.dataclass(frozen=True)
+class Leading:
+  """Leaders among some shards; `merged` puts them together.
+
+  Attributes:
+    highest: by score.
+    lowest: by score with its sign turned.
+    own: by self-influence, as of a single query.
+  """
+
+  highest: top_k.Leaders
+  lowest: top_k.Leaders
+  own: top_k.Leaders
+
+
+def scan(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  *,
+  k: int,
+  options: influence_scores.ScoreOptions,
+  selection: row_blocks.Selection = row_blocks.EVERYTHING,
+  shard_numbers: Sequence[int] | None = None,
+  upper_bounds: bool = False,
+  progress: types.ProgressCallback = types.no_progress,
+) -> dict[object, Leading]:
+  """Leaders among some shards, by value of the column to group by.
+
+  Args: those of `search`, and
+    shard_numbers: of the shards to read, in increasing order; None for all.
+    upper_bounds: whether leaders are those by the most that their scores (at
+      the other end, their scores with signs turned) can be in float32.
+  """
+  check(index, query_projections, k, selection)
+  scorer = row_blocks.Scorer(index, options, with_errors=upper_bounds)
+  queries = influence_scores.weight_queries(
+    query_projections, index.eigenvalues, options
+  )
+  norms = influence_scores.query_norms(queries, scorer.weights)
+  num_leaders = selection.num_leaders(k)
+  if upper_bounds:
+    factors = score_errors.query_factors(
+      queries, scorer.weights, index.codec.column_scales, options.normalization
+    )
+
+  def new_scan() -> _Scan:
+    if upper_bounds:
+      return _UpperBoundScan(queries, norms, factors, num_leaders)
+    return _Scan(queries, norms, num_leaders)
+
+  scans: dict[object, _Scan] = {}
+  if selection.group_by is None:
+    scans[None] = new_scan()
+  for block in row_blocks.scored_rows(
+    index, scorer, selection, shard_numbers=shard_numbers, progress=progress
+  ):
+    for value, part in row_blocks.by_group(block):
+      if value not in scans:
+        scans[value] = new_scan()
+      scans[value].add(part)
+  return {value: scan.leading() for value, scan in scans.items()}
+
+
+def check(
+  index: index_reader.Index,
+  query_projections: np.ndarray,
+  k: int,
+  selection: row_blocks.Selection,
+) -> None:
+  """Checks the arguments of a search against an index.
+
+  Raises:
+    errors.InputError: k, the width of the projections or the selection does
+      not fit.
+  """
+  top_k.check_k(k)
+  row_blocks.check_selection(index, selection)
+  dim = len(index.eigenvalues)
+  if query_projections.ndim != 2 or query_projections.shape[1] != dim:
+    raise errors.InputError(
+      f'queries have shape {query_projections.shape}, expected {dim} '
+      'coordinates each, the projection_dim of the index'
+    )
+
+
+def merged(
+  parts: Iterable[Mapping[object, Leading]],
+  *,
+  k: int,
+  selection: row_blocks.Selection,
+) -> dict[object, Leading]:
+  """What `scan` would give for all shards that the parts were made of."""
+  by_value: dict[object, list[Leading]] = {}
+  for part in parts:
+    for value, leading in part.items():
+      by_value.setdefault(value, []).append(leading)
+  count = selection.num_leaders(k)
+  return {
+    value: Leading(
+      top_k.merged([leading.highest for leading in some], count),
+      top_k.merged([leading.lowest for leading in some], count),
+      top_k.merged([leading.own for leading in some], count),
+    )
+    for value, some in by_value.items()
+  }
+
+
+class _Scan:
+  """Leaders of one group of examples."""
+
+  def __init__(
+    self,
+    queries: np.ndarray,
+    norms: np.ndarray,
+    k: int,
+    *,
+    both_ends: bool = True,
+  ):
+    self._ends = top_k.TopKScan(queries, norms, k, both_ends=both_ends)
+    self._own = top_k.Leaders.none(1, k)
+
+  def add(self, rows: row_blocks.ScoredRows) -> None:
+    self._own = top_k.with_scores(
+      self._own, rows.self_influence, rows.positions
+    )
+    self._add_to_ends(rows)
+
+  def _add_to_ends(self, rows: row_blocks.ScoredRows) -> None:
+    self._ends.add(
+      rows.vectors,
+      rows.positions,
+      bounds=rows.bounds,
+      scales=rows.scales,
+    )
+
+  def leading(self) -> Leading:
+    return Leading(self._ends.highest(), self._ends.lowest(), self._own)
+
+
+class _UpperBoundScan(_Scan):
+  """Leaders by the most that scores, and scores with signs turned, can be.
+
+  Both are inner products with one more coordinate, see `score_errors`.
+  """
+
+  def __init__(
+    self,
+    queries: np.ndarray,
+    norms: np.ndarray,
+    factors: np.ndarray,
+    k: int,
+  ):
+    self._num_queries = len(queries)
+    # Sums and scales are rounded too, by so much of |query| |row|.
+    largest = (norms / np.maximum(factors, np.finfo(np.float32).tiny)).max()
+    self._rounding = _ROUNDING * largest
+    more = factors[:, None]
+    super().__init__(
+      np.block([[queries, more], [-queries, more]]),
+      np.tile(np.hypot(norms, factors), 2),
+      k,
+      both_ends=False,
+    )
+
+  def _add_to_ends(self, rows: row_blocks.ScoredRows) -> None:
+    vectors, bounds = rows.vectors, rows.bounds
+    if rows.scales is not None:
+      vectors = vectors * rows.scales[:, None]
+      bounds = bounds * rows.scales
+    more = rows.error_factors + self._rounding * bounds
+    self._ends.add(
+      np.concatenate([vectors, more[:, None]], axis=1, dtype=np.float32),
+      rows.positions,
+      bounds=np.hypot(bounds, more),
+    )
+
+  def leading(self) -> Leading:
+    highest = self._ends.highest()
+    first, last = (
+      top_k.Leaders(highest.scores[part], highest.positions[part])
+      for part in (slice(self._num_queries), slice(self._num_queries, None))
+    )
+    return Leading(first, last, self._own)

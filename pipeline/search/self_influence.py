@@ -1,0 +1,72 @@
+"""Self-influence of every example, and the examples with the highest."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from influence_core import types
+from influence_core.scores import influence as influence_scores
+from influence_core.scores import top_k
+from pipeline.index import reader as index_reader
+from pipeline.search import retrieve, row_blocks
+
+
+def scores(
+  index: index_reader.Index,
+  *,
+  options: influence_scores.ScoreOptions,
+  columns: tuple[str, ...] = (),
+  shard_numbers: Sequence[int] | None = None,
+  progress: types.ProgressCallback = types.no_progress,
+) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
+  """Self-influence of every example, block by block.
+
+  Args:
+    index: opened index.
+    options: how to score.
+    columns: columns of the rows that are wanted.
+    shard_numbers: of the shards to read, in increasing order; None for all.
+    progress: called with the number of examples scored.
+
+  Yields:
+    `(position of the first, [num_rows] float32, rows)` of each block; rows has
+    the columns asked for and those that were needed.
+  """
+  scorer = row_blocks.Scorer(index, options)
+  for block in index.read_blocks(
+    columns=(*columns, *scorer.columns),
+    numbers=shard_numbers,
+    progress=progress,
+  ):
+    yield block.first, scorer.score(block).self_influence, block.rows
+
+
+def top(
+  index: index_reader.Index,
+  *,
+  k: int,
+  options: influence_scores.ScoreOptions,
+  selection: row_blocks.Selection = row_blocks.EVERYTHING,
+  progress: types.ProgressCallback = types.no_progress,
+) -> retrieve.TopExamples:
+  """The k examples with the highest self-influence, as of one query.
+
+  Args:
+    index: opened index.
+    k: examples wanted; fewer come back from a smaller index.
+    options: how to score.
+    selection: which examples can be found; its groups are not looked at.
+    progress: called with the number of examples scored.
+
+  Raises:
+    errors.InputError: k or the selection does not fit, or the index has none.
+  """
+  k = retrieve.bounded_k(index, k)
+  index.check_eigenvectors('self-influence')
+  leaders = top_k.Leaders.none(1, k)
+  for rows in row_blocks.scored_rows(
+    index, row_blocks.Scorer(index, options), selection, progress=progress
+  ):
+    leaders = top_k.with_scores(leaders, rows.self_influence, rows.positions)
+  return retrieve.most_self_influential(index, leaders, options)

@@ -1,0 +1,1 @@
+"""The ground: files near and far, checksums, fingerprints, locks."""

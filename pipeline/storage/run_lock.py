@@ -1,0 +1,101 @@
+"""Keeps runs of the same index from each other, on one machine or many.
+
+    INDEX/locks/run-000007.json       who runs since when
+    INDEX/locks/run-000007.released   that the run has ended
+
+A run takes the next number by creating its file, which only one can; so it
+works in object stores too. A run that ends deletes the files of those before
+it, which were released or had expired. Runs that were killed release nothing:
+theirs counts for a stated time.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import datetime
+import os
+import re
+import socket
+import uuid
+
+from influence_core import errors
+from pipeline.storage import checked_files
+from pipeline.storage import files as storage
+
+_NAME = re.compile(r'run-(\d{6})\.json')
+
+
+class OverlapError(errors.InputError):
+  """Another run is at work."""
+
+
+@contextlib.contextmanager
+def held(index: str, max_hours: float) -> Iterator[None]:
+  """Holds the lock of an index.
+
+  Args:
+    index: directory of the index.
+    max_hours: how long the lock of a run that never ended counts.
+
+  Raises:
+    OverlapError: Another run holds it; names who, where and since when.
+  """
+  directory = storage.join(index, 'locks')
+  numbers = _numbers(directory)
+  if numbers:
+    _check_free(directory, numbers[-1], max_hours)
+  number = numbers[-1] + 1 if numbers else 1
+  path = storage.join(directory, _name(number))
+  mine = checked_files.encode_json(_holder())
+  if (
+    not storage.create_exclusive(path, mine)
+    # An object store's answer can get lost and the request be sent again.
+    and storage.read_bytes(path) != mine
+  ):
+    _check_free(directory, number, max_hours)
+    raise OverlapError(f'{path} was taken in this moment; run again')
+  try:
+    yield
+  finally:
+    released = storage.join(directory, _released(number))
+    storage.create_exclusive(released, b'')
+    for old in numbers:
+      for name in (_name(old), _released(old)):
+        storage.remove(storage.join(directory, name))
+
+
+def _check_free(directory: str, number: int, max_hours: float) -> None:
+  if storage.exists(storage.join(directory, _released(number))):
+    return
+  path = storage.join(directory, _name(number))
+  holder = checked_files.read_json(path)
+  since = datetime.datetime.fromisoformat(holder['started'])
+  hours = (datetime.datetime.now(datetime.UTC) - since).total_seconds() / 3600
+  if hours < max_hours:
+    raise OverlapError(
+      f'process {holder["process"]} of {holder["host"]} is at work since '
+      f'{holder["started"]}; wait for it, or delete {path} if it is gone (its '
+      f'lock counts for {max_hours:g} hours)'
+    )
+
+
+def _holder() -> dict[str, object]:
+  now = datetime.datetime.now(datetime.UTC)
+  return {
+    'host': socket.gethostname(),
+    'process': os.getpid(),
+    'run': uuid.uuid4().hex,
+    'started': now.isoformat(timespec='seconds'),
+  }
+
+
+def _numbers(directory: str) -> list[int]:
+  matches = map(_NAME.fullmatch, storage.list_names(directory))
+  return sorted(int(match[1]) for match in matches if match)
+
+
+def _name(number: int) -> str:
+  return f'run-{number:06d}.json'
+
+
+def _released(number: int) -> str:
+  return f'run-{number:06d}.released'

@@ -1,0 +1,43 @@
+"""The projector of a task, compared with plain gradients before it is used."""
+
+from influence_core import types
+from influence_core.projection import check as projection_check
+from influence_core.projection import projector as gradient_projection
+from pipeline.tasks import loaded_task
+
+
+def make_projector(
+  loaded: loaded_task.LoadedTask,
+  eigenvectors: types.SelectedParameters,
+  options: gradient_projection.ProjectionOptions,
+  *,
+  num_examples: int | None = None,
+) -> gradient_projection.GradientProjector:
+  """Compiles the projection of a task's examples and checks it on a few.
+
+  Args:
+    loaded: the task.
+    eigenvectors: [projection_dim, *parameter shape] by parameter path.
+    options: how to project.
+    num_examples: most examples of a call, if known.
+
+  Raises:
+    errors.InputError: The projection cannot be made or is wrong.
+  """
+  projector = gradient_projection.GradientProjector(
+    loaded.task.per_example_loss,
+    loaded.params,
+    eigenvectors=eigenvectors,
+    features=loaded.checked_features,
+    options=options,
+    num_examples=num_examples,
+  )
+  projection_check.check_projector(
+    projector,
+    loaded.task.per_example_loss,
+    loaded.params,
+    eigenvectors=eigenvectors,
+    features=loaded.checked_features,
+    ids=loaded.checked_ids,
+  )
+  return projector

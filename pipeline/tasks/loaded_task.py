@@ -1,0 +1,271 @@
+"""A task made ready to compute: parameters in memory, checked, fingerprinted.
+
+Used the same way by the basis job, by every projecting worker and by queries,
+so that all three agree on what a fingerprint covers.
+"""
+
+from collections.abc import Iterable
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from influence_core import errors, parameter_arrays, parameter_selection, types
+from influence_core.devices import parameter_layout
+from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.storage import fingerprints
+from pipeline.tasks import example_form, loss_check, user_code
+from pipeline.tasks import task as task_lib
+
+
+class ExampleBatch(NamedTuple):
+  """Preprocessed examples, and those that could not be used.
+
+  Attributes:
+    ids: of the usable examples.
+    features: pytree of [num_examples, ...] arrays, None if none is usable.
+    columns: row columns of the usable examples by name.
+    rejected: reason by id.
+  """
+
+  ids: list[str]
+  features: types.Features
+  columns: dict[str, pa.Array]
+  rejected: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedTask:
+  """A task with its parameters.
+
+  Attributes:
+    task: the task.
+    params: pytree of arrays.
+    selection: parameter paths given instead of the task's own, if any.
+    probe: raw examples that preprocessing is known by, those of a basis; None
+      for the first of the corpus.
+  """
+
+  task: task_lib.Task
+  params: types.Params
+  selection: tuple[str, ...] | None = None
+  probe: tuple[corpus_lib.RawExample, ...] | None = None
+
+  @classmethod
+  def load(cls, reference: task_lib.TaskReference) -> 'LoadedTask':
+    """Makes the task, reads its parameters and checks both on examples.
+
+    Args:
+      reference: how to make the task.
+
+    Raises:
+      errors.InputError: Something of the task is missing or wrong.
+    """
+    loaded = cls.unchecked(reference)
+    loaded.check_loss()
+    return loaded
+
+  @classmethod
+  def unchecked(
+    cls,
+    reference: task_lib.TaskReference,
+    *,
+    probe: tuple[corpus_lib.RawExample, ...] | None = None,
+  ) -> 'LoadedTask':
+    """Makes the task and reads its parameters.
+
+    For what belongs to a basis: fingerprints are compared before `check_loss`,
+    so that another task is told from one that is wrong.
+
+    Args:
+      reference: how to make the task.
+      probe: see the attribute.
+
+    Raises:
+      errors.InputError: Something of the task is missing.
+    """
+    task = reference.load()
+    task.corpus.check()
+    with user_code.told(f'load_parameters of task {task.name}'):
+      params, keys = parameter_arrays.as_arrays(task.load_parameters())
+    task = _restoring(task, keys)
+    return cls(task, params, reference.parameter_paths, probe)
+
+  @functools.cached_property
+  def selected(self) -> dict[str, types.Array]:
+    return parameter_selection.select_parameters(
+      self.params, self.task.parameter_paths
+    )
+
+  @functools.cached_property
+  def fingerprints(self) -> dict[str, str]:
+    """What projections depend on besides the basis and the corpus."""
+    return {
+      'parameters': fingerprints.of_arrays(self.params),
+      'selected_paths': self._selection_fingerprint(),
+      'loss_reduction': self.task.loss_reduction,
+      'preprocessing': self._preprocessing_fingerprint(),
+      'task_version': self.task.version,
+    }
+
+  @functools.cached_property
+  def form(self) -> example_form.ExampleForm:
+    """What all examples of a job have in common.
+
+    That of the probe, if there is one: whatever the corpus begins with by now,
+    workers agree, and so do runs that reuse each other's shards.
+    """
+    examples = []
+    for example_id, raw in self._named_probe:
+      try:
+        examples.append(example_form.prepare(self.task, example_id, raw))
+      except example_form.UnusableExampleError:
+        continue  # Told where the probe is compared.
+    return example_form.ExampleForm.of(examples or self._unformed_examples)
+
+  @property
+  def checked_features(self) -> types.Features:
+    """Features of the first few examples whose loss is finite."""
+    return self._checked_batch.features
+
+  @property
+  def checked_ids(self) -> list[str]:
+    """Ids of these examples."""
+    return self._checked_batch.ids
+
+  def with_probe(
+    self, probe: tuple[corpus_lib.RawExample, ...]
+  ) -> 'LoadedTask':
+    """The same, with preprocessing known by other examples."""
+    return dataclasses.replace(self, probe=probe)
+
+  def first_examples(self) -> list[corpus_lib.RawExample]:
+    """The first few raw examples of the corpus that can be used."""
+    return [example.raw for example in self._first_examples]
+
+  def check_loss(self) -> None:
+    """Evaluates the loss on a few examples.
+
+    Raises:
+      errors.InputError: The loss fails, has the wrong shape or dtype, is not
+        finite for any of them, or cannot be traced.
+    """
+    loss_check.check_traceable(
+      self.task,
+      parameter_layout.fitting(self.params),
+      self._checked_batch.features,
+    )
+
+  @functools.cached_property
+  def _named_probe(self) -> list[tuple[str, corpus_lib.RawExample]]:
+    return [(str(raw[corpus_lib.ID_KEY]), raw) for raw in self.probe or ()]
+
+  @functools.cached_property
+  def _unformed_examples(self) -> list[example_form.PreparedExample]:
+    return example_form.first_usable(self.task)
+
+  @functools.cached_property
+  def _first_examples(self) -> list[example_form.PreparedExample]:
+    if self.probe is not None:
+      return example_form.first_usable(self.task, self.form)
+    return [x for x in self._unformed_examples if self.form.fits(x)]
+
+  @functools.cached_property
+  def _first_batch(self) -> ExampleBatch:
+    return self.preprocess_batch(
+      (example.example_id, example.raw) for example in self._first_examples
+    )
+
+  @functools.cached_property
+  def _checked_batch(self) -> ExampleBatch:
+    """The first few examples with a finite loss."""
+    params = parameter_layout.fitting(self.params)
+    batch = self._first_batch
+    finite = loss_check.finite_losses(
+      self.task, params, batch.ids, batch.features
+    )
+    first_id = batch.ids[0]
+    corpus, step = self.task.corpus, example_form.NUM_CHECKED
+    stop = min(example_form.NUM_LOOKED_AT, corpus.num_examples)
+    for start in range(0, stop, step):
+      if finite.any():
+        break
+      positions = range(start, min(start + step, stop))
+      batch = self.preprocess_batch(corpus.read_positions(positions))
+      if batch.ids:
+        finite = loss_check.finite_losses(
+          self.task, params, batch.ids, batch.features
+        )
+    if not finite.any():
+      raise errors.InputError(
+        f'task {self.task.name}: the loss of {first_id}, and of all others of '
+        f'the first {stop} examples, is not finite, expected a finite number; '
+        'check the parameters and preprocess'
+      )
+    return taken(batch, np.flatnonzero(finite))
+
+  def _selection_fingerprint(self) -> str:
+    """Of other parameters where those of a basis are not there."""
+    try:
+      return fingerprints.of_paths(self.selected)
+    except errors.InputError as error:
+      if self.probe is None:
+        raise
+      return f'none: {error}'
+
+  def _preprocessing_fingerprint(self) -> str:
+    """Of other preprocessing where that of a basis does not work."""
+    if self.probe is None:
+      return fingerprints.of_arrays(self._first_batch.features)
+    batch = self.preprocess_batch(self._named_probe)
+    for example_id, reason in batch.rejected.items():
+      return f'none: example {example_id} cannot be used, {reason}'
+    return fingerprints.of_arrays(batch.features)
+
+  def preprocess_batch(
+    self,
+    examples: Iterable[tuple[str, example_form.AnyExample]],
+  ) -> ExampleBatch:
+    """Features and row columns of raw examples, stacked, in the task's form."""
+    usable: list[example_form.PreparedExample] = []
+    rejected = {}
+    for example_id, raw in examples:
+      try:
+        example = example_form.prepare(self.task, example_id, raw)
+        usable.append(self.form.fitted(example))
+      except example_form.UnusableExampleError as error:
+        rejected[example_id] = str(error)
+    return ExampleBatch(
+      [example.example_id for example in usable],
+      example_form.stack_features(usable) if usable else None,
+      self.form.columns.arrays([example.row for example in usable]),
+      rejected,
+    )
+
+
+def taken(batch: ExampleBatch, places: np.ndarray) -> ExampleBatch:
+  """Some of the usable examples of a batch, the others left out."""
+  return batch._replace(
+    ids=[batch.ids[place] for place in places],
+    features=jax.tree.map(lambda leaf: leaf[places], batch.features),
+    columns={
+      name: column.take(pa.array(places))
+      for name, column in batch.columns.items()
+    },
+  )
+
+
+def _restoring(
+  task: task_lib.Task, keys: parameter_arrays.RandomKeys
+) -> task_lib.Task:
+  """The task with functions that take parameters as `as_arrays` gives them."""
+  split = task.split_loss
+  return dataclasses.replace(
+    task,
+    per_example_loss=keys.restoring(task.per_example_loss),
+    split_loss=split
+    and dataclasses.replace(split, outputs=keys.restoring(split.outputs)),
+  )

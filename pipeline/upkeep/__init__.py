@@ -1,0 +1,1 @@
+"""Keeping an index right over time: verification, generations."""
