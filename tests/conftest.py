@@ -16,7 +16,7 @@ import pytest
 
 from launch import cli
 from pipeline.storage import machine_cache
-from tests import linear_task, object_store
+from tests.kit import linear_task, object_store
 
 ROOT = Path(__file__).parents[1]
 _COMPILED = 'JAX_COMPILATION_CACHE_DIR'
@@ -113,7 +113,7 @@ def workdir(tmp_path_factory) -> Path:
 def task_flags(workdir) -> list[str]:
   return [
     '--task',
-    'tests.linear_task:make_task',
+    'tests.kit.linear_task:make_task',
     '--task_arg',
     f'workdir={workdir}',
   ]

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.index import reader as index_reader
 from pipeline.tasks import checkpoints
-from tests import linear_task
+from tests.kit import linear_task
 
 
 def exact_influence(workdir, damping=0.0):

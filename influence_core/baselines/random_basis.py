@@ -8,37 +8,11 @@ eigenvectors, it is a basis like any other, with its eigenvalues.
 """
 
 from collections.abc import Iterator, Mapping
-import dataclasses
-from typing import Literal
 import zlib
 
 import numpy as np
 
 from influence_core import errors
-
-Method = Literal['random', 'random_gram']
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomReport:
-  """How a random basis was made; there is no eigenpair to judge.
-
-  Attributes:
-    method: 'random' for inner products of gradients, 'random_gram' for those
-      weighted by the inverse Gram matrix.
-    sample_size: examples that the Gram matrix is the mean of; 0 for none.
-    seconds: that it took.
-    rejected: reason by id of the examples that were left out of the sample.
-  """
-
-  method: Method
-  sample_size: int
-  seconds: float
-  rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-  @property
-  def objections(self) -> list[str]:
-    return []
 
 
 def random_vectors(

@@ -1,6 +1,6 @@
 """Products of curvature matrices of a loss with a vector, for one microbatch.
 
-Pure functions, linear in the vector; `curvature_operator` adds them up over a
+Pure functions, linear in the vector; `operator` adds them up over a
 sample.
 """
 
@@ -64,7 +64,7 @@ def batch_product(
   """The product for one microbatch.
 
   Args:
-    curvature: which matrix, see `curvature_operator.CurvatureOptions`.
+    curvature: which matrix, see `operator.CurvatureOptions`.
     per_example_loss: (params, [batch, ...] features) -> [batch] losses.
     split_loss: the same in two parts; for 'gauss_newton' only.
     params: pytree in whose place the leaves are put.

@@ -6,97 +6,14 @@ influence is then an inner product of projections weighted by 1/eigenvalue.
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
 
 from influence_core import errors, parameter_selection, types
-from influence_core.baselines import random_basis
 from influence_core.devices import multi_device
-from influence_core.eigenpairs import arnoldi, krylov_vectors, ritz
-from influence_core.eigenpairs import reports as query_basis
+from influence_core.eigenpairs import arnoldi, krylov_vectors, reports, ritz
 from influence_core.eigenpairs import trust as basis_trust
-
-
-@dataclasses.dataclass(frozen=True)
-class BasisReport:
-  """How far a basis can be trusted.
-
-  Attributes:
-    residuals: |Hv - lambda v| / |lambda| of each kept pair.
-    orthogonality_error: max |QQ^T - I| of the Krylov vectors.
-    spectrum: every Ritz value of the iteration, largest first.
-    negative_mass: sum of |negative Ritz values| / sum of |all Ritz values|.
-    num_iterations: Arnoldi steps done, each one operator product.
-    broke_down: the Krylov space was exhausted before the steps asked for.
-    sample_size: number of examples the curvature was taken over.
-    seconds: wall time of the iteration.
-    tolerance: largest residual of an eigenpair that can be relied on.
-    trace: of the operator and what the basis captures; None if not estimated.
-    second_sample: agreement with a basis of other examples; None if not asked.
-    doubled_sample: agreement with a basis of both samples together.
-    rejected: reason by id of the examples that were left out of the samples.
-  """
-
-  residuals: tuple[float, ...]
-  orthogonality_error: float
-  spectrum: tuple[float, ...]
-  negative_mass: float
-  num_iterations: int
-  broke_down: bool
-  sample_size: int
-  seconds: float
-  tolerance: float = basis_trust.RELIABLE_RESIDUAL
-  trace: basis_trust.TraceEstimate | None = None
-  second_sample: basis_trust.SubspaceAgreement | None = None
-  doubled_sample: basis_trust.SubspaceAgreement | None = None
-  rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-  @property
-  def num_unreliable(self) -> int:
-    """How many kept pairs have a residual above the tolerance."""
-    return sum(value > self.tolerance for value in self.residuals)
-
-  @property
-  def objections(self) -> list[str]:
-    """Why the basis should not be used as it is; empty for a good one."""
-    return basis_trust.objections(
-      residuals=self.residuals,
-      tolerance=self.tolerance,
-      orthogonality_error=self.orthogonality_error,
-      agreements={
-        'a second sample': self.second_sample,
-        'twice the sample': self.doubled_sample,
-      },
-    )
-
-  @classmethod
-  def from_json(cls, content: Mapping[str, Any]) -> 'BasisReport':
-    values: dict[str, Any] = {
-      key: tuple(value) if isinstance(value, list) else value
-      for key, value in content.items()
-    }
-    if values['trace']:
-      values['trace'] = basis_trust.TraceEstimate(**values['trace'])
-    for name in ('second_sample', 'doubled_sample'):
-      if values[name]:
-        values[name] = basis_trust.SubspaceAgreement(
-          tuple(values[name]['cosines'])
-        )
-    return cls(**values)
-
-
-Report = BasisReport | random_basis.RandomReport | query_basis.QueryReport
-
-
-def report_from_json(content: Mapping[str, Any]) -> Report:
-  """A report of any kind from its fields."""
-  if 'query_ids' in content:
-    return query_basis.QueryReport.from_json(content)
-  if 'method' in content:
-    return random_basis.RandomReport(**content)
-  return BasisReport.from_json(content)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -112,7 +29,7 @@ class Basis:
 
   eigenvalues: np.ndarray
   eigenvectors: Mapping[str, types.Array]
-  report: Report
+  report: reports.Report
 
   def __post_init__(self):
     for path, vectors in self.eigenvectors.items():
@@ -170,7 +87,7 @@ def make_report(
   sample_size: int,
   seconds: float,
   tolerance: float = basis_trust.RELIABLE_RESIDUAL,
-) -> BasisReport:
+) -> reports.BasisReport:
   """The report on an iteration, without what further products would tell.
 
   Args:
@@ -184,7 +101,7 @@ def make_report(
   spectrum = ritz.ritz_pairs(state).eigenvalues
   mass = np.abs(spectrum).sum()
   negative = spectrum[spectrum < 0]
-  return BasisReport(
+  return reports.BasisReport(
     residuals=tuple(pairs.relative_residuals.tolist()),
     orthogonality_error=krylov_vectors.orthogonality_error(vectors),
     spectrum=tuple(spectrum.tolist()),

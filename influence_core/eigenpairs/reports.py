@@ -1,19 +1,115 @@
-"""What is known of a basis of solved queries.
+"""What is known of a basis: how it was made, and how far it can be trusted.
 
-Its vectors are (H + damping)^-1 g of single queries: the projection of an
-example on one of them is its influence on that query, and on no other.
+There are three kinds, by the command that made the basis: of eigenpairs of an
+iteration, of random vectors, of solved queries.
 """
 
 from collections.abc import Mapping
 import dataclasses
 from typing import Any, Literal
 
-Method = Literal['gradient', 'cg', 'lissa', 'exact', 'ekfac']
+from influence_core.eigenpairs import trust as basis_trust
+
+QueryMethod = Literal['gradient', 'cg', 'lissa', 'exact', 'ekfac']
+RandomMethod = Literal['random', 'random_gram']
+
+
+@dataclasses.dataclass(frozen=True)
+class BasisReport:
+  """How far a basis can be trusted.
+
+  Attributes:
+    residuals: |Hv - lambda v| / |lambda| of each kept pair.
+    orthogonality_error: max |QQ^T - I| of the Krylov vectors.
+    spectrum: every Ritz value of the iteration, largest first.
+    negative_mass: sum of |negative Ritz values| / sum of |all Ritz values|.
+    num_iterations: Arnoldi steps done, each one operator product.
+    broke_down: the Krylov space was exhausted before the steps asked for.
+    sample_size: number of examples the curvature was taken over.
+    seconds: wall time of the iteration.
+    tolerance: largest residual of an eigenpair that can be relied on.
+    trace: of the operator and what the basis captures; None if not estimated.
+    second_sample: agreement with a basis of other examples; None if not asked.
+    doubled_sample: agreement with a basis of both samples together.
+    rejected: reason by id of the examples that were left out of the samples.
+  """
+
+  residuals: tuple[float, ...]
+  orthogonality_error: float
+  spectrum: tuple[float, ...]
+  negative_mass: float
+  num_iterations: int
+  broke_down: bool
+  sample_size: int
+  seconds: float
+  tolerance: float = basis_trust.RELIABLE_RESIDUAL
+  trace: basis_trust.TraceEstimate | None = None
+  second_sample: basis_trust.SubspaceAgreement | None = None
+  doubled_sample: basis_trust.SubspaceAgreement | None = None
+  rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def num_unreliable(self) -> int:
+    """How many kept pairs have a residual above the tolerance."""
+    return sum(value > self.tolerance for value in self.residuals)
+
+  @property
+  def objections(self) -> list[str]:
+    """Why the basis should not be used as it is; empty for a good one."""
+    return basis_trust.objections(
+      residuals=self.residuals,
+      tolerance=self.tolerance,
+      orthogonality_error=self.orthogonality_error,
+      agreements={
+        'a second sample': self.second_sample,
+        'twice the sample': self.doubled_sample,
+      },
+    )
+
+  @classmethod
+  def from_json(cls, content: Mapping[str, Any]) -> 'BasisReport':
+    values: dict[str, Any] = {
+      key: tuple(value) if isinstance(value, list) else value
+      for key, value in content.items()
+    }
+    if values['trace']:
+      values['trace'] = basis_trust.TraceEstimate(**values['trace'])
+    for name in ('second_sample', 'doubled_sample'):
+      if values[name]:
+        values[name] = basis_trust.SubspaceAgreement(
+          tuple(values[name]['cosines'])
+        )
+    return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomReport:
+  """How a random basis was made; there is no eigenpair to judge.
+
+  Attributes:
+    method: 'random' for inner products of gradients, 'random_gram' for those
+      weighted by the inverse Gram matrix.
+    sample_size: examples that the Gram matrix is the mean of; 0 for none.
+    seconds: that it took.
+    rejected: reason by id of the examples that were left out of the sample.
+  """
+
+  method: RandomMethod
+  sample_size: int
+  seconds: float
+  rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def objections(self) -> list[str]:
+    return []
 
 
 @dataclasses.dataclass(frozen=True)
 class QueryReport:
-  """How a basis of queries was made.
+  """How a basis of solved queries was made.
+
+  Its vectors are (H + damping)^-1 g of single queries: the projection of an
+  example on one of them is its influence on that query, and on no other.
 
   Attributes:
     method: 'gradient' for the queries' gradients themselves; else by what the
@@ -26,7 +122,7 @@ class QueryReport:
     rejected: reason by id of the examples that were left out of the sample.
   """
 
-  method: Method
+  method: QueryMethod
   query_ids: tuple[str, ...]
   residuals: tuple[float, ...]
   num_products: int
@@ -42,3 +138,15 @@ class QueryReport:
   @property
   def objections(self) -> list[str]:
     return []
+
+
+Report = BasisReport | RandomReport | QueryReport
+
+
+def report_from_json(content: Mapping[str, Any]) -> Report:
+  """A report of any kind from its fields."""
+  if 'query_ids' in content:
+    return QueryReport.from_json(content)
+  if 'method' in content:
+    return RandomReport(**content)
+  return BasisReport.from_json(content)

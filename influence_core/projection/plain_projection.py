@@ -2,7 +2,7 @@
 
 The plain way, by `jax.grad` alone: slow, and its memory grows with batch times
 parameters, but with nothing to go wrong. The factored projection is held
-against it in tests and benchmarks; at the start of a job `projection_check`
+against it in tests and benchmarks; at the start of a job `check`
 compares with plain gradients of its own, one example at a time.
 """
 

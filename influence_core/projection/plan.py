@@ -1,6 +1,6 @@
 """What is known of the parameters in a traced loss.
 
-`loss_analysis` makes a plan from a loss, `basis_packing` arranges a basis for
+`loss_analysis` makes a plan from a loss, `packing` arranges a basis for
 it, and `factored_projection` evaluates the loss by it.
 
 A parameter used by sites alone (see `weight_sites`) is *factored*: its

@@ -8,7 +8,7 @@ at a site is a sum over positions t (tokens, pixels)
   G[e] = sum_t left[e, t] right[e, t]^T            [rows, columns]
 
 of products of the input of the site and the cotangent of its output. The
-gradient is never needed as a whole: see `gradient_contraction`.
+gradient is never needed as a whole: see `contraction`.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """What rounding of stored projections can change of scores, at most.
 
 A row is known as p' = p + d with e = |d / s|, where s are positive scales of
-the columns. For a weighted query q (`influence_scores.weight_queries`) the
+the columns. For a weighted query q (`influence.weight_queries`) the
 Cauchy-Schwarz inequality gives |q . d| <= |s q| e. With g the largest
 s_k sqrt(weight_k), |sqrt(I(x, x)) - sqrt(I'(x, x))| <= g e in the same way.
 

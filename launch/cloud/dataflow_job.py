@@ -6,7 +6,7 @@ import json
 import pathlib
 import re
 import tempfile
-from typing import Any, Literal
+from typing import Any
 
 from apache_beam.options import pipeline_options
 
@@ -15,8 +15,6 @@ from pipeline.beam import engines, project_corpus, runner_options
 from pipeline.projection import job as projection_job
 from pipeline.projection import plan as plan_lib
 from pipeline.storage import fingerprints
-
-Worker = Literal['cpu', 'gpu', 'tpu']
 
 _JOB_NAME = re.compile('[a-z]([-a-z0-9]{0,61}[a-z0-9])?')
 
@@ -42,7 +40,7 @@ class DataflowJob:
   region: str
   image: str | None
   temp_location: str | None
-  worker: Worker
+  worker: engines.DataflowWorker
   name: str
   right_fitting: bool = False
   endpoint: str | None = None

@@ -2,14 +2,13 @@
 
 `specification` is the file that names the container and its parameters, made
 from the flags of `influence submit dataflow`; `launch_parameter` is what
-launches it; `main` runs in the container, where Dataflow calls it with
---name=value for each parameter and for what it adds itself.
+launches it; `command_line` is for `launch.dataflow_launcher`, which Dataflow
+calls with --name=value for each parameter and for what it adds itself.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 import shlex
-import sys
 from typing import Any
 
 import apache_beam
@@ -161,14 +160,3 @@ def _parameter(action: argparse.Action) -> dict[str, Any]:
   if action.choices:
     parameter['regexes'] = ['|'.join(map(str, action.choices))]
   return parameter
-
-
-def main() -> int:
-  """What the container of the template runs."""
-  from launch import cli
-
-  return cli.main(command_line(sys.argv[1:]))
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -4,9 +4,7 @@ import dataclasses
 from typing import Any
 
 from influence_core import errors
-from influence_core.baselines import random_basis
-from influence_core.eigenpairs import basis as basis_lib
-from influence_core.eigenpairs import reports as query_basis
+from influence_core.eigenpairs import reports
 from influence_core.eigenpairs import trust as basis_trust
 from launch.output import console as console_lib
 from pipeline.bases import stored_basis
@@ -37,9 +35,9 @@ def describe_basis(
       f'{len(report.rejected):,} sampled examples were left out of the basis, '
       f'the first is {example_id} ({reason}); --json lists all'
     )
-  if isinstance(report, random_basis.RandomReport):
+  if isinstance(report, reports.RandomReport):
     return _describe_random(console, record, report)
-  if isinstance(report, query_basis.QueryReport):
+  if isinstance(report, reports.QueryReport):
     return _describe_queries(console, record, report)
   config = record.config
   pairs = list(zip(record.eigenvalues, report.residuals, strict=True))
@@ -78,7 +76,7 @@ def describe_basis(
 def _describe_random(
   console: console_lib.Console,
   record: stored_basis.BasisRecord,
-  report: random_basis.RandomReport,
+  report: reports.RandomReport,
 ) -> dict[str, Any]:
   what = f'{record.projection_dim} random vectors, seed {record.config["seed"]}'
   if report.method == 'random_gram':
@@ -90,7 +88,7 @@ def _describe_random(
 def _describe_queries(
   console: console_lib.Console,
   record: stored_basis.BasisRecord,
-  report: query_basis.QueryReport,
+  report: reports.QueryReport,
 ) -> dict[str, Any]:
   what = f'{record.projection_dim} queries, {report.query_ids[0]} to '
   what += f'{report.query_ids[-1]}, by {report.method}'
@@ -107,7 +105,7 @@ def _describe_queries(
   return {**dataclasses.asdict(record), 'go': True, 'objections': []}
 
 
-def _trace(report: basis_lib.BasisReport) -> str:
+def _trace(report: reports.BasisReport) -> str:
   trace = report.trace
   if trace is None:
     return 'not estimated (--num_trace_probes)'

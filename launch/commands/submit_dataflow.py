@@ -8,10 +8,11 @@ from influence_core.projection import projector as gradient_projection
 from launch.cloud import dataflow_job, flex_template
 from launch.commands import project as project_command
 from launch.output import console as console_lib
-from pipeline.beam import project_corpus
+from pipeline.beam import engines
 from pipeline.index import vector_codec
 from pipeline.projection import job as projection_job
 from pipeline.projection import plan as plan_lib
+from pipeline.projection import publishing
 from pipeline.tasks import task as task_lib
 
 
@@ -30,7 +31,7 @@ def run(
   dataflow_endpoint: str | None,
   image: str | None,
   temp_location: str | None,
-  worker: dataflow_job.Worker,
+  worker: engines.DataflowWorker,
   right_fitting: bool,
   job_name: str | None,
   template: str | None,
@@ -133,7 +134,7 @@ def _finish_here(
 ) -> dict[str, Any]:
   """Publishes what needs no projection, such as dropped files."""
   if not job.changes.is_empty:
-    project_corpus.publish_plan(
+    publishing.publish_plan(
       job.index, plan_lib.load(job.save_plan()), (), job.max_rejected_fraction
     )
   console.print(

@@ -3,8 +3,8 @@
 import argparse
 from typing import get_args
 
-from launch.cloud import dataflow_job
 from launch.flags import project as project_flags
+from pipeline.beam import engines
 
 _MORE_OPTIONS = """
 Everything after -- goes to Beam, for instance
@@ -36,7 +36,7 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--worker',
-    choices=get_args(dataflow_job.Worker),
+    choices=get_args(engines.DataflowWorker),
     default='cpu',
     help='what works: 8 cores, an NVIDIA L4, a TPU v5e (default: %(default)s)',
   )

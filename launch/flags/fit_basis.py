@@ -3,11 +3,9 @@
 import argparse
 from typing import get_args
 
-from influence_core.baselines import random_basis
 from influence_core.curvature import operator as curvature_operator
 from influence_core.curvature import products as curvature_products
-from influence_core.eigenpairs import krylov_vectors
-from influence_core.eigenpairs import reports as query_basis
+from influence_core.eigenpairs import krylov_vectors, reports
 from launch.flags import common as common_flags
 from pipeline.bases import fit_basis_config
 
@@ -63,7 +61,7 @@ def add_random_basis(parser: argparse.ArgumentParser) -> None:
   common_flags.add_number(parser, '--projection_dim', 50, 'vectors')
   parser.add_argument(
     '--method',
-    choices=get_args(random_basis.Method),
+    choices=get_args(reports.RandomMethod),
     default='random_gram',
     help=(
       'random for inner products of gradients, random_gram to weight them by '
@@ -87,7 +85,7 @@ def add_query_basis(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--method',
-    choices=get_args(query_basis.Method),
+    choices=get_args(reports.QueryMethod),
     default='cg',
     help=(
       'what stands for the inverse curvature: nothing (gradient), conjugate '

@@ -13,10 +13,10 @@ import jax
 from influence_core.devices import multi_device
 from launch.output import console as console_lib
 from launch.running import watched_projection
-from pipeline.beam import project_corpus
 from pipeline.index import format as index_format
 from pipeline.projection import job as projection_job
 from pipeline.projection import plan as plan_lib
+from pipeline.projection import publishing
 from pipeline.projection import worker as projection_worker
 
 
@@ -37,7 +37,7 @@ def run(
     How many examples were missing.
 
   Raises:
-    errors.InputError: See `project_corpus.publish_plan`.
+    errors.InputError: See `publishing.publish_plan`.
   """
   number, count = jax.process_index(), jax.process_count()
   wanted = job.changes.wanted
@@ -51,7 +51,7 @@ def run(
     described = json.dumps([shard.to_json() for shard in shards]).encode()
     everywhere = multi_device.gather_bytes(described)
     if number == 0:
-      project_corpus.publish_plan(
+      publishing.publish_plan(
         job.index,
         plan_lib.load(plan_path),
         [

@@ -18,6 +18,7 @@ from pipeline.index import format as index_format
 from pipeline.projection import job as projection_job
 from pipeline.projection import journal as work_journal
 from pipeline.projection import plan as plan_lib
+from pipeline.projection import publishing
 from pipeline.storage import files as storage
 
 _MAX_ATTEMPTS = 3
@@ -43,7 +44,7 @@ def run(
 
   Raises:
     watchdog.StalledError: A worker on this machine is gone, or stuck.
-    errors.InputError: See `project_corpus`.
+    errors.InputError: See `projection.publishing`.
   """
   index, ranges = job.index, job.changes.wanted
   plan_path = job.save_plan()
@@ -74,7 +75,7 @@ def run(
         options=options,
       )
     else:
-      project_corpus.publish_plan(
+      publishing.publish_plan(
         index, plan_lib.load(plan_path), (), job.max_rejected_fraction
       )
   return total - num_present

@@ -29,7 +29,7 @@ class FitBasisConfig:
     max_vectors: Krylov vectors kept at a time, by thick restarts; None for all,
       or with num_iterations None for a few times projection_dim.
     sample_size: examples the curvature is averaged over, drawn at random.
-    curvature: see `curvature_operator.CurvatureOptions`.
+    curvature: see `curvature.operator.CurvatureOptions`.
     keep_negative: also keep pairs with negative eigenvalues.
     krylov_dtype: that Krylov vectors are kept in.
     basis_dtype: that eigenvectors are stored in.

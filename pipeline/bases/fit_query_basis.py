@@ -12,8 +12,7 @@ import numpy as np
 
 from influence_core import errors, parameter_selection, types
 from influence_core.devices import memory as device_memory
-from influence_core.eigenpairs import krylov_vectors
-from influence_core.eigenpairs import reports as query_basis
+from influence_core.eigenpairs import krylov_vectors, reports
 from pipeline.bases import (
   curvature_sample,
   query_solvers,
@@ -59,7 +58,7 @@ def fit_query_basis(
     max_rejected_fraction=max_rejected_fraction,
   )
   solved = query_solvers.solve(loaded, samples, gradients, config, progress)
-  report = query_basis.QueryReport(
+  report = reports.QueryReport(
     config.method,
     tuple(batch.ids),
     solved.residuals,

@@ -8,7 +8,7 @@ import numpy as np
 from influence_core import errors, parameter_selection
 from influence_core.baselines import random_basis
 from influence_core.devices import memory as device_memory
-from influence_core.eigenpairs import krylov_vectors
+from influence_core.eigenpairs import krylov_vectors, reports
 from influence_core.projection import projector as gradient_projection
 from pipeline.bases import (
   curvature_sample,
@@ -26,14 +26,14 @@ class RandomBasisConfig:
 
   Attributes:
     projection_dim: number of vectors.
-    method: see `random_basis.RandomReport`.
+    method: see `reports.RandomReport`.
     sample_size: examples of the Gram matrix, drawn at random.
     basis_dtype: that vectors are stored in.
     seed: of signs and sample.
   """
 
   projection_dim: int = 50
-  method: random_basis.Method = 'random_gram'
+  method: reports.RandomMethod = 'random_gram'
   sample_size: int = 4096
   basis_dtype: fit_basis_config.VectorDtype = 'float32'
   seed: int = 0
@@ -92,7 +92,7 @@ def fit_random_basis(
     path,
     eigenvalues,
     random_basis.turned(vectors, rotation),
-    random_basis.RandomReport(
+    reports.RandomReport(
       config.method,
       sample_size,
       time.monotonic() - started,

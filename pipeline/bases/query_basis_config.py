@@ -6,7 +6,7 @@ import numpy as np
 
 from influence_core import errors
 from influence_core.curvature import products as curvature_products
-from influence_core.eigenpairs import reports as query_basis
+from influence_core.eigenpairs import reports
 from pipeline.bases import fit_basis_config
 
 
@@ -16,8 +16,8 @@ class QueryBasisConfig:
 
   Attributes:
     query_split: TFDS split of the queries, e.g. 'test[:50]'.
-    method: see `query_basis.QueryReport`.
-    curvature: see `curvature_operator.CurvatureOptions`.
+    method: see `reports.QueryReport`.
+    curvature: see `curvature.operator.CurvatureOptions`.
     damping: added to every eigenvalue; None for zero, and for 'ekfac' for a
       tenth of the mean eigenvalue of each parameter.
     num_products: most products for a query, of 'cg' and 'lissa'.
@@ -30,7 +30,7 @@ class QueryBasisConfig:
   """
 
   query_split: str
-  method: query_basis.Method = 'cg'
+  method: reports.QueryMethod = 'cg'
   curvature: curvature_products.Curvature = 'gauss_newton'
   damping: float | None = None
   num_products: int = 100

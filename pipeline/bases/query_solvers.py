@@ -28,7 +28,7 @@ class Solved(NamedTuple):
 
   Attributes:
     vectors: [num_queries, *shape] float32 by path.
-    residuals: see `query_basis.QueryReport`.
+    residuals: see `reports.QueryReport`.
     num_products: see there.
     sample_size: see there.
   """

@@ -22,7 +22,7 @@ import numpy as np
 from influence_core import errors
 from influence_core.devices import memory as device_memory
 from influence_core.eigenpairs import basis as basis_lib
-from influence_core.eigenpairs import reports as query_basis
+from influence_core.eigenpairs import reports
 from pipeline.corpora import tfds_corpus as corpus_lib
 from pipeline.storage import checked_files, fingerprints, machine_cache
 from pipeline.storage import files as storage
@@ -58,14 +58,14 @@ class BasisRecord:
     report: its quality.
     config: resolved configuration of the job that made it.
     task_fingerprints: of the model it belongs to.
-    probe: the file of `preprocessing_probe`.
+    probe: the file of `tasks.probe`.
     parts: where the eigenvectors are.
     fingerprint: of eigenvalues and eigenvectors.
   """
 
   path: str
   eigenvalues: tuple[float, ...]
-  report: basis_lib.Report
+  report: reports.Report
   config: Mapping[str, Any]
   task_fingerprints: Mapping[str, str]
   probe: checked_files.StoredFile
@@ -79,7 +79,7 @@ class BasisRecord:
   @property
   def query_ids(self) -> tuple[str, ...]:
     """Queries that the vectors were solved for; empty for eigenvectors."""
-    if isinstance(self.report, query_basis.QueryReport):
+    if isinstance(self.report, reports.QueryReport):
       return self.report.query_ids
     return ()
 
@@ -95,7 +95,7 @@ def save(
   path: str,
   eigenvalues: np.ndarray,
   eigenvectors: Iterable[tuple[str, np.ndarray]],
-  report: basis_lib.Report,
+  report: reports.Report,
   *,
   dtype: np.dtype,
   config: Mapping[str, Any],
@@ -209,7 +209,7 @@ def load_record(path: str) -> BasisRecord:
   return BasisRecord(
     path=path,
     eigenvalues=tuple(content.pop('eigenvalues')),
-    report=basis_lib.report_from_json(content.pop('report')),
+    report=reports.report_from_json(content.pop('report')),
     probe=checked_files.StoredFile(**content.pop('probe')),
     parts=tuple(StoredPart(**part) for part in content.pop('parts')),
     **content,

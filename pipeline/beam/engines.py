@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import shutil
 import sys
+from typing import Literal
 
 from apache_beam.options import pipeline_options
 
@@ -22,6 +23,9 @@ _WORKER_POOL = 'localhost:50000'
 
 # Options of Beam that are lists.
 _LISTS = ('--dataflow_service_options', '--experiments')
+
+# What the machines of Dataflow have.
+DataflowWorker = Literal['cpu', 'gpu', 'tpu']
 
 # Of the machines of an engine, in the words of Dataflow.
 ACCELERATORS = {

@@ -1,6 +1,6 @@
 """A published generation of an index, opened for reading.
 
-`query_api.open_index` gives one that can be searched too.
+`pipeline.open_index` gives one that can be searched too.
 """
 
 from collections.abc import Iterator, Sequence

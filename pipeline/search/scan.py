@@ -161,7 +161,7 @@ class _Scan:
 class _UpperBoundScan(_Scan):
   """Leaders by the most that scores, and scores with signs turned, can be.
 
-  Both are inner products with one more coordinate, see `score_errors`.
+  Both are inner products with one more coordinate, see `scores.rounding`.
   """
 
   def __init__(

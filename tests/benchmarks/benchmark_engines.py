@@ -21,9 +21,9 @@ import apache_beam
 import jax
 
 from launch.output import console as console_lib
-from tests import engine_servers
 from tests.conftest import ROOT
-from tests.test_engines import stored_bytes
+from tests.kit import engine_servers
+from tests.pipeline.beam.test_engines import stored_bytes
 
 
 @contextlib.contextmanager

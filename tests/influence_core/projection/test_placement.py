@@ -1,0 +1,51 @@
+"""Several devices give what one gives, wherever the basis is."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+# One of each kind of contraction: matrix products with one position and with
+# many, stacked matrices, convolutions in groups, lookups alone and beside a
+# product, dense gradients, and slices of a scan.
+CASES = (
+  'mlp',
+  'position_embedding',
+  'soft_mixture_of_experts',
+  'convolution_grouped',
+  'embedding_of_repeated_ids',
+  'weight_norm',
+  'language_model_scanned',
+)
+
+
+@pytest.mark.parametrize('placement', ['replicated', 'sharded', 'streamed'])
+@pytest.mark.parametrize('num_devices', [3])
+def test_equals_plain_gradients(placement, num_devices):
+  done = subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'tests.kit.projection_on_devices',
+      placement,
+      *CASES,
+    ],
+    cwd=ROOT,
+    env={
+      **os.environ,
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}',
+    },
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  errors = json.loads(done.stdout)
+  assert set(errors) == set(CASES)
+  # float32 sums in another order.
+  assert max(errors.values()) < 1e-5, errors

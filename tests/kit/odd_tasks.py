@@ -1,0 +1,196 @@
+"""The ridge regression with what users' tasks do besides: see `make_task`."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from flax import nnx, struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pipeline.corpora import tfds_corpus as corpus_lib
+from tests.kit import linear_task
+
+if TYPE_CHECKING:
+  from collections.abc import Sequence
+
+
+def make_task(
+  workdir: str,
+  columns: str = 'plain',
+  numbers: str = 'plain',
+  loss: str = 'plain',
+  parameters: str = 'plain',
+  unused: Sequence[int] | None = None,
+):
+  """The task with one of the oddities below; examples are `__0`, `__1`, ..."""
+  del unused
+  task = linear_task.make_task(workdir)
+  return dataclasses.replace(
+    task,
+    row_columns=lambda raw: COLUMNS[columns](number_of(raw), raw),
+    preprocess=lambda raw: NUMBERS[numbers](number_of(raw), raw),
+    per_example_loss=LOSSES[loss],
+    load_parameters=lambda: PARAMETERS[parameters](task.load_parameters()),
+  )
+
+
+def number_of(raw) -> int:
+  return int(raw[corpus_lib.ID_KEY].rpartition('__')[2])
+
+
+def failing(*args):
+  raise ValueError('no such thing')
+
+
+# (number in its file, raw example) -> row.
+COLUMNS = {
+  'plain': lambda i, raw: {'half': int(raw['y'] > 0)},
+  'all_kinds': lambda i, raw: {
+    'bytes': b'zwei Hunde',
+    'text': np.str_('zwei'),
+    'truth': np.bool_(i % 2),
+    'small': np.int8(i % 100),
+    'array': np.asarray(i),
+    'day': np.datetime64('2026-01-01') + i,
+    'month': np.datetime64('2026-01'),
+    'hour': np.datetime64('2026-01-01T03'),
+    'nanoseconds': np.datetime64('2026-01-01T00:00:01', 'ns'),
+    'never': np.datetime64('NaT'),
+    'time': datetime.datetime(2026, 1, 1, 2, 3),
+    'zone': datetime.datetime(2026, 1, 1, 2, 3, tzinfo=datetime.UTC),
+    'missing': None if i % 2 else 1.5,
+    'nan': float('nan') if i % 3 else float('inf'),
+  },
+  'whole_floats': lambda i, raw: {'score': 1 if i == 50 else 1.5},
+  'float_among_integers': lambda i, raw: {'score': 2.5 if i == 50 else 2},
+  'whole_float_among_integers': lambda i, raw: {'score': 2.0 if i == 50 else 2},
+  'text_among_integers': lambda i, raw: {'score': 'x' if i == 50 else 2},
+  'more': lambda i, raw: {'a': 1, 'b': 2} if i == 50 else {'a': 1},
+  'fewer': lambda i, raw: {'a': 1} if i == 50 else {'a': 1, 'b': 2},
+  'late': lambda i, raw: {'a': None if i < 50 else 7},
+  'image': lambda i, raw: {'image': raw['x']},
+  'one_image': lambda i, raw: {'a': raw['x'] if i == 50 else 1},
+  'nothing': lambda i, raw: None,
+  'own': lambda i, raw: {'loss': 1.0},
+  'other_type': lambda i, raw: {'half': float(raw['y'])},
+}
+
+
+def weighted(weight):
+  return lambda i, raw: {'x': raw['x'], 'y': raw['y'], 'weight': weight(i)}
+
+
+# (number in its file, raw example) -> features.
+NUMBERS = {
+  'plain': lambda i, raw: {'x': raw['x'], 'y': raw['y']},
+  # Whole batches of 8 have integers, others floats.
+  'mixed': weighted(lambda i: 1.5 if i // 8 % 2 == 0 else 1),
+  'floats': weighted(lambda i: 1.5 if i // 8 % 2 == 0 else 1.0),
+  'lossy': weighted(lambda i: 1.5 if i == 50 else 1),
+  'long': lambda i, raw: {
+    'x': np.resize(raw['x'], 6 if i == 50 else 5),
+    'y': raw['y'],
+  },
+  'first_long': lambda i, raw: {
+    'x': np.resize(raw['x'], 6 if i == 0 else 5),
+    'y': raw['y'],
+  },
+  'fewer': lambda i, raw: {'x': raw['x'], **({} if i == 50 else {'y': 1.0})},
+  'text': lambda i, raw: {'x': raw['x'], 'y': 'text'},
+  'bad_start': lambda i, raw: (
+    failing() if i in (0, 2) else {'x': raw['x'], 'y': raw['y']}
+  ),
+  'all_bad': failing,
+  'nan_start': lambda i, raw: {
+    'x': raw['x'] * (np.nan if i < 5 else 1),
+    'y': raw['y'],
+  },
+  'infinite_slope': lambda i, raw: {
+    'x': raw['x'] * (0 if i == 50 else 1),
+    'y': raw['y'],
+  },
+}
+
+
+def plain_loss(params, features):
+  losses = linear_task.per_example_loss(params, features)
+  return losses * features['weight'] if 'weight' in features else losses
+
+
+class Counter(nnx.Module):
+  """Counts its calls, as layers with running averages do."""
+
+  def __init__(self):
+    self.calls = nnx.Variable(jnp.array(0.0))
+
+
+COUNTER = Counter()
+
+
+def mutating(params, features):
+  COUNTER.calls[...] += 1.0
+  return plain_loss(params, features)
+
+
+def with_root(params, features):
+  """Whose gradient is not finite where all of x is zero, though the loss is."""
+  root = jnp.sqrt(jnp.abs(features['x'] @ params['weights']))
+  return plain_loss(params, features) + root
+
+
+LOSSES = {
+  'plain': plain_loss,
+  'host_only': lambda p, f: jnp.asarray([float(x) for x in plain_loss(p, f)]),
+  'mutating': mutating,
+  'tokens': lambda p, f: plain_loss(p, f)[:, None] * jnp.ones(7),
+  'root': with_root,
+}
+
+
+@struct.dataclass
+class Parameters:
+  """What a model may keep beside its weights."""
+
+  weights: jax.Array
+  bias: jax.Array
+  key: jax.Array
+  steps: int
+
+  def __getitem__(self, name):
+    return getattr(self, name)
+
+
+PARAMETERS = {
+  'plain': lambda p: p,
+  'dataclass': lambda p: Parameters(
+    p['weights'], p['bias'], jax.random.key(0), 3
+  ),
+  'text': lambda p: {**p, 'activation': 'relu'},
+  'failing': failing,
+}
+
+
+def with_more(workdir: str, *rest: int, **more: str):
+  del rest
+  assert more == {'flavour': 'sweet'}
+  return linear_task.make_task(workdir)
+
+
+def with_types(
+  workdir: str,
+  num: int | None = 1,
+  rate: float | str = 0.5,
+  kind: Literal['a', 'b'] = 'a',
+  anything: Any = None,
+):
+  """Tells what it got as its name."""
+  task = linear_task.make_task(workdir)
+  return dataclasses.replace(task, name=repr((num, rate, kind, anything)))
+
+
+def that_fails(workdir: str):
+  return {}[workdir]

@@ -1,0 +1,140 @@
+"""Training of the examples: as little as there is, and interrupted."""
+
+import json
+import os
+import socket
+import subprocess
+
+import numpy as np
+import pytest
+
+from influence_core import errors
+from launch.commands import reproduce
+from launch.example_tasks import example, train_classifier, training
+from launch.output.exit_status import ExitStatus
+from tests.launch.commands.test_reproduce import Listed
+
+
+def train_argv(workdir, *more):
+  """Of a network on a few digits."""
+  return [
+    *('train-example', 'digits_cnn', '--workdir', str(workdir)),
+    *('--size', 'mini', '--train_split', 'train[:20]', '--num_epochs', '1'),
+    *more,
+  ]
+
+
+@pytest.mark.parametrize('num_epochs', [1, 2])
+def test_few_steps_train(num_epochs):
+  def loss(params, batch, key):
+    del key
+    return (batch['x'] @ params - 1) ** 2
+
+  params = training.fit(
+    np.zeros(2, np.float32),
+    {'x': np.ones((4, 2), np.float32)},
+    loss,
+    training.Schedule(num_epochs, batch_size=4, learning_rate=0.1, seed=0),
+  )
+  # The last step is made, Adam's first is as long as the learning rate.
+  np.testing.assert_allclose(params, 0.1, rtol=1e-3)
+
+
+def test_no_epoch_is_refused(influence, tmp_path):
+  line = influence(*train_argv(tmp_path, '--num_epochs', 0)).error_line
+  assert 'num_epochs is 0, expected at least 1' in line
+  with pytest.raises(errors.InputError, match='batch_size is 0'):
+    training.Schedule(1, 0, 0.1, 0)
+
+
+@pytest.fixture(name='interrupt')
+def fixture_interrupt(monkeypatch):
+  """Makes the next accuracy end as Ctrl-C would, without ending the tests."""
+  measured = train_classifier._accuracy
+
+  def set_up():
+    def once(*_):
+      monkeypatch.setattr(train_classifier, '_accuracy', measured)
+      raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_classifier, '_accuracy', once)
+
+  def leave(status):
+    raise SystemExit(status)
+
+  monkeypatch.setattr(os, '_exit', leave)
+  return set_up
+
+
+def test_metrics_are_kept_with_the_model(influence, interrupt, tmp_path):
+  command = train_argv(tmp_path / 'w', '--json')
+  interrupt()
+  assert influence(*command).status == ExitStatus.INTERRUPTED
+  again = influence(*command).json
+  # What was trained is not trained again, only measured.
+  assert not again['trained']
+  assert influence(*command).json == again
+  whole = influence(*train_argv(tmp_path / 'whole', '--json')).json
+  assert whole['trained']
+  for name in ('train_accuracy', 'test_accuracy'):
+    assert again[name] == whole[name]
+
+
+def test_recipe_goes_on_after_measuring_was_interrupted(
+  influence, interrupt, monkeypatch, tmp_path
+):
+  recipe = Listed((tuple(train_argv(tmp_path / 'w')),))
+  monkeypatch.setitem(reproduce.RECIPES, 'digits', recipe)
+  command = ['reproduce', 'digits', '--out', tmp_path]
+  interrupt()
+  assert influence(*command).status == ExitStatus.INTERRUPTED
+  assert influence(*command).status == 0
+  page = (tmp_path / 'RESULTS.md').read_text()
+  (line,) = [x for x in page.splitlines() if x.startswith('{')]
+  assert {'train_accuracy', 'test_accuracy'} <= json.loads(line).keys()
+
+
+def test_parameters_of_others_are_not_touched(influence, tmp_path):
+  kept = tmp_path / 'checkpoint' / 'mine'
+  kept.parent.mkdir()
+  kept.touch()
+  line = influence(*train_argv(tmp_path)).error_line
+  assert 'checkpoint is there, but no config.json' in line
+  assert kept.exists()
+
+
+def test_training_of_another_process_is_not_disturbed(influence, tmp_path):
+  marker = tmp_path / 'training.json'
+  holder = {'host': socket.gethostname(), 'process': os.getppid()}
+  example.save_json(str(marker), holder)
+  line = influence(*train_argv(tmp_path)).error_line
+  assert f'process {os.getppid()} is training there; wait for it' in line
+  with subprocess.Popen(['true']) as gone:
+    gone.wait()
+  for other in ({'process': gone.pid}, {'host': 'elsewhere'}):
+    example.save_json(str(marker), holder | other)
+    with example.begun(str(tmp_path)):
+      pass
+    assert not marker.exists()
+
+
+def test_leftovers_of_an_interrupted_training_are_replaced(
+  influence, monkeypatch, tmp_path
+):
+  """Wrong labels and epochs are those of the model, whatever was before."""
+
+  def stop(*_):
+    raise errors.InputError('stopped')
+
+  more = ['--flip_labels', 0.5, '--seed', 1, '--num_epochs', 6]
+  with monkeypatch.context() as patch:
+    patch.setattr(example, 'save_config', stop)
+    assert influence(*train_argv(tmp_path / 'w', *more)).status != 0
+  for workdir in ('w', 'clean'):
+    assert influence(*train_argv(tmp_path / workdir)).status == 0
+  assert not (tmp_path / 'w' / 'training.json').exists()
+  flips = [tmp_path / x / 'label_flips.json' for x in ('w', 'clean')]
+  assert flips[0].read_bytes() == flips[1].read_bytes()
+  task = train_classifier.make_task(str(tmp_path / 'w'), epochs='all')
+  clean = train_classifier.make_task(str(tmp_path / 'clean'), epochs='all')
+  np.testing.assert_equal(task.load_parameters(), clean.load_parameters())

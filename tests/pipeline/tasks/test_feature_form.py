@@ -1,0 +1,141 @@
+"""Features of a job have one form, whatever later examples come as."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pipeline.index import manifest as manifest_lib
+from pipeline.index import reader as index_reader
+from pipeline.tasks import feature_form, loaded_task, queries
+from pipeline.tasks import task as task_lib
+
+
+def form_of(*values):
+  return feature_form.FeatureForm.of(
+    [feature_form.prepared({'a': value}) for value in values]
+  )
+
+
+def fitted(form, value):
+  return form.fitted(feature_form.prepared({'a': value}))['a']
+
+
+@pytest.mark.parametrize(
+  ('first', 'later', 'dtype'),
+  [
+    (1.5, 1, 'float64'),
+    (np.float32(1.5), 0.1, 'float32'),  # Both are float32 on devices.
+    (1.5, np.float32(0.1), 'float64'),
+    (1, 2.0, 'int64'),
+    (np.int32(1), 7, 'int32'),
+    (1, True, 'int64'),
+    (np.float32(1), np.nan, 'float32'),
+    (jnp.bfloat16(1), 2.0, 'bfloat16'),
+  ],
+)
+def test_numbers_are_converted_where_nothing_is_lost(first, later, dtype):
+  found = fitted(form_of(first), later)
+  assert found.dtype.name == dtype
+  np.testing.assert_array_equal(found, np.asarray(later).astype(dtype))
+
+
+def test_first_examples_are_joined():
+  assert form_of(1, 2.5).dtypes == (np.dtype('float64'),)
+
+
+@pytest.mark.parametrize(
+  ('first', 'later', 'message'),
+  [
+    (1, 1.5, 'a is 1.5 of float64, which int64 of the first examples does'),
+    (1, np.nan, 'a is nan of float64'),
+    (np.int8(1), 300, 'a is 300 of int64'),
+    (np.float16(1), 0.1, 'a is 0.1 of float64'),
+    (True, 2, 'a is 2 of int64'),
+    (1.5, 1j, 'a is 1j of complex128'),
+    (np.zeros(3, int), np.full(3, 0.5), 'a is of float64, which int64'),
+    (np.zeros(3), np.zeros(4), r'a has shape \(4,\), expected \(3,\), as in'),
+    (1, {'b': 2}, 'there is a/b, which the first examples have not'),
+    (1, None, 'a is absent; give it in every example'),
+  ],
+)
+def test_what_does_not_fit_is_named(first, later, message):
+  with pytest.raises(feature_form.UnfitFeaturesError, match=message):
+    fitted(form_of(first), later)
+
+
+def flags(workdir, numbers, **more):
+  arguments = {'workdir': workdir, 'numbers': numbers, **more}
+  pairs = [f'{name}={value}' for name, value in arguments.items()]
+  task = ['--task', 'tests.kit.odd_tasks:make_task']
+  return task + [x for pair in pairs for x in ('--task_arg', pair)]
+
+
+SMALL = ['--projection_dim', 2, '--num_iterations', 3, '--sample_size', 303]
+
+
+def test_integers_among_floats_are_the_same_job(influence, workdir, tmp_path):
+  vectors = []
+  for numbers in ('mixed', 'floats'):
+    place = tmp_path / numbers
+    task = flags(workdir, numbers)
+    fitted = influence('fit-basis', *task, '--out', place / 'b', *SMALL)
+    assert fitted.status == 0, fitted.stderr
+    made = influence(
+      *('project', *task, '--basis', place / 'b', '--index', place / 'i'),
+      *('--batch_size', 8, '--json'),
+    )
+    assert made.status == 0, made.stderr
+    assert made.json['num_rejected'] == 0
+    opened = index_reader.Index(str(place / 'i'))
+    vectors.append(opened.vectors(range(303)))
+  np.testing.assert_array_equal(*vectors)
+
+
+@pytest.mark.parametrize(
+  ('numbers', 'reason'),
+  [
+    ('lossy', 'features: weight is 1.5 of float64, which int64 of the first'),
+    ('long', 'features: x has shape (6,), expected (5,), as in the first exam'),
+    ('fewer', 'features: y is absent; give it in every example'),
+  ],
+)
+def test_examples_of_another_form_are_left_out_by_name(
+  influence, workdir, tmp_path, numbers, reason
+):
+  task = flags(workdir, numbers)
+  fit = ['fit-basis', *task, '--out', tmp_path / 'b', *SMALL]
+  failed = influence(*fit)
+  assert failed.status == 6
+  assert '3 of 303 sampled examples were rejected' in failed.error_line
+  assert f'__50 ({reason}' in failed.error_line
+  fitted = influence(*fit, '--max_rejected_fraction', 0.01, '--json')
+  assert fitted.status == 0, fitted.stderr
+  assert fitted.json['report']['sample_size'] == 300
+  project = ['project', *task, '--basis', tmp_path / 'b']
+  project += ['--index', tmp_path / 'i', '--json']
+  failed = influence(*project)
+  assert failed.status == 6
+  assert reason in failed.error_line
+  made = influence(*project, '--max_rejected_fraction', 0.01)
+  assert made.json['num_rejected'] == 3
+  assert manifest_lib.load(str(tmp_path / 'i')).num_examples == 300
+
+
+def test_query_of_another_form_is_named(workdir):
+  loaded = loaded_task.LoadedTask.load(
+    task_lib.TaskReference(
+      'tests.kit.odd_tasks:make_task',
+      {'workdir': str(workdir), 'numbers': 'long'},
+    )
+  )
+  with pytest.raises(
+    ValueError, match=r'1 queries cannot be used, .*__50 \(features: x has sha'
+  ):
+    queries.read(loaded, 'train[:60]')
+
+
+def test_text_is_no_feature(influence, workdir, tmp_path):
+  found = influence(
+    'fit-basis', *flags(workdir, 'text'), '--out', tmp_path / 'b'
+  )
+  assert 'preprocess: y is text, expected numbers' in found.error_line
