@@ -2,8 +2,88 @@
 
 The middle layer. It brings the mathematics of `influence_core` to corpora and
 object stores, and knows nothing of command lines.
+
+The names below are all that tasks and notebooks need: `from pipeline import
+Task`. What they stand for is imported when it is first asked for, so that a
+program that needs one thing does not wait for the others.
 """
 
-from pipeline.search.open_index import OpenIndex, open_index
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ['OpenIndex', 'open_index']
+if TYPE_CHECKING:
+  from influence_core.curvature.products import SplitLoss as SplitLoss
+  from influence_core.errors import InputError as InputError
+  from influence_core.projection.projector import (
+    GradientProjector as GradientProjector,
+  )
+  from influence_core.projection.projector import (
+    ProjectionOptions as ProjectionOptions,
+  )
+  from influence_core.scores.influence import ScoreOptions as ScoreOptions
+  from pipeline.bases.stored_basis import load_basis as load_basis
+  from pipeline.corpora.tfds_corpus import (
+    ID_KEY as ID_KEY,
+  )
+  from pipeline.corpora.tfds_corpus import (
+    RawExample as RawExample,
+  )
+  from pipeline.corpora.tfds_corpus import (
+    TfdsCorpus as TfdsCorpus,
+  )
+  from pipeline.corpora.tfds_corpus import (
+    UndecodableExample as UndecodableExample,
+  )
+  from pipeline.search.open_index import (
+    OpenIndex as OpenIndex,
+  )
+  from pipeline.search.open_index import (
+    open_index as open_index,
+  )
+  from pipeline.tasks.checkpoint_sum import sum_checkpoints as sum_checkpoints
+  from pipeline.tasks.checkpoints import (
+    load_arrays as load_arrays,
+  )
+  from pipeline.tasks.checkpoints import (
+    save_arrays as save_arrays,
+  )
+  from pipeline.tasks.task import Task as Task
+
+_HOMES = {
+  'ID_KEY': 'pipeline.corpora.tfds_corpus',
+  'GradientProjector': 'influence_core.projection.projector',
+  'InputError': 'influence_core.errors',
+  'OpenIndex': 'pipeline.search.open_index',
+  'ProjectionOptions': 'influence_core.projection.projector',
+  'RawExample': 'pipeline.corpora.tfds_corpus',
+  'ScoreOptions': 'influence_core.scores.influence',
+  'SplitLoss': 'influence_core.curvature.products',
+  'Task': 'pipeline.tasks.task',
+  'TfdsCorpus': 'pipeline.corpora.tfds_corpus',
+  'UndecodableExample': 'pipeline.corpora.tfds_corpus',
+  'load_arrays': 'pipeline.tasks.checkpoints',
+  'load_basis': 'pipeline.bases.stored_basis',
+  'open_index': 'pipeline.search.open_index',
+  'save_arrays': 'pipeline.tasks.checkpoints',
+  'sum_checkpoints': 'pipeline.tasks.checkpoint_sum',
+}
+__all__ = [*_HOMES]
+# Modules that tasks were once written with; they go on working.
+_OLD_MODULES = {
+  'checkpoint_sum': 'pipeline.tasks.checkpoint_sum',
+  'checkpoints': 'pipeline.tasks.checkpoints',
+  'corpus': 'pipeline.corpora.tfds_corpus',
+  'task': 'pipeline.tasks.task',
+}
+
+
+def __getattr__(name: str) -> Any:
+  if home := _HOMES.get(name):
+    return getattr(importlib.import_module(home), name)
+  if home := _OLD_MODULES.get(name):
+    return importlib.import_module(home)
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from influence_core import errors
 from launch.example_tasks import example, image_classifier, train_classifier
-from pipeline.tasks import task as task_lib
+from pipeline import Task
 
 _NUM_TRAIN = 1497
 _NUM_FILES = 3
@@ -17,7 +17,7 @@ _NUM_FILES = 3
 _SIZES = {'mini': ([8, 16], 32), 'base': ([16, 32], 128)}
 
 
-def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
+def make_task(workdir: str, epochs: str = 'last') -> Task:
   """The network trained by `influence train-example digits_cnn`."""
   return train_classifier.make_task(workdir, epochs)
 

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from influence_core import errors, types
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline import RawExample, TfdsCorpus, UndecodableExample
 from pipeline.storage import checked_files
 from pipeline.storage import files as storage
 
@@ -188,15 +188,15 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 
 def read_split(
-  corpus: corpus_lib.TfdsCorpus,
-) -> Iterator[corpus_lib.RawExample]:
+  corpus: TfdsCorpus,
+) -> Iterator[RawExample]:
   """All examples of a split, raw.
 
   Raises:
     errors.InputError: One cannot be read.
   """
   for example_id, raw in corpus.read_positions(range(corpus.num_examples)):
-    if isinstance(raw, corpus_lib.UndecodableExample):
+    if isinstance(raw, UndecodableExample):
       raise errors.InputError(
         f'example {example_id} of {corpus.dataset} cannot be read '
         f'({raw.reason}); prepare the dataset again'

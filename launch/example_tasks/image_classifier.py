@@ -20,13 +20,17 @@ import optax
 import PIL.Image
 
 from influence_core import errors, types
-from influence_core.curvature import products as curvature_products
 from launch.example_tasks import example, transformer
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline import (
+  ID_KEY,
+  RawExample,
+  SplitLoss,
+  Task,
+  TfdsCorpus,
+  load_arrays,
+)
 from pipeline.storage import checked_files
 from pipeline.storage import files as storage
-from pipeline.tasks import checkpoints
-from pipeline.tasks import task as task_lib
 
 
 class ConvolutionalNetwork(nn.Module):
@@ -111,8 +115,8 @@ class ClassifierConfig:
       **fields, num_classes=self.num_classes
     )
 
-  def corpus(self, split: str) -> corpus_lib.TfdsCorpus:
-    return corpus_lib.TfdsCorpus(self.dataset, split, self.data_dir)
+  def corpus(self, split: str) -> TfdsCorpus:
+    return TfdsCorpus(self.dataset, split, self.data_dir)
 
   def initialise(self) -> types.Params:
     return self.model.init(
@@ -134,7 +138,7 @@ def output_loss(logits: Any, features: types.Features) -> jax.Array:
   )
 
 
-def make_task(workdir: str) -> task_lib.Task:
+def make_task(workdir: str) -> Task:
   """The task of the classifier trained in `workdir`."""
   config = load_config(workdir)
   flips = load_flips(workdir)
@@ -142,15 +146,15 @@ def make_task(workdir: str) -> task_lib.Task:
 
   def row_columns(raw):
     label = int(raw['label'])
-    given = flips.get(raw[corpus_lib.ID_KEY], label)
+    given = flips.get(raw[ID_KEY], label)
     return {'label': given, 'true_label': label}
 
   def loss(params, features):
     return per_example_loss(model, params, features)
 
-  return task_lib.Task(
+  return Task(
     name=f'{config.dataset}_classifier',
-    load_parameters=lambda: checkpoints.load_arrays(
+    load_parameters=lambda: load_arrays(
       example.checkpoint_path(workdir),
       like=jax.eval_shape(config.initialise),
     ),
@@ -158,7 +162,7 @@ def make_task(workdir: str) -> task_lib.Task:
     corpus=config.corpus(config.train_split),
     preprocess=lambda raw: preprocess(raw, config, flips),
     row_columns=row_columns,
-    split_loss=curvature_products.SplitLoss(
+    split_loss=SplitLoss(
       lambda params, features: model.apply(params, features['image']),
       output_loss,
     ),
@@ -166,12 +170,12 @@ def make_task(workdir: str) -> task_lib.Task:
 
 
 def preprocess(
-  raw: corpus_lib.RawExample,
+  raw: RawExample,
   config: ClassifierConfig,
   flips: Mapping[str, int],
 ) -> dict[str, np.ndarray]:
   """Image in [0, 1] and the label it was trained with."""
-  label = flips.get(raw[corpus_lib.ID_KEY], raw['label'])
+  label = flips.get(raw[ID_KEY], raw['label'])
   image = fitted(np.asarray(raw['image']), config.image_shape)
   return {
     'image': image.astype(np.float32) / config.max_pixel,

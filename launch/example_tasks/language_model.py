@@ -14,12 +14,9 @@ import numpy as np
 import optax
 
 from influence_core import errors, types
-from influence_core.curvature import products as curvature_products
 from launch.example_tasks import example, subwords, training, transformer
 from launch.example_tasks.translation import reduced, text_of, vocabulary_path
-from pipeline.corpora import tfds_corpus as corpus_lib
-from pipeline.tasks import checkpoints
-from pipeline.tasks import task as task_lib
+from pipeline import SplitLoss, Task, TfdsCorpus, load_arrays, save_arrays
 
 # Width, layers, heads, subwords (0: bytes) and tokens of a text.
 _SIZES = {
@@ -60,8 +57,8 @@ class LanguageModelConfig:
   dropout_rate: float
   schedule: training.Schedule
 
-  def corpus(self, split: str) -> corpus_lib.TfdsCorpus:
-    return corpus_lib.TfdsCorpus(self.dataset, split, self.data_dir)
+  def corpus(self, split: str) -> TfdsCorpus:
+    return TfdsCorpus(self.dataset, split, self.data_dir)
 
   @property
   def model(self) -> transformer.LanguageModel:
@@ -116,7 +113,7 @@ def make_config(options: example.ExampleOptions) -> LanguageModelConfig:
 
 def _text_feature(dataset: str, data_dir: str) -> str:
   """The feature with the text: `text`, English, or the only one of text."""
-  features = corpus_lib.TfdsCorpus(dataset, 'train', data_dir).features
+  features = TfdsCorpus(dataset, 'train', data_dir).features
   texts = [
     name
     for name, feature in features.items()
@@ -143,7 +140,7 @@ def load_config(workdir: str) -> LanguageModelConfig:
 
 def make_task(
   workdir: str, loss_reduction: str = 'sum', epochs: str = 'last'
-) -> task_lib.Task:
+) -> Task:
   """The task of the language model trained in `workdir`.
 
   Args:
@@ -162,9 +159,9 @@ def make_task(
     return output_loss(logits, features, loss_reduction)
 
   like = jax.eval_shape(config.initialise)
-  task = task_lib.Task(
+  task = Task(
     name=f'{config.dataset}_language_model',
-    load_parameters=lambda: checkpoints.load_arrays(
+    load_parameters=lambda: load_arrays(
       example.checkpoint_path(workdir), like=like
     ),
     per_example_loss=lambda params, features: loss_of_outputs(
@@ -176,7 +173,7 @@ def make_task(
     },
     row_columns=lambda raw: {'text': text_of(raw, config.feature)},
     loss_reduction=loss_reduction,
-    split_loss=curvature_products.SplitLoss(outputs, loss_of_outputs),
+    split_loss=SplitLoss(outputs, loss_of_outputs),
   )
   return training.with_epochs(
     task,
@@ -229,13 +226,13 @@ def train(
     save=training.save_epochs(workdir, config.schedule.num_epochs),
     progress=progress,
   )
-  checkpoints.save_arrays(example.checkpoint_path(workdir), params)
+  save_arrays(example.checkpoint_path(workdir), params)
   example.save_config(workdir, config)
 
 
 def measure(config: LanguageModelConfig, workdir: str) -> dict[str, float]:
   """`bits_per_byte` of the test split: its loss over the bytes of its texts."""
-  params = checkpoints.load_arrays(
+  params = load_arrays(
     example.checkpoint_path(workdir), like=jax.eval_shape(config.initialise)
   )
   test = _texts(config, 'test')

@@ -1,10 +1,10 @@
 """MNIST with a convolutional network of 0.8 million parameters."""
 
 from launch.example_tasks import example, image_classifier, train_classifier
-from pipeline.tasks import task as task_lib
+from pipeline import Task
 
 
-def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
+def make_task(workdir: str, epochs: str = 'last') -> Task:
   """The network trained by `influence train-example mnist_cnn`."""
   return train_classifier.make_task(workdir, epochs)
 

@@ -1,12 +1,12 @@
 """Translation with an encoder-decoder Transformer; Multi30k unless told."""
 
 from launch.example_tasks import example, train_translator, translation
-from pipeline.tasks import task as task_lib
+from pipeline import Task
 
 
 def make_task(
   workdir: str, loss_reduction: str = 'sum', epochs: str = 'last'
-) -> task_lib.Task:
+) -> Task:
   """The translator trained by `influence train-example seq2seq`."""
   return translation.make_task(workdir, loss_reduction, epochs)
 

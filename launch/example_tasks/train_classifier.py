@@ -9,9 +9,7 @@ import numpy as np
 
 from influence_core import errors, parameter_selection, types
 from launch.example_tasks import example, image_classifier, training
-from pipeline.corpora import tfds_corpus as corpus_lib
-from pipeline.tasks import checkpoints
-from pipeline.tasks import task as task_lib
+from pipeline import ID_KEY, Task, load_arrays, save_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,7 @@ def train(
   )
   save = training.save_epochs(workdir, config.num_epochs)
   params = _fit(config, train_split, save=save, progress=progress)
-  checkpoints.save_arrays(example.checkpoint_path(workdir), params)
+  save_arrays(example.checkpoint_path(workdir), params)
   example.save_json(image_classifier.flips_path(workdir), flips)
   example.save_config(workdir, config)
 
@@ -60,7 +58,7 @@ def measure(
   config: image_classifier.ClassifierConfig, workdir: str
 ) -> dict[str, float]:
   """Accuracies: `train_accuracy` on the labels as given, `test_accuracy`."""
-  params = checkpoints.load_arrays(
+  params = load_arrays(
     example.checkpoint_path(workdir), like=jax.eval_shape(config.initialise)
   )
   flips = image_classifier.load_flips(workdir)
@@ -75,7 +73,7 @@ def measure(
   }
 
 
-def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
+def make_task(workdir: str, epochs: str = 'last') -> Task:
   """The task of the classifier trained in `workdir`, which can train again.
 
   Args:
@@ -126,7 +124,7 @@ def read_split(
   ids, images, labels = [], [], []
   for raw in example.read_split(config.corpus(split)):
     features = image_classifier.preprocess(raw, config, {})
-    ids.append(raw[corpus_lib.ID_KEY])
+    ids.append(raw[ID_KEY])
     images.append(features['image'])
     labels.append(features['label'])
   expected = tuple(config.image_shape)
@@ -147,9 +145,7 @@ def _start(config: image_classifier.ClassifierConfig) -> types.Params:
   params = config.initialise()
   if config.pretrained is None:
     return params
-  stored = parameter_selection.all_parameters(
-    checkpoints.load_arrays(config.pretrained)
-  )
+  stored = parameter_selection.all_parameters(load_arrays(config.pretrained))
   taken = []
 
   def take(path, leaf):

@@ -15,8 +15,7 @@ from launch.example_tasks import (
   training,
   translation,
 )
-from pipeline.corpora import tfds_corpus as corpus_lib
-from pipeline.tasks import checkpoints
+from pipeline import ID_KEY, load_arrays, save_arrays
 
 _LABEL_SMOOTHING = 0.1
 _DECODED_TOGETHER = 100
@@ -30,7 +29,7 @@ def train(
   """Trains and stores the result in `workdir`; config.json comes last."""
   raw = list(example.read_split(config.corpus(config.train_split)))
   corruptions = corrupted_pairs.corrupt(
-    [x[corpus_lib.ID_KEY] for x in raw],
+    [x[ID_KEY] for x in raw],
     [translation.pair_of(x, config, {}) for x in raw],
     fraction=config.corrupt_pairs,
     seed=config.schedule.seed,
@@ -49,7 +48,7 @@ def train(
     save=training.save_epochs(workdir, config.schedule.num_epochs),
     progress=progress,
   )
-  checkpoints.save_arrays(example.checkpoint_path(workdir), params)
+  save_arrays(example.checkpoint_path(workdir), params)
   vocabulary.save(translation.vocabulary_path(workdir))
   example.save_json(translation.corruptions_path(workdir), corruptions)
   example.save_config(workdir, config)
@@ -59,7 +58,7 @@ def measure(
   config: translation.TranslationConfig, workdir: str
 ) -> dict[str, float]:
   """`bleu` of the test split, decoded greedily."""
-  params = checkpoints.load_arrays(
+  params = load_arrays(
     example.checkpoint_path(workdir), like=jax.eval_shape(config.initialise)
   )
   vocabulary = subwords.Vocabulary.load(translation.vocabulary_path(workdir))

@@ -11,9 +11,8 @@ import optax
 
 from influence_core import errors, types
 from launch.example_tasks import example
+from pipeline import Task, load_arrays, save_arrays, sum_checkpoints
 from pipeline.storage import files as storage
-from pipeline.tasks import checkpoint_sum, checkpoints
-from pipeline.tasks import task as task_lib
 
 # Loss of a batch in training: (params, features, random key) -> [batch].
 TrainingLoss = Callable[[types.Params, types.Features, jax.Array], jax.Array]
@@ -117,7 +116,7 @@ def save_epochs(workdir: str, num_epochs: int) -> SaveCallback:
 
   def save(epoch: int, params: types.Params) -> None:
     if epoch in kept:
-      checkpoints.save_arrays(epoch_path(workdir, epoch), params)
+      save_arrays(epoch_path(workdir, epoch), params)
 
   return save
 
@@ -128,13 +127,13 @@ def _kept_epochs(num_epochs: int) -> list[int]:
 
 
 def with_epochs(
-  task: task_lib.Task,
+  task: Task,
   workdir: str,
   *,
   which: str,
   num_epochs: int,
   like: types.Params,
-) -> task_lib.Task:
+) -> Task:
   """The task after the last epoch, or summed over all that were kept.
 
   Args:
@@ -154,9 +153,9 @@ def with_epochs(
     raise errors.InputError(f'epochs is {which!r}, expected last or all')
 
   def load(epoch: int) -> types.Params:
-    return checkpoints.load_arrays(epoch_path(workdir, epoch), like=like)
+    return load_arrays(epoch_path(workdir, epoch), like=like)
 
-  return checkpoint_sum.summed(
+  return sum_checkpoints(
     task,
     {
       f'{epoch:03d}': functools.partial(load, epoch)

@@ -18,7 +18,6 @@ import numpy as np
 import optax
 
 from influence_core import errors, types
-from influence_core.curvature import products as curvature_products
 from launch.example_tasks import (
   corrupted_pairs,
   example,
@@ -26,11 +25,16 @@ from launch.example_tasks import (
   training,
   transformer,
 )
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline import (
+  ID_KEY,
+  RawExample,
+  SplitLoss,
+  Task,
+  TfdsCorpus,
+  load_arrays,
+)
 from pipeline.storage import checked_files
 from pipeline.storage import files as storage
-from pipeline.tasks import checkpoints
-from pipeline.tasks import task as task_lib
 
 # Width, layers, heads, subwords and tokens of a text; base and big as Vaswani
 # et al., "Attention is all you need", 2017; mini is for two cores.
@@ -76,8 +80,8 @@ class TranslationConfig:
   corrupt_pairs: float
   schedule: training.Schedule
 
-  def corpus(self, split: str) -> corpus_lib.TfdsCorpus:
-    return corpus_lib.TfdsCorpus(self.dataset, split, self.data_dir)
+  def corpus(self, split: str) -> TfdsCorpus:
+    return TfdsCorpus(self.dataset, split, self.data_dir)
 
   @property
   def model(self) -> transformer.EncoderDecoder:
@@ -163,7 +167,7 @@ def _languages(dataset: str) -> tuple[str, str]:
 
 def make_task(
   workdir: str, loss_reduction: str = 'sum', epochs: str = 'last'
-) -> task_lib.Task:
+) -> Task:
   """The task of the translator trained in `workdir`.
 
   Args:
@@ -183,9 +187,9 @@ def make_task(
     return output_loss(logits, features, loss_reduction)
 
   like = jax.eval_shape(config.initialise)
-  task = task_lib.Task(
+  task = Task(
     name=f'{config.dataset}_translation',
-    load_parameters=lambda: checkpoints.load_arrays(
+    load_parameters=lambda: load_arrays(
       example.checkpoint_path(workdir), like=like
     ),
     per_example_loss=lambda params, features: loss_of_outputs(
@@ -197,7 +201,7 @@ def make_task(
     ),
     row_columns=lambda raw: columns(raw, config, corruptions),
     loss_reduction=loss_reduction,
-    split_loss=curvature_products.SplitLoss(outputs, loss_of_outputs),
+    split_loss=SplitLoss(outputs, loss_of_outputs),
   )
   return training.with_epochs(
     task,
@@ -221,12 +225,12 @@ def preprocess(
 
 
 def columns(
-  raw: corpus_lib.RawExample,
+  raw: RawExample,
   config: TranslationConfig,
   corruptions: Mapping[str, corrupted_pairs.CorruptedPair],
 ) -> Mapping[str, Any]:
   """Both texts, to read beside the scores, and what was done to them."""
-  found = corruptions.get(raw[corpus_lib.ID_KEY])
+  found = corruptions.get(raw[ID_KEY])
   return {
     **pair_of(raw, config, corruptions)._asdict(),
     'corruption': found.kind if found else 'none',
@@ -234,12 +238,12 @@ def columns(
 
 
 def pair_of(
-  raw: corpus_lib.RawExample,
+  raw: RawExample,
   config: TranslationConfig,
   corruptions: Mapping[str, corrupted_pairs.CorruptedPair],
 ) -> corrupted_pairs.Pair:
   """The sentences that an example was trained with."""
-  found = corruptions.get(raw[corpus_lib.ID_KEY])
+  found = corruptions.get(raw[ID_KEY])
   if found:
     return corrupted_pairs.Pair(found.source, found.target)
   return corrupted_pairs.Pair(
@@ -247,7 +251,7 @@ def pair_of(
   )
 
 
-def text_of(raw: corpus_lib.RawExample, feature: str) -> str:
+def text_of(raw: RawExample, feature: str) -> str:
   value = raw[feature]
   return value.decode() if isinstance(value, bytes) else str(value)
 

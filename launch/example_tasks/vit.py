@@ -10,8 +10,7 @@ import re
 
 from influence_core import errors
 from launch.example_tasks import example, image_classifier, train_classifier
-from pipeline.corpora import tfds_corpus as corpus_lib
-from pipeline.tasks import task as task_lib
+from pipeline import Task, TfdsCorpus
 
 # Width, layers and heads (Steiner et al., "How to train your ViT?", 2022); XS
 # is for two cores.
@@ -27,7 +26,7 @@ _SIZE = re.compile(r'(\w+)/(\d+)')
 _IMAGE_SIZE = 224
 
 
-def make_task(workdir: str, epochs: str = 'last') -> task_lib.Task:
+def make_task(workdir: str, epochs: str = 'last') -> Task:
   """The Transformer trained by `influence train-example vit`."""
   return train_classifier.make_task(workdir, epochs)
 
@@ -84,7 +83,7 @@ def make_config(
 
 def _shapes(dataset: str, data_dir: str) -> tuple[list[int], int]:
   """[height, width, channels] of the images, and how many classes there are."""
-  features = corpus_lib.TfdsCorpus(dataset, 'train', data_dir).features
+  features = TfdsCorpus(dataset, 'train', data_dir).features
   if not {'image', 'label'} <= features.keys():
     raise errors.InputError(
       f'{dataset} has the features {", ".join(features)}; a classifier needs '

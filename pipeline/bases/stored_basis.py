@@ -250,6 +250,16 @@ def load(record: BasisRecord) -> basis_lib.Basis:
   )
 
 
+def load_basis(path: str) -> basis_lib.Basis:
+  """The basis that is stored at `path`, local or gs://.
+
+  Raises:
+    errors.InputError: No complete basis is there, or it does not fit memory.
+    storage.DamagedFileError: It is not what was stored.
+  """
+  return load(load_record(path))
+
+
 def load_probe(record: BasisRecord) -> tuple[corpus_lib.RawExample, ...]:
   """The raw examples that preprocessing is known by.
 

@@ -36,7 +36,7 @@ class ProjectionSettings:
     range_size: examples of the largest range.
     task_fingerprints: what the plan was made for.
     basis_fingerprint: what the plan was made for.
-    journal: directory for `projection.journal` of workers on the launcher's machine;
+    journal: directory for the `journal` of workers on the launcher's machine;
       None elsewhere.
   """
 

@@ -63,8 +63,8 @@ class ScoredRows:
     bounds: [num_rows] float32, of scores before scales: |score| <= bound times
       the norm of the query.
     scales: [num_rows] float32, or None for 1.
-    error_factors: [num_rows] float32, see `scores.rounding`; None where they were
-      not asked for.
+    error_factors: [num_rows] float32, see `scores.rounding`; None where
+      they were not asked for.
     groups: [num_rows] values of the column to group by, or None.
   """
 

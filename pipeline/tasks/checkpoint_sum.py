@@ -17,7 +17,7 @@ from influence_core import errors, types
 from pipeline.tasks import task as task_lib
 
 
-def summed(
+def sum_checkpoints(
   task: task_lib.Task,
   load_parameters: Mapping[str, Callable[[], types.Params]],
   step_sizes: Mapping[str, float] | None = None,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from influence_core.curvature import products as curvature_products
+from pipeline import SplitLoss
 from pipeline.corpora import tfds_corpus as corpus
 from pipeline.tasks import task
 from tests.benchmarks import projection_models
@@ -81,7 +81,7 @@ def _task(
     per_example_loss=lambda params, f: output_loss(outputs(params, f), f),
     corpus=corpus,
     preprocess=preprocess,
-    split_loss=curvature_products.SplitLoss(outputs, output_loss),
+    split_loss=SplitLoss(outputs, output_loss),
   )
 
 

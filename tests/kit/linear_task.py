@@ -12,10 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 
-from influence_core.curvature import products as curvature_products
-from pipeline.corpora import tfds_corpus as corpus_lib
-from pipeline.tasks import checkpoints
-from pipeline.tasks import task as task_lib
+from pipeline import (
+  ID_KEY,
+  SplitLoss,
+  Task,
+  TfdsCorpus,
+  load_arrays,
+  save_arrays,
+)
 
 NUM_TRAIN = 303
 NUM_TEST = 20
@@ -59,12 +63,10 @@ def make_task(
     like['weights'] = jnp.zeros(NUM_FEATURES + 1)
   if fault == 'foreign':
     split = 'test'
-  data = corpus_lib.TfdsCorpus(name, split, f'{workdir}/data')
-  return task_lib.Task(
+  data = TfdsCorpus(name, split, f'{workdir}/data')
+  return Task(
     name='linear',
-    load_parameters=lambda: checkpoints.load_arrays(
-      f'{workdir}/{checkpoint}', like=like
-    ),
+    load_parameters=lambda: load_arrays(f'{workdir}/{checkpoint}', like=like),
     per_example_loss=losses.get(fault, per_example_loss),
     corpus=data,
     preprocess=lambda raw: preprocess(raw, fault),
@@ -74,7 +76,7 @@ def make_task(
     l2_weight=l2_weight,
     split_loss=None
     if fault == 'no_split_loss'
-    else curvature_products.SplitLoss(outputs, output_loss),
+    else SplitLoss(outputs, output_loss),
     retrain=None
     if fault == 'no_retrain'
     else lambda ids, seed: solution(data, ids, l2_weight),
@@ -95,8 +97,8 @@ def solution(data, ids, l2_weight):
 def preprocess(raw, fault=''):
   if fault == 'other_preprocessing':
     return {'x': 2 * raw['x'], 'y': raw['y']}
-  record = raw[corpus_lib.ID_KEY].endswith('__50')
-  if fault == 'foreign' and 'train' in raw[corpus_lib.ID_KEY]:
+  record = raw[ID_KEY].endswith('__50')
+  if fault == 'foreign' and 'train' in raw[ID_KEY]:
     raise KeyError('image')  # As another task's examples are read.
   if fault == 'slow_examples':
     time.sleep(0.03)
@@ -162,7 +164,7 @@ def prepare(workdir: Path) -> None:
     )
   hessian, design, y = closed_form()
   solution = np.linalg.solve(hessian, design.T @ y / len(y))
-  checkpoints.save_arrays(
+  save_arrays(
     str(workdir / 'checkpoint'),
     {
       'bias': np.float32(solution[0]),

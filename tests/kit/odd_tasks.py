@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline import ID_KEY
 from tests.kit import linear_task
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def make_task(
 
 
 def number_of(raw) -> int:
-  return int(raw[corpus_lib.ID_KEY].rpartition('__')[2])
+  return int(raw[ID_KEY].rpartition('__')[2])
 
 
 def failing(*args):

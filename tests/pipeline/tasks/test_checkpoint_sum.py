@@ -23,7 +23,7 @@ def parameters(name):
 def make_task(workdir):
   task = linear_task.make_task(workdir)
   load = {name: lambda name=name: parameters(name) for name in SIZES}
-  return checkpoint_sum.summed(task, load, SIZES)
+  return checkpoint_sum.sum_checkpoints(task, load, SIZES)
 
 
 @pytest.fixture(name='tracin')
@@ -67,4 +67,4 @@ def test_part_of_the_parameters_can_be_selected(workdir):
 
 def test_no_checkpoints_are_refused(workdir):
   with pytest.raises(errors.InputError, match='linear has no checkpoints'):
-    checkpoint_sum.summed(linear_task.make_task(str(workdir)), {})
+    checkpoint_sum.sum_checkpoints(linear_task.make_task(str(workdir)), {})
