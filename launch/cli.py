@@ -1,124 +1,26 @@
-"""The `influence` program: runs a command and tells its errors in one line."""
+"""The `influence` program: parses a command line and hands it over.
 
-import argparse
-from collections.abc import Mapping, Sequence
+What takes long to import is imported when a command runs, so that --help and
+mistakes in flags are answered at once.
+"""
+
+from collections.abc import Sequence
 import os
 import sys
-import traceback
-from typing import Any, NamedTuple
 
 from influence_core import errors
-from influence_core.devices import host_allocator
-from launch.flags import parser as flags_lib
-from launch.output import console as console_lib
-from launch.output import error_lines, exit_status, json_text, metrics
-from launch.running import command_line
-
-# Beam's threads, which may be blocked for ever, can be stopped in no other way.
-_ENDING_AT_ONCE = (
-  exit_status.ExitStatus.INTERRUPTED,
-  exit_status.ExitStatus.STALLED,
-)
-
-
-class _Failure(NamedTuple):
-  """Why a command did not succeed: a line and an exit status."""
-
-  line: str
-  status: exit_status.ExitStatus
+from launch.flags import parser
+from launch.output import exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command; returns the exit status, 0 only on success."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  host_allocator.keep_freed_memory()
   try:
-    flags, values = flags_lib.parse(sys.argv[1:] if argv is None else argv)
+    flags, values = parser.parse(sys.argv[1:] if argv is None else argv)
   except errors.InputError as error:
-    return _tell(_Failure(str(error), exit_status.ExitStatus.FAILED))
-  console = console_lib.Console(json_only=flags.json)
-  result: dict[str, Any] = {}
-  failure = None
-  try:
-    if flags.metrics_file:
-      metrics.check(flags.metrics_file)
-    result = _run(console, flags, values)
-  except (Exception, KeyboardInterrupt) as error:
-    failure = _failure(error)
-    if failure is None:
-      # A defect of ours, whose traceback is shown; monitoring learns of it.
-      _write_metrics(flags, console, exit_status.ExitStatus.FAILED, {})
-      raise
-    if flags.verbose:
-      traceback.print_exception(error)
-  status = failure.status if failure else exit_status.ExitStatus.DONE
-  unwritten = _write_metrics(flags, console, status, result)
-  failure = failure or unwritten
-  if failure:
-    return _tell(failure, as_json=flags.log_json)
-  if flags.json:
-    print(json_text.encode(result))
-  return 0
+    print(f'influence: error: {error}', file=sys.stderr)
+    return exit_status.ExitStatus.FAILED
+  from launch.running import program
 
-
-def _run(
-  console: console_lib.Console,
-  flags: argparse.Namespace,
-  values: dict[str, Any],
-) -> dict[str, Any]:
-  settings = {'verbose': flags.verbose, 'as_json': flags.log_json}
-  console_lib.configure_logging(**settings)
-  module = command_line.module_of(flags.command)
-  # Importing Beam and TFDS can add handlers and levels of their own.
-  console_lib.configure_logging(**settings)
-  return module.run(console, **values)
-
-
-def _write_metrics(
-  flags: argparse.Namespace,
-  console: console_lib.Console,
-  status: exit_status.ExitStatus,
-  result: Mapping[str, Any],
-) -> _Failure | None:
-  """Writes the metrics that are asked for; says why if they cannot be."""
-  if not flags.metrics_file:
-    return None
-  try:
-    metrics.write(
-      flags.metrics_file,
-      flags.command,
-      status=status,
-      seconds=console.seconds,
-      result=result,
-    )
-  except errors.InputError as error:
-    return _Failure(str(error), exit_status.ExitStatus.FAILED)
-  return None
-
-
-def _failure(error: BaseException) -> _Failure | None:
-  """What to tell of an error; None if it is a defect of ours."""
-  if isinstance(error, KeyboardInterrupt):
-    return _Failure(
-      'interrupted; run the same command again to go on',
-      exit_status.ExitStatus.INTERRUPTED,
-    )
-  if isinstance(error, OSError):
-    place = f': {error.filename}' if error.filename else ''
-    return _Failure(
-      f'{error.strerror or error}{place}', exit_status.ExitStatus.FAILED
-    )
-  told = error_lines.expected_error(error)
-  return told and _Failure(told.text, exit_status.of_error(told.kind))
-
-
-def _tell(failure: _Failure, *, as_json: bool = False) -> int:
-  line = ' '.join(failure.line.split())
-  if as_json:
-    console_lib.logger.error(line)
-  else:
-    print(f'influence: error: {line}', file=sys.stderr)
-  if failure.status in _ENDING_AT_ONCE:
-    sys.stderr.flush()
-    os._exit(failure.status)
-  return failure.status
+  return program.run(flags, values)

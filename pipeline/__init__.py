@@ -14,37 +14,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from influence_core.curvature.products import SplitLoss as SplitLoss
   from influence_core.errors import InputError as InputError
+  from influence_core.projection.options import (
+    ProjectionOptions as ProjectionOptions,
+  )
   from influence_core.projection.projector import (
     GradientProjector as GradientProjector,
   )
-  from influence_core.projection.projector import (
-    ProjectionOptions as ProjectionOptions,
-  )
-  from influence_core.scores.influence import ScoreOptions as ScoreOptions
+  from influence_core.scores.options import ScoreOptions as ScoreOptions
   from pipeline.bases.stored_basis import load_basis as load_basis
   from pipeline.corpora.tfds_corpus import (
     ID_KEY as ID_KEY,
-  )
-  from pipeline.corpora.tfds_corpus import (
     RawExample as RawExample,
-  )
-  from pipeline.corpora.tfds_corpus import (
     TfdsCorpus as TfdsCorpus,
-  )
-  from pipeline.corpora.tfds_corpus import (
     UndecodableExample as UndecodableExample,
   )
   from pipeline.search.open_index import (
     OpenIndex as OpenIndex,
-  )
-  from pipeline.search.open_index import (
     open_index as open_index,
   )
   from pipeline.tasks.checkpoint_sum import sum_checkpoints as sum_checkpoints
   from pipeline.tasks.checkpoints import (
     load_arrays as load_arrays,
-  )
-  from pipeline.tasks.checkpoints import (
     save_arrays as save_arrays,
   )
   from pipeline.tasks.task import Task as Task
@@ -54,9 +44,9 @@ _HOMES = {
   'GradientProjector': 'influence_core.projection.projector',
   'InputError': 'influence_core.errors',
   'OpenIndex': 'pipeline.search.open_index',
-  'ProjectionOptions': 'influence_core.projection.projector',
+  'ProjectionOptions': 'influence_core.projection.options',
   'RawExample': 'pipeline.corpora.tfds_corpus',
-  'ScoreOptions': 'influence_core.scores.influence',
+  'ScoreOptions': 'influence_core.scores.options',
   'SplitLoss': 'influence_core.curvature.products',
   'Task': 'pipeline.tasks.task',
   'TfdsCorpus': 'pipeline.corpora.tfds_corpus',

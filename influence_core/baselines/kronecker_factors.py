@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from influence_core import errors, types
-from influence_core.projection import collectors as gradient_collectors
-from influence_core.projection import contraction as gradient_contraction
-from influence_core.projection import factored_projection, traced_loss
-from influence_core.projection import packing as basis_packing
-from influence_core.projection import plan as projection_plan
+from influence_core.projection import (
+  collectors as gradient_collectors,
+  contraction as gradient_contraction,
+  factored_projection,
+  packing as basis_packing,
+  plan as projection_plan,
+  traced_loss,
+)
 
 # (left [batch, position, row], right [batch, position, column]) by path.
 Factors = dict[str, tuple[jax.Array, jax.Array]]

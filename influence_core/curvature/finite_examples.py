@@ -13,9 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import errors, parameter_selection, types
-from influence_core.devices import memory as device_memory
-from influence_core.devices import multi_device, parameter_layout
-from influence_core.devices import program as device_program
+from influence_core.devices import (
+  memory as device_memory,
+  multi_device,
+  parameter_layout,
+  program as device_program,
+)
 
 _PREFERRED_BATCH = 64
 # Where there is no room for a gradient, as many as the start-up check takes.

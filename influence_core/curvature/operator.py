@@ -13,20 +13,21 @@ third to a half of the work.
 
 from collections.abc import Callable, Sequence
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import errors, parameter_selection, types
+from influence_core import choices, errors, parameter_selection, types
 from influence_core.curvature import products as curvature_products
 from influence_core.curvature.linearization import Linearization
-from influence_core.devices import memory as device_memory
-from influence_core.devices import multi_device, parameter_layout
-from influence_core.devices import program as device_program
-
-ParameterPlacement = Literal['replicated', 'sharded']
+from influence_core.devices import (
+  memory as device_memory,
+  multi_device,
+  parameter_layout,
+  program as device_program,
+)
 
 # More examples at a time gain little, and cost memory.
 _PREFERRED_MICROBATCH = 128
@@ -54,12 +55,12 @@ class CurvatureOptions:
       devices of all processes, for models that do not fit one.
   """
 
-  curvature: curvature_products.Curvature = 'hessian'
+  curvature: choices.Curvature = 'hessian'
   l2_weight: float = 0.0
   microbatch_size: int | None = None
   memory_budget_bytes: int | None = None
   reserved_bytes: int = 0
-  parameter_placement: ParameterPlacement = 'replicated'
+  parameter_placement: choices.ParameterPlacement = 'replicated'
 
 
 class CurvatureOperator:

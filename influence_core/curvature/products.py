@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import errors, parameter_selection, types
+from influence_core import choices, errors, parameter_selection, types
 from influence_core.devices import multi_device
 
-Curvature = Literal['hessian', 'gauss_newton', 'empirical_fisher']
 Mode = Literal['forward over reverse', 'reverse over reverse']
 
 # (vector, leaves, batch) -> the sum over the batch of the products with the
@@ -55,7 +54,7 @@ def needed(split_loss: SplitLoss | None) -> SplitLoss:
 
 
 def batch_product(
-  curvature: Curvature,
+  curvature: choices.Curvature,
   per_example_loss: types.PerExampleLoss,
   split_loss: SplitLoss | None,
   params: types.Params,

@@ -9,13 +9,10 @@ import dataclasses
 import math
 import os
 import pathlib
-from typing import Literal
 
 import jax
 
-from influence_core import errors
-
-Placement = Literal['auto', 'replicated', 'sharded', 'streamed']
+from influence_core import choices, errors
 
 # Part of a device's memory to plan with; the rest is for the allocator's
 # fragmentation and for programs themselves.
@@ -54,7 +51,7 @@ class MemoryPlan:
   budget_bytes: int
   parameter_bytes: int
   basis_bytes: int
-  placement: Placement
+  placement: choices.BasisPlacement
   num_blocks: int
   block_bytes: int
   apply_block_bytes: int
@@ -114,7 +111,7 @@ def plan_memory(
   vector_bytes: int,
   projection_dim: int,
   budget_bytes: int | None = None,
-  placement: Placement = 'auto',
+  placement: choices.BasisPlacement = 'auto',
 ) -> MemoryPlan:
   """Decides where the basis goes.
 
@@ -139,7 +136,7 @@ def plan_memory(
     )
   if placement == 'auto':
     basis_bytes = projection_dim * vector_bytes
-    fits: dict[Placement, bool] = {
+    fits: dict[choices.BasisPlacement, bool] = {
       'replicated': basis_bytes <= room,
       'sharded': devices > 1 and basis_bytes <= room * devices,
       'streamed': True,

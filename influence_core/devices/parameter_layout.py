@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import types
-from influence_core.devices import memory as device_memory
-from influence_core.devices import multi_device
-from influence_core.devices import program as device_program
+from influence_core.devices import (
+  memory as device_memory,
+  multi_device,
+  program as device_program,
+)
 
 
 def fitting(params: types.Params) -> types.Params:

@@ -10,10 +10,9 @@ import dataclasses
 import jax
 import numpy as np
 
-from influence_core import errors, parameter_selection, types
+from influence_core import choices, errors, parameter_selection, types
 from influence_core.devices import multi_device
 from influence_core.eigenpairs import arnoldi, krylov_vectors, reports, ritz
-from influence_core.eigenpairs import trust as basis_trust
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -86,7 +85,7 @@ def make_report(
   *,
   sample_size: int,
   seconds: float,
-  tolerance: float = basis_trust.RELIABLE_RESIDUAL,
+  tolerance: float = choices.RELIABLE_RESIDUAL,
 ) -> reports.BasisReport:
   """The report on an iteration, without what further products would tell.
 

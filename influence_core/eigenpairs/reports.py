@@ -6,12 +6,10 @@ iteration, of random vectors, of solved queries.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
+from influence_core import choices
 from influence_core.eigenpairs import trust as basis_trust
-
-QueryMethod = Literal['gradient', 'cg', 'lissa', 'exact', 'ekfac']
-RandomMethod = Literal['random', 'random_gram']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +40,7 @@ class BasisReport:
   broke_down: bool
   sample_size: int
   seconds: float
-  tolerance: float = basis_trust.RELIABLE_RESIDUAL
+  tolerance: float = choices.RELIABLE_RESIDUAL
   trace: basis_trust.TraceEstimate | None = None
   second_sample: basis_trust.SubspaceAgreement | None = None
   doubled_sample: basis_trust.SubspaceAgreement | None = None
@@ -94,7 +92,7 @@ class RandomReport:
     rejected: reason by id of the examples that were left out of the sample.
   """
 
-  method: RandomMethod
+  method: choices.RandomMethod
   sample_size: int
   seconds: float
   rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -122,7 +120,7 @@ class QueryReport:
     rejected: reason by id of the examples that were left out of the sample.
   """
 
-  method: QueryMethod
+  method: choices.QueryMethod
   query_ids: tuple[str, ...]
   residuals: tuple[float, ...]
   num_products: int

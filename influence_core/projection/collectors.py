@@ -11,9 +11,11 @@ import jax
 from jax.extend import core as jax_core
 import jax.numpy as jnp
 
-from influence_core.projection import contraction as gradient_contraction
-from influence_core.projection import packing as basis_packing
-from influence_core.projection import plan as projection_plan
+from influence_core.projection import (
+  contraction as gradient_contraction,
+  packing as basis_packing,
+  plan as projection_plan,
+)
 
 
 class Probe(NamedTuple):

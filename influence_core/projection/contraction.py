@@ -12,8 +12,10 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from influence_core.projection import packing as basis_packing
-from influence_core.projection import plan as projection_plan
+from influence_core.projection import (
+  packing as basis_packing,
+  plan as projection_plan,
+)
 
 # Products of gradients and eigenvectors are exact float32 products on every
 # device; accelerators would round the factors otherwise.

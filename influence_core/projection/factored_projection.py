@@ -19,10 +19,12 @@ from collections.abc import Mapping, Sequence
 import jax
 from jax.extend import core as jax_core
 
-from influence_core.projection import collectors as gradient_collectors
-from influence_core.projection import loss_analysis
-from influence_core.projection import packing as basis_packing
-from influence_core.projection import plan as projection_plan
+from influence_core.projection import (
+  collectors as gradient_collectors,
+  loss_analysis,
+  packing as basis_packing,
+  plan as projection_plan,
+)
 
 
 def evaluate(

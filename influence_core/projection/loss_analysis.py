@@ -15,8 +15,7 @@ import jax
 from jax.extend import core as jax_core
 import jax.numpy as jnp
 
-from influence_core.projection import plan as projection_plan
-from influence_core.projection import weight_sites
+from influence_core.projection import plan as projection_plan, weight_sites
 
 # Equations that call another traced function.
 CALLS = frozenset({'jit', 'pjit', 'closed_call', 'core_call'})

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from influence_core import types
-from influence_core.devices import multi_device
-from influence_core.devices import program as device_program
-from influence_core.projection import collectors as gradient_collectors
-from influence_core.projection import factored_projection, traced_loss
-from influence_core.projection import packing as basis_packing
+from influence_core.devices import multi_device, program as device_program
+from influence_core.projection import (
+  collectors as gradient_collectors,
+  factored_projection,
+  packing as basis_packing,
+  traced_loss,
+)
 
 
 def compile_program(

@@ -5,22 +5,24 @@ basis, compiles one program and feeds it batches.
 """
 
 from collections.abc import Iterator
-import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from influence_core import errors, parameter_selection, types
-from influence_core.devices import memory as device_memory
-from influence_core.devices import multi_device
-from influence_core.devices import program as device_program
-from influence_core.projection import packing as basis_packing
-from influence_core.projection import program as projection_program
-from influence_core.projection import traced_loss
-
-BasisDtype = Literal['float32', 'bfloat16']
+from influence_core.devices import (
+  memory as device_memory,
+  multi_device,
+  program as device_program,
+)
+from influence_core.projection import (
+  packing as basis_packing,
+  program as projection_program,
+  traced_loss,
+)
+from influence_core.projection.options import ProjectionOptions
 
 # One micro-batch reads the whole basis, so it should be large enough to make
 # that cheap; more gains nothing and costs memory.
@@ -29,37 +31,7 @@ _PREFERRED_MICRO_BATCH = 128
 _STREAMED_CALL_SIZE = 4096
 
 
-@dataclasses.dataclass(frozen=True)
-class ProjectionOptions:
-  """How to project; the defaults are right for most.
-
-  Attributes:
-    batch_size: examples of a call over all local devices; None for the
-      largest useful one that fits in memory.
-    basis_dtype: 'float32' or 'bfloat16'. Sums are float32 in both.
-    basis_placement: 'replicated', 'sharded' over the local devices, 'streamed'
-      from the host, or 'auto'.
-    memory_budget_bytes: memory to use on each device; None for most of it.
-    parameter_groups: regular expressions of parameter paths; if any are given,
-      results are split by group, see `parameter_selection.group_parameters`.
-  """
-
-  batch_size: int | None = None
-  basis_dtype: BasisDtype = 'float32'
-  basis_placement: device_memory.Placement = 'auto'
-  memory_budget_bytes: int | None = None
-  parameter_groups: tuple[str, ...] = ()
-
-  def __post_init__(self):
-    for name, choices in (
-      ('basis_dtype', BasisDtype),
-      ('basis_placement', device_memory.Placement),
-    ):
-      value, expected = getattr(self, name), get_args(choices)
-      if value not in expected:
-        raise errors.InputError(
-          f'{name} is {value!r}, expected one of {", ".join(expected)}'
-        )
+_DEFAULT_OPTIONS = ProjectionOptions()
 
 
 class GradientProjector:
@@ -85,7 +57,7 @@ class GradientProjector:
     *,
     eigenvectors: types.SelectedParameters,
     features: types.Features,
-    options: ProjectionOptions = ProjectionOptions(),
+    options: ProjectionOptions = _DEFAULT_OPTIONS,
     num_examples: int | None = None,
   ):
     """Traces, plans, places and compiles.

@@ -8,8 +8,7 @@ from jax.extend import core as jax_core
 import jax.numpy as jnp
 
 from influence_core import errors, parameter_selection, types
-from influence_core.projection import loss_analysis
-from influence_core.projection import plan as projection_plan
+from influence_core.projection import loss_analysis, plan as projection_plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,60 +13,10 @@ References:
   Schioppa et al., "Scaling Up Influence Functions", AAAI 2022, equation 6.
 """
 
-import dataclasses
-from typing import Literal, get_args
-
 import numpy as np
 
-from influence_core import errors
-
-NegativeEigenvalues = Literal['drop', 'abs', 'clip']
-Normalization = Literal['none', 'gradient_norm', 'cosine']
-PairChoice = Literal['leading', 'random']
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoreOptions:
-  """How projections are turned into scores; all chosen at query time.
-
-  Attributes:
-    damping: added to every eigenvalue used, >= 0, in units of eigenvalues.
-    negative_eigenvalues: 'drop' gives such pairs weight zero; 'abs' takes the
-      absolute value; 'clip' raises them to the smallest positive eigenvalue,
-      which gives these pairs the largest weight of all, however negative
-      they were.
-    projection_dim: number of pairs used; None for all.
-    pair_choice: which of them; 'random' ones are the baseline that shows
-      whether the leading ones matter.
-    pair_seed: of that choice.
-    normalization: 'gradient_norm' divides by |g_x| of the training example,
-      so that outliers with large gradients do not win every query; 'cosine'
-      divides by the self-influence of both sides (square roots), giving
-      scores in [-1, 1].
-  """
-
-  damping: float = 0.0
-  negative_eigenvalues: NegativeEigenvalues = 'drop'
-  projection_dim: int | None = None
-  normalization: Normalization = 'none'
-  pair_choice: PairChoice = 'leading'
-  pair_seed: int = 0
-
-  def __post_init__(self):
-    if not (np.isfinite(self.damping) and self.damping >= 0):
-      raise errors.InputError(
-        f'damping is {self.damping}, expected a finite number >= 0'
-      )
-    if self.projection_dim is not None and self.projection_dim < 1:
-      raise errors.InputError(
-        f'projection_dim is {self.projection_dim}, expected at least 1, the '
-        'pairs to use'
-      )
-    _check_choice(
-      'negative_eigenvalues', self.negative_eigenvalues, NegativeEigenvalues
-    )
-    _check_choice('normalization', self.normalization, Normalization)
-    _check_choice('pair_choice', self.pair_choice, PairChoice)
+from influence_core import choices, errors
+from influence_core.scores.options import ScoreOptions
 
 
 def inverse_eigenvalues(
@@ -141,7 +91,7 @@ def influence(
   *,
   weighted_queries: np.ndarray,
   weights: np.ndarray,
-  normalization: Normalization = 'none',
+  normalization: choices.Normalization = 'none',
 ) -> np.ndarray:
   """Influence of examples on queries.
 
@@ -165,7 +115,7 @@ def influence(
 def row_scales(
   self_influences: np.ndarray,
   squared_gradient_norms: np.ndarray,
-  normalization: Normalization,
+  normalization: choices.Normalization,
 ) -> np.ndarray | None:
   """What the scores of each example are multiplied by.
 
@@ -226,10 +176,3 @@ def _reciprocal(norms: np.ndarray) -> np.ndarray:
   """1/norm as float32, and 0 for examples without any gradient."""
   safe = np.where(norms > 0, norms, 1.0)
   return np.where(norms > 0, 1.0 / safe, 0.0).astype(np.float32)
-
-
-def _check_choice(name: str, value: str, choices) -> None:
-  if value not in get_args(choices):
-    raise errors.InputError(
-      f'{name} is {value!r}, expected one of {", ".join(get_args(choices))}'
-    )

@@ -12,7 +12,7 @@ p' . q + row_factor * query_factor.
 
 import numpy as np
 
-from influence_core.scores import influence as influence_scores
+from influence_core import choices
 
 # Norms and factors are sums in float32.
 _ROUNDING = 2.0**-14
@@ -25,7 +25,7 @@ def query_factors(
   weighted_queries: np.ndarray,
   weights: np.ndarray,
   column_scales: np.ndarray,
-  normalization: influence_scores.Normalization,
+  normalization: choices.Normalization,
 ) -> np.ndarray:
   """[num_queries] float32 factors of queries.
 
@@ -50,7 +50,7 @@ def row_factors(
   *,
   weights: np.ndarray,
   column_scales: np.ndarray,
-  normalization: influence_scores.Normalization,
+  normalization: choices.Normalization,
 ) -> np.ndarray:
   """[num_rows] float32 factors of rows.
 

@@ -13,8 +13,10 @@ from influence_core import errors
 
 try:
   from google.api_core import client_options, exceptions
-  from google.auth import credentials as credentials_lib
-  from google.auth import exceptions as auth_exceptions
+  from google.auth import (
+    credentials as credentials_lib,
+    exceptions as auth_exceptions,
+  )
   from google.cloud import dataflow_v1beta3 as dataflow
 except ImportError as error:
   raise errors.InputError(

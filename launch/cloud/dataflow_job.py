@@ -12,8 +12,7 @@ from apache_beam.options import pipeline_options
 
 from influence_core import errors
 from pipeline.beam import engines, project_corpus, runner_options
-from pipeline.projection import job as projection_job
-from pipeline.projection import plan as plan_lib
+from pipeline.projection import job as projection_job, plan as plan_lib
 from pipeline.storage import fingerprints
 
 _JOB_NAME = re.compile('[a-z]([-a-z0-9]{0,61}[a-z0-9])?')

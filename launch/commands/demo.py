@@ -4,15 +4,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from launch.output import console as console_lib
-from launch.output import json_text, result_tables
+from launch.output import console as console_lib, json_text, result_tables
 from launch.reproduce import demo_report
 from launch.running import command_line
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
-from pipeline.storage import files as storage
-from pipeline.storage import output_places
-from pipeline.tasks import task as task_lib
+from pipeline.index import manifest as manifest_lib, reader as index_reader
+from pipeline.storage import files as storage, output_places
+from pipeline.tasks.reference import TaskReference
 
 _FLIPPED_FRACTION = 0.1
 _NUM_SUSPICIOUS = '100'
@@ -29,7 +26,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     *('train-example', 'digits_cnn', '--workdir', out),
     *('--flip_labels', str(_FLIPPED_FRACTION)),
   )
-  task = task_lib.TaskReference(model['task'], {'workdir': out})
+  task = TaskReference(model['task'], {'workdir': out})
   task_flags = command_line.task_flags(task)
   fitted = command_line.run(
     console,

@@ -4,8 +4,7 @@ import dataclasses
 from typing import Any
 
 from influence_core import errors
-from influence_core.eigenpairs import reports
-from influence_core.eigenpairs import trust as basis_trust
+from influence_core.eigenpairs import reports, trust as basis_trust
 from launch.output import console as console_lib
 from pipeline.bases import stored_basis
 from pipeline.index import reader as index_reader

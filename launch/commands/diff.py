@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from launch.output import console as console_lib
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
+from pipeline.index import manifest as manifest_lib, reader as index_reader
 from pipeline.upkeep import generation_diff
 
 
@@ -18,7 +17,7 @@ def run(
   index: str,
   old: int | None,
   new: int | None,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> dict[str, Any]:
   """Shows what changed between two generations."""
   later = index_reader.Index(index, new)

@@ -8,24 +8,27 @@ import numpy as np
 
 from influence_core import errors, parameter_selection, types
 from influence_core.devices import memory as device_memory
-from influence_core.projection import check as projection_check
-from influence_core.projection import packing as basis_packing
-from influence_core.projection import plan as projection_plan
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection import (
+  check as projection_check,
+  packing as basis_packing,
+  plan as projection_plan,
+  projector as gradient_projection,
+)
+from influence_core.projection.options import ProjectionOptions
 from launch.output import console as console_lib
 from pipeline.bases import stored_basis
 from pipeline.tasks import loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   basis: str | None,
   projection_dim: int,
   num_examples: int,
-  projection_options: gradient_projection.ProjectionOptions,
+  projection_options: ProjectionOptions,
 ) -> dict[str, Any]:
   """Makes everything that a projecting worker makes, and times it."""
   for name, value in (

@@ -7,14 +7,13 @@ import pyarrow as pa
 
 from influence_core import errors
 from influence_core.scores import evaluation
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from launch.commands import topk
-from launch.output import console as console_lib
-from launch.output import plots, result_tables
+from launch.output import console as console_lib, plots, result_tables
 from pipeline.index import reader as index_reader
 from pipeline.search import row_blocks
 from pipeline.storage import output_places
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 _NUM_BOOTSTRAP = 1000
 
@@ -22,14 +21,14 @@ _NUM_BOOTSTRAP = 1000
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   indexes: list[str],
   reference: str,
   query_split: str,
   k: int,
   seed: int,
   out: str | None,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> dict[str, Any]:
   """Compares the scores of indexes with those of a reference.
 
@@ -39,14 +38,12 @@ def run(
   if out is not None:
     out = output_places.check_results(out)
 
-  def scores_of(path: str, options: influence_scores.ScoreOptions):
+  def scores_of(path: str, options: ScoreOptions):
     opened = index_reader.Index(path)
     _, batch, projections = topk.projected_queries(opened, task, query_split)
     return (*row_blocks.all_scores(opened, projections, options), batch.ids)
 
-  expected, ids, query_ids = scores_of(
-    reference, influence_scores.ScoreOptions()
-  )
+  expected, ids, query_ids = scores_of(reference, ScoreOptions())
   if not 1 <= k <= len(ids):
     raise errors.InputError(
       f'k is {k}, expected 1 to the {len(ids)} examples of {reference}'

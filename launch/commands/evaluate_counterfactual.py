@@ -11,16 +11,14 @@ import pyarrow as pa
 
 from influence_core import errors
 from influence_core.scores import evaluation
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from launch.commands import topk
-from launch.output import console as console_lib
-from launch.output import plots, result_tables
+from launch.output import console as console_lib, plots, result_tables
 from pipeline.evaluation import retrainings
 from pipeline.index import reader as index_reader
 from pipeline.search import row_blocks
-from pipeline.storage import files as storage
-from pipeline.storage import output_places
-from pipeline.tasks import task as task_lib
+from pipeline.storage import files as storage, output_places
+from pipeline.tasks.reference import TaskReference
 
 _NUM_BOOTSTRAP = 1000
 
@@ -28,7 +26,7 @@ _NUM_BOOTSTRAP = 1000
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   index: str,
   query_split: str,
   k: int,
@@ -36,7 +34,7 @@ def run(
   num_workers: int,
   seed: int,
   out: str,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> dict[str, Any]:
   """Trains without proponents and without random examples.
 

@@ -6,9 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
-from launch.output import console as console_lib
-from launch.output import plots, result_tables
+from influence_core.scores.options import ScoreOptions
+from launch.output import console as console_lib, plots, result_tables
 from pipeline.evaluation import detection
 from pipeline.index import reader as index_reader
 from pipeline.storage import output_places
@@ -24,7 +23,7 @@ def run(
   num_bootstrap: int,
   seed: int,
   out: str | None,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> dict[str, Any]:
   """Measures each score of an index as a detector.
 

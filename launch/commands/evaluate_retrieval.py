@@ -6,14 +6,13 @@ import pyarrow as pa
 
 from influence_core import errors
 from influence_core.scores import evaluation
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from launch.commands import topk
-from launch.output import console as console_lib
-from launch.output import plots, result_tables
+from launch.output import console as console_lib, plots, result_tables
 from pipeline.evaluation import retrieval_quality
 from pipeline.index import reader as index_reader
 from pipeline.storage import output_places
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 _NUM_BOOTSTRAP = 1000
 
@@ -21,7 +20,7 @@ _NUM_BOOTSTRAP = 1000
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   index: str,
   query_split: str,
   relevant: str,
@@ -29,7 +28,7 @@ def run(
   k: int,
   seed: int,
   out: str | None,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> dict[str, Any]:
   """Measures the ranking of all examples for each query.
 

@@ -14,20 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from launch.commands import (
   evaluate_detection,
   evaluate_lds,
   fit_basis,
 )
 from launch.flags import sensitivity
-from launch.output import console as console_lib
-from launch.output import plots, result_tables
+from launch.output import console as console_lib, plots, result_tables
 from launch.running import command_line
 from pipeline.bases import fit_basis_config
-from pipeline.storage import files as storage
-from pipeline.storage import fingerprints, output_places
-from pipeline.tasks import task as task_lib
+from pipeline.storage import files as storage, fingerprints, output_places
+from pipeline.tasks.reference import TaskReference
 
 # Of intervals.
 _NUM_BOOTSTRAP = 100
@@ -46,7 +44,7 @@ class _Measures(NamedTuple):
     out: directory.
   """
 
-  task: task_lib.TaskReference
+  task: TaskReference
   query_split: str | None
   bad: str | None
   num_subsets: int
@@ -58,7 +56,7 @@ class _Measures(NamedTuple):
     self,
     console: console_lib.Console,
     index: str,
-    options: influence_scores.ScoreOptions,
+    options: ScoreOptions,
   ) -> dict[str, tuple[float, float, float]]:
     """Each metric with its interval, by name."""
     found = {}
@@ -99,7 +97,7 @@ class _Measures(NamedTuple):
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   knobs: Mapping[str, tuple[str, ...]],
   fixed: Mapping[str, str],
   query_split: str | None,
@@ -125,7 +123,7 @@ def run(
   )
   base = sensitivity.Setting(
     fit_basis_config.FitBasisConfig(seed=seed, num_trace_probes=0),
-    influence_scores.ScoreOptions(),
+    ScoreOptions(),
   ).with_fixed(fixed)
   rows: list[dict[str, Any]] = []
   wanted = sensitivity.settings(base, knobs)
@@ -173,7 +171,7 @@ def run(
 
 def _make_index(
   console: console_lib.Console,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   setting: sensitivity.Setting,
   out: str,
 ) -> str:

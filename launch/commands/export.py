@@ -2,10 +2,13 @@
 
 from typing import Any
 
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from launch.output import console as console_lib
-from pipeline.index import export
-from pipeline.index import reader as index_reader
+from pipeline.index import (
+  choices as index_choices,
+  export,
+  reader as index_reader,
+)
 from pipeline.storage import output_places
 
 
@@ -14,8 +17,8 @@ def run(
   *,
   index: str,
   out: str,
-  file_format: export.Format,
-  options: influence_scores.ScoreOptions,
+  file_format: index_choices.ExportFormat,
+  options: ScoreOptions,
 ) -> dict[str, Any]:
   """Writes the newest generation as one file."""
   opened = index_reader.Index(index)

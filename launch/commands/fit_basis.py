@@ -12,7 +12,7 @@ from launch.running import processes
 from pipeline.bases import fit_basis, fit_basis_config, stored_basis, task_basis
 from pipeline.storage import files as storage
 from pipeline.tasks import loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 _MAX_ROWS = 40
 
@@ -20,7 +20,7 @@ _MAX_ROWS = 40
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   out: str,
   config: fit_basis_config.FitBasisConfig,
   resources: fit_basis_config.Resources,

@@ -4,8 +4,7 @@ import datetime
 from typing import Any
 
 from launch.output import console as console_lib
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
+from pipeline.index import format as index_format, manifest as manifest_lib
 from pipeline.storage import files as storage
 
 

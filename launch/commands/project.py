@@ -6,27 +6,25 @@ from typing import Any
 import jax
 
 from influence_core import errors
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection.options import ProjectionOptions
 from launch.output import console as console_lib
 from launch.running import hosts_projection, processes, watched_projection
 from pipeline.beam import runner_options
-from pipeline.index import reader as index_reader
-from pipeline.index import vector_codec
-from pipeline.projection import job as projection_job
-from pipeline.projection import plan as plan_lib
-from pipeline.tasks import task as task_lib
+from pipeline.index import choices as index_choices, reader as index_reader
+from pipeline.projection import job as projection_job, plan as plan_lib
+from pipeline.tasks.reference import TaskReference
 
 
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   basis: str,
   index: str,
   engine: str,
   num_workers: int,
-  projection_options: gradient_projection.ProjectionOptions,
-  vector_dtype: vector_codec.VectorDtype,
+  projection_options: ProjectionOptions,
+  vector_dtype: index_choices.VectorDtype,
   range_size: int,
   max_rejected_fraction: float,
   stall_minutes: float,

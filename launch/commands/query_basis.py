@@ -4,18 +4,19 @@ from typing import Any
 
 from launch.commands import describe
 from launch.output import console as console_lib
-from pipeline.bases import fit_query_basis, query_basis_config
+from pipeline.bases import fit_query_basis
+from pipeline.bases.query_basis_config import QueryBasisConfig
 from pipeline.storage import files as storage
 from pipeline.tasks import loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   out: str,
-  config: query_basis_config.QueryBasisConfig,
+  config: QueryBasisConfig,
   max_rejected_fraction: float,
 ) -> dict[str, Any]:
   """Solves for the queries, or says what is there."""

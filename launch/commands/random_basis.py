@@ -5,17 +5,18 @@ from typing import Any
 from launch.commands import describe
 from launch.output import console as console_lib
 from pipeline.bases import fit_random_basis
+from pipeline.bases.random_basis_config import RandomBasisConfig
 from pipeline.storage import files as storage
 from pipeline.tasks import loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   out: str,
-  config: fit_random_basis.RandomBasisConfig,
+  config: RandomBasisConfig,
   max_rejected_fraction: float,
 ) -> dict[str, Any]:
   """Makes a random basis, or says what is there."""

@@ -10,12 +10,10 @@ from typing import Any
 
 from influence_core import errors, parameter_selection
 from launch.commands import fit_basis, gc, project, verify
-from launch.output import console as console_lib
-from launch.output import json_text
+from launch.output import console as console_lib, json_text
 from launch.schedule import reindex_config
 from pipeline.bases import fit_basis_config, stored_basis
-from pipeline.storage import files as storage
-from pipeline.storage import fingerprints, run_lock
+from pipeline.storage import files as storage, fingerprints, run_lock
 from pipeline.tasks import loaded_task
 from pipeline.upkeep import refitted_bases
 

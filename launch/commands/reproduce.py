@@ -18,8 +18,12 @@ from launch.reproduce import (
   translation_recipe,
 )
 from launch.running import command_line
-from pipeline.storage import checked_files, fingerprints, output_places
-from pipeline.storage import files as storage
+from pipeline.storage import (
+  checked_files,
+  files as storage,
+  fingerprints,
+  output_places,
+)
 
 RECIPES: dict[str, recipes.Recipe] = {
   'digits': classifier_recipe.DIGITS,

@@ -10,8 +10,7 @@ from typing import Any
 from influence_core import errors
 from launch.cloud import cluster_job
 from launch.output import console as console_lib
-from launch.schedule import cron
-from launch.schedule import files as schedule_files
+from launch.schedule import cron, files as schedule_files
 from pipeline.storage import files as storage
 
 # Of files, units, jobs and service accounts.

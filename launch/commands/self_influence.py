@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from influence_core.scores import influence as influence_scores
 from influence_core.scores import top_k
-from launch.output import console as console_lib
-from launch.output import result_tables, search_notes
+from influence_core.scores.options import ScoreOptions
+from launch.output import console as console_lib, result_tables, search_notes
 from pipeline.index import reader as index_reader
-from pipeline.search import row_blocks, self_influence
+from pipeline.search import (
+  row_blocks,
+  selection as selection_lib,
+  self_influence,
+)
 
 
 def run(
@@ -17,13 +20,13 @@ def run(
   k: int,
   where: str | None,
   out: str | None,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> dict[str, Any]:
   """Scans the index for the highest self-influence."""
   top_k.check_k(k)
   result_tables.check_table_file(out)
   opened = index_reader.Index(index)
-  selection = row_blocks.Selection(where=where)
+  selection = selection_lib.Selection(where=where)
   row_blocks.check_selection(opened, selection)
   search_notes.tell_before(console, opened, k=k, options=options)
   with console.stage('self-influence') as progress:

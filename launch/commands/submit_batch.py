@@ -5,8 +5,7 @@ import json
 from typing import Any
 
 import google.auth
-from google.auth import credentials as credentials_lib
-from google.auth import exceptions
+from google.auth import credentials as credentials_lib, exceptions
 from google.auth.transport import requests as transport
 import requests
 

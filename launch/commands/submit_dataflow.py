@@ -4,26 +4,28 @@ from collections.abc import Sequence
 import json
 from typing import Any
 
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection.options import ProjectionOptions
 from launch.cloud import dataflow_job, flex_template
 from launch.commands import project as project_command
 from launch.output import console as console_lib
 from pipeline.beam import engines
-from pipeline.index import vector_codec
-from pipeline.projection import job as projection_job
-from pipeline.projection import plan as plan_lib
-from pipeline.projection import publishing
-from pipeline.tasks import task as task_lib
+from pipeline.index import choices as index_choices
+from pipeline.projection import (
+  job as projection_job,
+  plan as plan_lib,
+  publishing,
+)
+from pipeline.tasks.reference import TaskReference
 
 
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   basis: str,
   index: str,
-  projection_options: gradient_projection.ProjectionOptions,
-  vector_dtype: vector_codec.VectorDtype,
+  projection_options: ProjectionOptions,
+  vector_dtype: index_choices.VectorDtype,
   range_size: int,
   max_rejected_fraction: float,
   project: str,

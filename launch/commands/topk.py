@@ -9,20 +9,28 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core.projection import projector as gradient_projection
-from influence_core.scores import influence as influence_scores
-from influence_core.scores import top_k
-from launch.output import console as console_lib
-from launch.output import error_lines, result_tables, search_notes
+from influence_core.projection.options import ProjectionOptions
+from influence_core.scores import influence as influence_scores, top_k
+from influence_core.scores.options import ScoreOptions
+from launch.output import (
+  console as console_lib,
+  error_lines,
+  result_tables,
+  search_notes,
+)
 from pipeline.bases import stored_basis
-from pipeline.beam import runner_options
-from pipeline.beam import scan_on_beam as search_on_beam
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
-from pipeline.search import certify as certify_lib
-from pipeline.search import reprojection, retrieve, row_blocks
-from pipeline.search import scan as scan_lib
+from pipeline.beam import runner_options, scan_on_beam as search_on_beam
+from pipeline.index import manifest as manifest_lib, reader as index_reader
+from pipeline.search import (
+  certify as certify_lib,
+  reprojection,
+  retrieve,
+  row_blocks,
+  scan as scan_lib,
+  selection as selection_lib,
+)
 from pipeline.tasks import checked_projector, loaded_task, queries
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 _NUM_PRINTED = 3
 # Examples projected again at a time, at least.
@@ -32,15 +40,15 @@ _CERTIFIED_BATCH = 128
 def run(
   console: console_lib.Console,
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   index: str,
   query_split: str,
   k: int,
   basis: str | None,
-  projection_options: gradient_projection.ProjectionOptions,
+  projection_options: ProjectionOptions,
   out: str | None,
-  options: influence_scores.ScoreOptions,
-  selection: row_blocks.Selection,
+  options: ScoreOptions,
+  selection: selection_lib.Selection,
   exclude_self: bool = False,
   certify: bool = False,
   engine: str | None = None,
@@ -120,7 +128,7 @@ def run(
 
 def load_task(
   opened: index_reader.Index,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   basis: str | None,
 ) -> tuple[stored_basis.BasisRecord, loaded_task.LoadedTask]:
   """The basis and the task of an index, checked to belong to it."""
@@ -139,7 +147,7 @@ def load_task(
 
 
 def projected_queries(
-  opened: index_reader.Index, task: task_lib.TaskReference, query_split: str
+  opened: index_reader.Index, task: TaskReference, query_split: str
 ) -> tuple[loaded_task.LoadedTask, loaded_task.ExampleBatch, np.ndarray]:
   """The task of an index, the queries of a split and their projections.
 
@@ -158,7 +166,7 @@ def projected_queries(
   projector = checked_projector.make_projector(
     loaded,
     stored_basis.load(record).eigenvectors,
-    gradient_projection.ProjectionOptions(),
+    ProjectionOptions(),
     num_examples=len(batch.ids),
   )
   projections = queries.project(batch, projector, record.query_ids)

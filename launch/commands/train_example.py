@@ -6,8 +6,7 @@ from typing import Any
 from influence_core import errors
 from launch.example_tasks import example as example_lib
 from launch.output import console as console_lib
-from pipeline.storage import files as storage
-from pipeline.storage import output_places
+from pipeline.storage import files as storage, output_places
 
 
 def run(

@@ -9,8 +9,7 @@ from typing import Any
 
 from influence_core import errors, types
 from pipeline import RawExample, TfdsCorpus, UndecodableExample
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage
 
 
 @dataclasses.dataclass(frozen=True)

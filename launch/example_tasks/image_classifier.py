@@ -29,8 +29,7 @@ from pipeline import (
   TfdsCorpus,
   load_arrays,
 )
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage
 
 
 class ConvolutionalNetwork(nn.Module):

@@ -7,8 +7,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from launch.example_tasks.transformer import PAD_ID
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage
 
 END_ID = 1
 _SPECIAL = ('<pad>', '<end>')

@@ -33,8 +33,7 @@ from pipeline import (
   TfdsCorpus,
   load_arrays,
 )
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage
 
 # Width, layers, heads, subwords and tokens of a text; base and big as Vaswani
 # et al., "Attention is all you need", 2017; mini is for two cores.

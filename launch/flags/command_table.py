@@ -4,17 +4,19 @@ import argparse
 from collections.abc import Callable
 import dataclasses
 
-from launch.flags import cluster as cluster_flags
-from launch.flags import common as common_flags
-from launch.flags import dataflow as dataflow_flags
-from launch.flags import engine as engine_flags
-from launch.flags import evaluate as evaluate_flags
-from launch.flags import example as example_flags
-from launch.flags import fit_basis as fit_basis_flags
-from launch.flags import index as index_flags
-from launch.flags import project as project_flags
-from launch.flags import schedule as schedule_flags
-from launch.flags import search as search_flags
+from launch.flags import (
+  cluster as cluster_flags,
+  common as common_flags,
+  dataflow as dataflow_flags,
+  engine as engine_flags,
+  evaluate as evaluate_flags,
+  example as example_flags,
+  fit_basis as fit_basis_flags,
+  index as index_flags,
+  project as project_flags,
+  schedule as schedule_flags,
+  search as search_flags,
+)
 
 _TASK_EXAMPLE = (
   '--task launch.example_tasks.mnist_cnn:make_task --task_arg workdir=W'

@@ -3,8 +3,8 @@
 import argparse
 from typing import get_args
 
-from influence_core.scores import influence as influence_scores
-from pipeline.index import rejected_examples
+from influence_core import choices
+from pipeline.index import choices as index_choices
 
 
 def add_number(
@@ -38,7 +38,7 @@ def add_max_rejected_fraction(parser: argparse.ArgumentParser) -> None:
   add_number(
     parser,
     '--max_rejected_fraction',
-    rejected_examples.DEFAULT_MAX_FRACTION,
+    index_choices.MAX_REJECTED_FRACTION,
     'fail when more examples are unusable',
   )
 
@@ -52,7 +52,7 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
   add_number(parser, '--damping', 0.0, 'added to every eigenvalue')
   parser.add_argument(
     '--negative_eigenvalues',
-    choices=get_args(influence_scores.NegativeEigenvalues),
+    choices=get_args(choices.NegativeEigenvalues),
     default='drop',
     help=(
       'leave their pairs out, take absolute values, or raise them to the '
@@ -64,7 +64,7 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--pair_choice',
-    choices=get_args(influence_scores.PairChoice),
+    choices=get_args(choices.PairChoice),
     default='leading',
     help='which of them; random is a baseline (default: %(default)s)',
   )
@@ -73,7 +73,7 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--normalization',
-    choices=get_args(influence_scores.Normalization),
+    choices=get_args(choices.Normalization),
     default='none',
     help='divide scores by norms (default: %(default)s)',
   )

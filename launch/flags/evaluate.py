@@ -2,8 +2,7 @@
 
 import argparse
 
-from launch.flags import common as common_flags
-from launch.flags import sensitivity
+from launch.flags import common as common_flags, sensitivity
 
 
 def add_detection(parser: argparse.ArgumentParser) -> None:

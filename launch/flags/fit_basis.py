@@ -3,9 +3,7 @@
 import argparse
 from typing import get_args
 
-from influence_core.curvature import operator as curvature_operator
-from influence_core.curvature import products as curvature_products
-from influence_core.eigenpairs import krylov_vectors, reports
+from influence_core import choices
 from launch.flags import common as common_flags
 from pipeline.bases import fit_basis_config
 
@@ -33,7 +31,7 @@ def add_fit_basis(parser: argparse.ArgumentParser) -> None:
   common_flags.add_max_rejected_fraction(parser)
   parser.add_argument(
     '--curvature',
-    choices=get_args(curvature_products.Curvature),
+    choices=get_args(choices.Curvature),
     default='hessian',
     help='which matrix; gauss_newton needs split_loss (default: %(default)s)',
   )
@@ -61,7 +59,7 @@ def add_random_basis(parser: argparse.ArgumentParser) -> None:
   common_flags.add_number(parser, '--projection_dim', 50, 'vectors')
   parser.add_argument(
     '--method',
-    choices=get_args(reports.RandomMethod),
+    choices=get_args(choices.RandomMethod),
     default='random_gram',
     help=(
       'random for inner products of gradients, random_gram to weight them by '
@@ -85,7 +83,7 @@ def add_query_basis(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--method',
-    choices=get_args(reports.QueryMethod),
+    choices=get_args(choices.QueryMethod),
     default='cg',
     help=(
       'what stands for the inverse curvature: nothing (gradient), conjugate '
@@ -94,7 +92,7 @@ def add_query_basis(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--curvature',
-    choices=get_args(curvature_products.Curvature),
+    choices=get_args(choices.Curvature),
     default='gauss_newton',
     help='which matrix; gauss_newton needs split_loss (default: %(default)s)',
   )
@@ -132,7 +130,7 @@ def add_query_basis(parser: argparse.ArgumentParser) -> None:
 def _add_basis_dtype(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--basis_dtype',
-    choices=tuple(krylov_vectors.DTYPES),
+    choices=get_args(choices.BasisDtype),
     default='float32',
     help='of stored vectors (default: %(default)s)',
   )
@@ -154,7 +152,7 @@ def _add_krylov(parser: argparse.ArgumentParser) -> None:
   """Where Krylov vectors go, and on how many machines."""
   parser.add_argument(
     '--krylov_dtype',
-    choices=tuple(krylov_vectors.DTYPES),
+    choices=get_args(choices.BasisDtype),
     default='float32',
     help=(
       'of Krylov vectors; bfloat16 halves memory and disk (default: '
@@ -185,7 +183,7 @@ def _add_krylov(parser: argparse.ArgumentParser) -> None:
   common_flags.add_memory_budget(parser)
   parser.add_argument(
     '--parameter_placement',
-    choices=get_args(curvature_operator.ParameterPlacement),
+    choices=get_args(choices.ParameterPlacement),
     default='replicated',
     help=(
       'parameters on every device, or a part of each on every device, for '

@@ -4,7 +4,7 @@ import argparse
 from typing import get_args
 
 from launch.flags import common as common_flags
-from pipeline.index import export
+from pipeline.index import choices as index_choices
 
 
 def add_describe(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--format',
     dest='file_format',
-    choices=get_args(export.Format),
+    choices=get_args(index_choices.ExportFormat),
     default='parquet',
     help=(
       'rows with a list column, plain projections, or an inner-product index '

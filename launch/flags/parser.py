@@ -8,17 +8,17 @@ from importlib import metadata
 import math
 from typing import Any, NoReturn
 
-from influence_core.projection import projector as gradient_projection
-from influence_core.scores import influence as influence_scores
+from influence_core.projection.options import ProjectionOptions
+from influence_core.scores.options import ScoreOptions
 from launch.flags import command_table, sensitivity
 from launch.output import exit_status
 from pipeline.bases import (
   fit_basis_config,
-  fit_random_basis,
-  query_basis_config,
 )
-from pipeline.search import row_blocks
-from pipeline.tasks import task as task_lib
+from pipeline.bases.query_basis_config import QueryBasisConfig
+from pipeline.bases.random_basis_config import RandomBasisConfig
+from pipeline.search import selection as selection_lib
+from pipeline.tasks.reference import TaskReference
 
 _DISTRIBUTION = 'influence-pipeline'
 # Of flags that may have been meant: --where is no --verbose.
@@ -110,8 +110,8 @@ def _add_reporting(command: _Parser) -> None:
 
 
 _BASIS_CONFIGS = {
-  'random-basis': fit_random_basis.RandomBasisConfig,
-  'query-basis': query_basis_config.QueryBasisConfig,
+  'random-basis': RandomBasisConfig,
+  'query-basis': QueryBasisConfig,
 }
 # Flags of every command, which the program itself follows.
 REPORTING = ('command', 'json', 'log_json', 'metrics_file', 'verbose')
@@ -139,7 +139,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   elif rest:
     command.error(f'{flags.command} takes nothing after --')
   if 'task' in values:
-    values['task'] = task_lib.TaskReference(
+    values['task'] = TaskReference(
       values['task'],
       _named_values(command, 'task_arg', values.pop('task_arg')),
     )
@@ -157,16 +157,16 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     values['task'] = values['task'].selecting(values.pop('parameter_paths'))
     values['config'] = _from_values(config_class, values)
   if 'basis_placement' in values:
-    values['projection_options'] = gradient_projection.ProjectionOptions(
+    values['projection_options'] = ProjectionOptions(
       batch_size=values.pop('batch_size'),
       basis_dtype=values.pop('basis_dtype'),
       basis_placement=values.pop('basis_placement'),
       memory_budget_bytes=values.pop('memory_budget'),
     )
   if 'damping' in values:
-    values['options'] = _from_values(influence_scores.ScoreOptions, values)
+    values['options'] = _from_values(ScoreOptions, values)
   if 'group_by' in values:
-    values['selection'] = row_blocks.Selection(
+    values['selection'] = selection_lib.Selection(
       where=values.pop('where'), group_by=values.pop('group_by')
     )
   return flags, values

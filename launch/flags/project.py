@@ -3,11 +3,9 @@
 import argparse
 from typing import get_args
 
-from influence_core.devices import memory as device_memory
-from influence_core.projection import projector as gradient_projection
-from launch.flags import common as common_flags
-from launch.flags import engine as engine_flags
-from pipeline.index import vector_codec
+from influence_core import choices
+from launch.flags import common as common_flags, engine as engine_flags
+from pipeline.index import choices as index_choices
 
 
 def add_project(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +38,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
   common_flags.add_max_rejected_fraction(parser)
   parser.add_argument(
     '--vector_dtype',
-    choices=get_args(vector_codec.VectorDtype),
+    choices=get_args(index_choices.VectorDtype),
     default='float32',
     help=(
       'how projections are stored; bfloat16 halves and int8 quarters the '
@@ -73,13 +71,13 @@ def add_projection(parser: argparse.ArgumentParser) -> None:
   common_flags.add_memory_budget(parser)
   parser.add_argument(
     '--basis_dtype',
-    choices=get_args(gradient_projection.BasisDtype),
+    choices=get_args(choices.BasisDtype),
     default='float32',
     help='bfloat16 halves memory and traffic (default: %(default)s)',
   )
   parser.add_argument(
     '--basis_placement',
-    choices=get_args(device_memory.Placement),
+    choices=get_args(choices.BasisPlacement),
     default='auto',
     help=(
       'on every device, split over the local devices, or streamed from the '

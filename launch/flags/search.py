@@ -2,9 +2,11 @@
 
 import argparse
 
-from launch.flags import common as common_flags
-from launch.flags import engine as engine_flags
-from launch.flags import project as project_flags
+from launch.flags import (
+  common as common_flags,
+  engine as engine_flags,
+  project as project_flags,
+)
 
 
 def add_topk(parser: argparse.ArgumentParser) -> None:

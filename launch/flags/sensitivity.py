@@ -6,7 +6,7 @@ import typing
 from typing import Any, NamedTuple
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline.bases import fit_basis_config
 
 # What is tried where nothing else is asked for. What damping and numbers of
@@ -21,7 +21,7 @@ DEFAULT_KNOBS: dict[str, tuple[str, ...]] = {
   'normalization': ('none', 'gradient_norm', 'cosine'),
 }
 # Those of scores come first: they need no other basis.
-_CLASSES = (influence_scores.ScoreOptions, fit_basis_config.FitBasisConfig)
+_CLASSES = (ScoreOptions, fit_basis_config.FitBasisConfig)
 _PATHS = 'parameter_paths'
 
 
@@ -35,7 +35,7 @@ class Setting(NamedTuple):
   """
 
   config: fit_basis_config.FitBasisConfig
-  options: influence_scores.ScoreOptions
+  options: ScoreOptions
   parameter_paths: tuple[str, ...] | None = None
 
   def with_fixed(self, values: Mapping[str, str]) -> 'Setting':
@@ -73,8 +73,8 @@ class Setting(NamedTuple):
     """
     if knob == _PATHS:
       return self._replace(parameter_paths=(text,))
-    if knob in _names(influence_scores.ScoreOptions):
-      value = _converted(influence_scores.ScoreOptions, knob, text)
+    if knob in _names(ScoreOptions):
+      value = _converted(ScoreOptions, knob, text)
       options = dataclasses.replace(self.options, **{knob: value})
       # Policies for negative eigenvalues show only where there are some.
       keep = self.config.keep_negative or knob == 'negative_eigenvalues'

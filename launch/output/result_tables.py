@@ -9,12 +9,10 @@ from pyarrow import csv
 import pyarrow.parquet as pq
 
 from influence_core import errors
-from launch.output import console as console_lib
-from launch.output import json_text
+from launch.output import console as console_lib, json_text
 from pipeline.index import reader as index_reader
 from pipeline.search import retrieve
-from pipeline.storage import files as storage
-from pipeline.storage import output_places
+from pipeline.storage import files as storage, output_places
 
 
 def influence_table(

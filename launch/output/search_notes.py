@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from launch.output import console as console_lib
 from pipeline.index import reader as index_reader
 
@@ -13,7 +13,7 @@ def tell_before(
   index: index_reader.Index,
   *,
   k: int,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> None:
   """Warns of what is asked for and cannot be meant.
 

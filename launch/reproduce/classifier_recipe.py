@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 import dataclasses
 
-from launch.reproduce import classifier_studies, classifier_tables, recipes
-from launch.reproduce import methods as methods_lib
+from launch.reproduce import (
+  classifier_studies,
+  classifier_tables,
+  methods as methods_lib,
+  recipes,
+)
 from launch.reproduce.methods import Method
 from launch.running import command_line
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from launch.reproduce import methods as methods_lib
-from launch.reproduce import recipes, results_page
+from launch.reproduce import methods as methods_lib, recipes, results_page
 from launch.reproduce.methods import Method
 
 MODELS = {'model': 'memorised', 'underfitted': 'underfitted'}

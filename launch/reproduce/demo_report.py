@@ -9,14 +9,14 @@ from PIL import Image
 
 from launch.example_tasks import image_classifier, train_classifier
 from launch.output import html_page as html_report
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 _NUM_SUSPICIOUS = 24
 _ZOOM = 8
 
 
 def render(
-  task: task_lib.TaskReference,
+  task: TaskReference,
   summary: dict[str, Any],
   suspicious: list[dict[str, Any]],
 ) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from launch.running import command_line
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 Argv = tuple[str, ...]
 # What a step gave, by its name: argv, seconds, and the result of the command.
@@ -43,7 +43,7 @@ class Recipe(Protocol):
 def task_flags(example: str, workdir: str) -> Argv:
   """Flags that name the task of a trained example."""
   return command_line.task_flags(
-    task_lib.TaskReference(
+    TaskReference(
       f'launch.example_tasks.{example}:make_task', {'workdir': workdir}
     )
   )

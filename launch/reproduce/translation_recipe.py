@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from launch.reproduce import methods as methods_lib
-from launch.reproduce import recipes, translation_tables
+from launch.reproduce import methods as methods_lib, recipes, translation_tables
 from launch.reproduce.methods import Method
 from launch.running import command_line
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch.reproduce import methods as methods_lib
-from launch.reproduce import recipes, results_page
+from launch.reproduce import methods as methods_lib, recipes, results_page
 from launch.reproduce.methods import Method
 
 KINDS = ('wrong_pair', 'wrong_language', 'copy', 'truncated')

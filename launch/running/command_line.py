@@ -7,7 +7,7 @@ from typing import Any
 
 from launch.flags import parser as flags_lib
 from launch.output import console as console_lib
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 
 def module_of(command: str) -> Any:
@@ -28,7 +28,7 @@ def run(console: console_lib.Console, *argv: str) -> dict[str, Any]:
   return module_of(flags.command).run(console, **values)
 
 
-def task_flags(task: task_lib.TaskReference) -> tuple[str, ...]:
+def task_flags(task: TaskReference) -> tuple[str, ...]:
   """Flags that name a task and its arguments."""
   arguments = (f'{name}={value}' for name, value in task.arguments.items())
   return ('--task', task.import_path, *repeated('--task_arg', arguments))

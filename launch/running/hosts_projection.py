@@ -14,10 +14,12 @@ from influence_core.devices import multi_device
 from launch.output import console as console_lib
 from launch.running import watched_projection
 from pipeline.index import format as index_format
-from pipeline.projection import job as projection_job
-from pipeline.projection import plan as plan_lib
-from pipeline.projection import publishing
-from pipeline.projection import worker as projection_worker
+from pipeline.projection import (
+  job as projection_job,
+  plan as plan_lib,
+  publishing,
+  worker as projection_worker,
+)
 
 
 def run(

@@ -10,15 +10,16 @@ from typing import Any
 from apache_beam.options import pipeline_options
 
 from influence_core import errors
-from launch.output import console as console_lib
-from launch.output import error_lines
+from launch.output import console as console_lib, error_lines
 from launch.running import watchdog
-from pipeline.beam import engines, project_corpus
+from pipeline.beam import project_corpus, runner_options
 from pipeline.index import format as index_format
-from pipeline.projection import job as projection_job
-from pipeline.projection import journal as work_journal
-from pipeline.projection import plan as plan_lib
-from pipeline.projection import publishing
+from pipeline.projection import (
+  job as projection_job,
+  journal as work_journal,
+  plan as plan_lib,
+  publishing,
+)
 from pipeline.storage import files as storage
 
 _MAX_ATTEMPTS = 3
@@ -63,7 +64,7 @@ def run(
     contextlib.redirect_stderr(io.StringIO()),
   ):
     settings = job.settings
-    if engines.is_local(options):
+    if runner_options.is_local(options):
       settings = dataclasses.replace(settings, journal=journal)
     if ranges:
       _run_pipeline(

@@ -31,7 +31,7 @@ from influence_core import errors
 from launch.flags import parser as flags_lib
 from launch.running import command_line
 from pipeline.storage import files as storage
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 _KINDS: dict[str, tuple[Any, str]] = {
   'task': (str, 'a text'),
@@ -82,7 +82,7 @@ class ReindexConfig:
     """Arguments of the command `project`, checked as on its command line."""
     flags = dict(self.project)
     beam = flags.pop('beam', [])
-    task = task_lib.TaskReference(self.task, self.task_arg)
+    task = TaskReference(self.task, self.task_arg)
     files = ('--basis', basis, '--index', self.index)
     line = ['project', *command_line.task_flags(task), *files]
     return flags_lib.parse([*line, *_as_flags(flags), '--', *beam])[1]

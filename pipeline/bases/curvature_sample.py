@@ -7,9 +7,8 @@ import numpy as np
 
 from influence_core import errors, types
 from influence_core.curvature import finite_examples
-from influence_core.devices import memory as device_memory
-from influence_core.devices import multi_device
-from pipeline.index import rejected_examples
+from influence_core.devices import memory as device_memory, multi_device
+from pipeline.index import choices as index_choices, rejected_examples
 from pipeline.tasks import loaded_task
 
 
@@ -27,7 +26,7 @@ class CurvatureSamples:
     sample_size: int,
     seed: int,
     *,
-    max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION,
+    max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION,
     memory_budget_bytes: int | None = None,
   ):
     """Draws nothing yet.
@@ -39,7 +38,7 @@ class CurvatureSamples:
       max_rejected_fraction: of a sample; more unusable examples are an error.
       memory_budget_bytes: memory to use on a device; None for most of it.
     """
-    rejected_examples.check_allowed(max_rejected_fraction)
+    index_choices.check_rejected_fraction(max_rejected_fraction)
     self.rejected: dict[str, str] = {}
     self._loaded = loaded
     self._seed = seed

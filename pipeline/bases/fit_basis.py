@@ -8,11 +8,14 @@ import time
 import numpy as np
 
 from influence_core import parameter_selection, types
-from influence_core.devices import memory as device_memory
-from influence_core.devices import multi_device
-from influence_core.eigenpairs import arnoldi, krylov_vectors, ritz
-from influence_core.eigenpairs import basis as basis_lib
-from influence_core.eigenpairs import trust as basis_trust
+from influence_core.devices import memory as device_memory, multi_device
+from influence_core.eigenpairs import (
+  arnoldi,
+  basis as basis_lib,
+  krylov_vectors,
+  ritz,
+  trust as basis_trust,
+)
 from pipeline.bases import (
   curvature_sample,
   krylov_files,

@@ -3,14 +3,10 @@
 import dataclasses
 from typing import Literal
 
-from influence_core import errors
-from influence_core.curvature import operator as curvature_operator
-from influence_core.curvature import products as curvature_products
-from influence_core.eigenpairs import trust as basis_trust
-from pipeline.index import rejected_examples
+from influence_core import choices, errors
+from pipeline.index import choices as index_choices
 
 KrylovPlacement = Literal['auto', 'device', 'host', 'disk']
-VectorDtype = Literal['float32', 'bfloat16']
 
 # Iterations after which a fit until convergence gives up, for each pair.
 _MAX_ITERATIONS_PER_PAIR = 20
@@ -42,13 +38,13 @@ class FitBasisConfig:
 
   projection_dim: int = 50
   num_iterations: int | None = 100
-  tolerance: float = basis_trust.RELIABLE_RESIDUAL
+  tolerance: float = choices.RELIABLE_RESIDUAL
   max_vectors: int | None = None
   sample_size: int = 4096
-  curvature: curvature_products.Curvature = 'hessian'
+  curvature: choices.Curvature = 'hessian'
   keep_negative: bool = False
-  krylov_dtype: VectorDtype = 'float32'
-  basis_dtype: VectorDtype = 'float32'
+  krylov_dtype: choices.BasisDtype = 'float32'
+  basis_dtype: choices.BasisDtype = 'float32'
   num_trace_probes: int = 8
   check_sample: bool = False
   seed: int = 0
@@ -114,13 +110,13 @@ class Resources:
   microbatch_size: int | None = None
   memory_budget_bytes: int | None = None
   placement: KrylovPlacement = 'auto'
-  parameter_placement: curvature_operator.ParameterPlacement = 'replicated'
+  parameter_placement: choices.ParameterPlacement = 'replicated'
   work_dir: str | None = None
-  max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION
+  max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION
 
   def __post_init__(self):
     if self.microbatch_size is not None and self.microbatch_size < 1:
       raise errors.InputError(
         f'microbatch_size is {self.microbatch_size}, expected at least 1'
       )
-    rejected_examples.check_allowed(self.max_rejected_fraction)
+    index_choices.check_rejected_fraction(self.max_rejected_fraction)

@@ -20,7 +20,7 @@ from pipeline.bases import (
   task_basis,
 )
 from pipeline.bases.query_basis_config import QueryBasisConfig
-from pipeline.index import rejected_examples
+from pipeline.index import choices as index_choices
 from pipeline.tasks import loaded_task, queries
 
 
@@ -29,7 +29,7 @@ def fit_query_basis(
   path: str,
   config: QueryBasisConfig,
   *,
-  max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION,
+  max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION,
   progress: types.ProgressCallback = types.no_progress,
 ) -> stored_basis.BasisRecord:
   """Solves for the queries and stores them at `path`, or finds them there.

@@ -1,6 +1,5 @@
 """Makes and stores a random basis, so that every later stage serves it."""
 
-import dataclasses
 import time
 
 import numpy as np
@@ -9,40 +8,15 @@ from influence_core import errors, parameter_selection
 from influence_core.baselines import random_basis
 from influence_core.devices import memory as device_memory
 from influence_core.eigenpairs import krylov_vectors, reports
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection.options import ProjectionOptions
 from pipeline.bases import (
   curvature_sample,
-  fit_basis_config,
   stored_basis,
   task_basis,
 )
-from pipeline.index import rejected_examples
+from pipeline.bases.random_basis_config import RandomBasisConfig
+from pipeline.index import choices as index_choices
 from pipeline.tasks import checked_projector, loaded_task
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomBasisConfig:
-  """What random basis is made.
-
-  Attributes:
-    projection_dim: number of vectors.
-    method: see `reports.RandomReport`.
-    sample_size: examples of the Gram matrix, drawn at random.
-    basis_dtype: that vectors are stored in.
-    seed: of signs and sample.
-  """
-
-  projection_dim: int = 50
-  method: reports.RandomMethod = 'random_gram'
-  sample_size: int = 4096
-  basis_dtype: fit_basis_config.VectorDtype = 'float32'
-  seed: int = 0
-
-  def __post_init__(self):
-    for name in ('projection_dim', 'sample_size'):
-      value = getattr(self, name)
-      if value < 1:
-        raise errors.InputError(f'{name} is {value}, expected at least 1')
 
 
 def fit_random_basis(
@@ -50,7 +24,7 @@ def fit_random_basis(
   path: str,
   config: RandomBasisConfig,
   *,
-  max_rejected_fraction: float = rejected_examples.DEFAULT_MAX_FRACTION,
+  max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION,
 ) -> stored_basis.BasisRecord:
   """Makes a random basis and stores it at `path`, or finds it there.
 
@@ -134,7 +108,7 @@ def _projected_sample(
   projector = checked_projector.make_projector(
     loaded,
     vectors,
-    gradient_projection.ProjectionOptions(),
+    ProjectionOptions(),
     num_examples=config.sample_size,
   )
   projections = np.asarray(projector.project(sample).projections)

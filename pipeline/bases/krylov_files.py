@@ -20,8 +20,7 @@ import numpy as np
 
 from influence_core import errors
 from influence_core.eigenpairs import arnoldi, krylov_vectors
-from pipeline.storage import checked_files, fingerprints
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage, fingerprints
 
 # Bytes read from each file at a time, for many blocks.
 _CHUNK_BYTES = 1 << 20

@@ -12,11 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from influence_core import errors, parameter_selection, types
+from influence_core import choices, errors, parameter_selection, types
 from influence_core.curvature import operator as curvature_operator
-from influence_core.curvature import products as curvature_products
-from influence_core.devices import memory as device_memory
-from influence_core.devices import multi_device
+from influence_core.devices import memory as device_memory, multi_device
 from influence_core.eigenpairs import arnoldi, device_vectors, krylov_vectors
 from pipeline.bases import krylov_files
 from pipeline.bases.fit_basis_config import Resources
@@ -38,7 +36,7 @@ class Iteration:
     identity: all that the vectors depend on; checked before it is continued.
   """
 
-  curvature: curvature_products.Curvature
+  curvature: choices.Curvature
   dtype: np.dtype
   seed: int
   max_vectors: int

@@ -1,13 +1,9 @@
 """What basis of solved queries is made."""
 
 import dataclasses
+import math
 
-import numpy as np
-
-from influence_core import errors
-from influence_core.curvature import products as curvature_products
-from influence_core.eigenpairs import reports
-from pipeline.bases import fit_basis_config
+from influence_core import choices, errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +12,7 @@ class QueryBasisConfig:
 
   Attributes:
     query_split: TFDS split of the queries, e.g. 'test[:50]'.
-    method: see `reports.QueryReport`.
+    method: see `eigenpairs.reports.QueryReport`.
     curvature: see `curvature.operator.CurvatureOptions`.
     damping: added to every eigenvalue; None for zero, and for 'ekfac' for a
       tenth of the mean eigenvalue of each parameter.
@@ -30,15 +26,15 @@ class QueryBasisConfig:
   """
 
   query_split: str
-  method: reports.QueryMethod = 'cg'
-  curvature: curvature_products.Curvature = 'gauss_newton'
+  method: choices.QueryMethod = 'cg'
+  curvature: choices.Curvature = 'gauss_newton'
   damping: float | None = None
   num_products: int = 100
   tolerance: float = 1e-3
   scale: float | None = None
   microbatch_size: int = 64
   sample_size: int = 4096
-  basis_dtype: fit_basis_config.VectorDtype = 'float32'
+  basis_dtype: choices.BasisDtype = 'float32'
   seed: int = 0
 
   def __post_init__(self):
@@ -51,11 +47,11 @@ class QueryBasisConfig:
       raise errors.InputError(
         f'tolerance is {self.tolerance}, expected a positive number'
       )
-    if self.damping is not None and not 0 <= self.damping < np.inf:
+    if self.damping is not None and not 0 <= self.damping < math.inf:
       raise errors.InputError(
         f'damping is {self.damping}, expected a finite number >= 0'
       )
-    if self.scale is not None and not 0 < self.scale < np.inf:
+    if self.scale is not None and not 0 < self.scale < math.inf:
       raise errors.InputError(
         f'scale is {self.scale}, expected a finite number > 0'
       )

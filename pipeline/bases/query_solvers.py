@@ -7,10 +7,16 @@ import jax
 import numpy as np
 
 from influence_core import errors, parameter_selection, types
-from influence_core.baselines import ekfac, kronecker_factors, pseudo_gradients
-from influence_core.baselines import solvers as inverse_products
-from influence_core.curvature import operator as curvature_operator
-from influence_core.curvature import products as curvature_products
+from influence_core.baselines import (
+  ekfac,
+  kronecker_factors,
+  pseudo_gradients,
+  solvers as inverse_products,
+)
+from influence_core.curvature import (
+  operator as curvature_operator,
+  products as curvature_products,
+)
 from pipeline.bases import curvature_sample
 from pipeline.bases.query_basis_config import QueryBasisConfig
 from pipeline.tasks import loaded_task

@@ -21,13 +21,15 @@ import numpy as np
 
 from influence_core import errors
 from influence_core.devices import memory as device_memory
-from influence_core.eigenpairs import basis as basis_lib
-from influence_core.eigenpairs import reports
+from influence_core.eigenpairs import basis as basis_lib, reports
 from pipeline.corpora import tfds_corpus as corpus_lib
-from pipeline.storage import checked_files, fingerprints, machine_cache
-from pipeline.storage import files as storage
-from pipeline.tasks import checkpoints
-from pipeline.tasks import probe as preprocessing_probe
+from pipeline.storage import (
+  checked_files,
+  files as storage,
+  fingerprints,
+  machine_cache,
+)
+from pipeline.tasks import checkpoints, probe as preprocessing_probe
 
 SCHEMA_VERSION = 3
 

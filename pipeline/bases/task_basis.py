@@ -5,8 +5,7 @@ from typing import Any
 
 from influence_core import errors
 from pipeline.bases import stored_basis
-from pipeline.storage import files as storage
-from pipeline.storage import fingerprints, output_places
+from pipeline.storage import files as storage, fingerprints, output_places
 from pipeline.tasks import loaded_task
 
 

@@ -10,14 +10,13 @@ very version of Beam that is installed.
 import contextlib
 import dataclasses
 import hashlib
+from importlib import metadata
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import tempfile
-
-import apache_beam
 
 from influence_core import errors
 
@@ -58,10 +57,15 @@ FILES = {
 }
 
 
+def _beam_version() -> str:
+  """Of the installed package, without importing it."""
+  return metadata.version('apache-beam')
+
+
 def path(engine: str) -> str:
   """Where the file of an engine is, or would be."""
   root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  directory = pathlib.Path(root, 'influence', apache_beam.__version__)
+  directory = pathlib.Path(root, 'influence', _beam_version())
   return str(directory / FILES[engine].name)
 
 
@@ -105,7 +109,7 @@ def install(engine: str) -> bool:
 
 
 def _fetch(about: EngineFile, directory: str) -> pathlib.Path:
-  version = apache_beam.__version__
+  version = _beam_version()
   environment = dict(os.environ)
   if about.tool == 'go':
     command = ['go', 'install', f'{about.source}@v{version}']

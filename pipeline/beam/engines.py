@@ -6,8 +6,6 @@ import shutil
 import sys
 from typing import Literal
 
-from apache_beam.options import pipeline_options
-
 from influence_core import errors
 from pipeline.beam import engine_files
 
@@ -170,13 +168,6 @@ ENGINES: dict[str, Engine] = {
     _dataflow('dataflow-tpu', 'ct5lp-hightpu-1t'),
   ),
 }
-
-
-def is_local(options: pipeline_options.PipelineOptions) -> bool:
-  """Whether all workers are on this machine, and the launcher's to watch."""
-  name = options.view_as(pipeline_options.StandardOptions).runner
-  environment = options.view_as(pipeline_options.PortableOptions)
-  return name == LOCAL_RUNNER or environment.environment_type == 'LOOPBACK'
 
 
 def arguments(

@@ -18,9 +18,11 @@ from apache_beam.options import pipeline_options
 from apache_beam.utils import shared
 
 from pipeline.index import format as index_format
-from pipeline.projection import plan as plan_lib
-from pipeline.projection import publishing
-from pipeline.projection import worker as projection_worker
+from pipeline.projection import (
+  plan as plan_lib,
+  publishing,
+  worker as projection_worker,
+)
 
 # Namespace of the counters that a runner shows.
 COUNTERS = 'influence'

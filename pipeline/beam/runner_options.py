@@ -94,3 +94,12 @@ def known_options() -> set[str]:
     option_class._add_argparse_args(parser)
     known.update(parser._option_string_actions)
   return known
+
+
+def is_local(options: pipeline_options.PipelineOptions) -> bool:
+  """Whether all workers are on this machine, and the launcher's to watch."""
+  name = options.view_as(pipeline_options.StandardOptions).runner
+  environment = options.view_as(pipeline_options.PortableOptions)
+  return (
+    name == engines.LOCAL_RUNNER or environment.environment_type == 'LOOPBACK'
+  )

@@ -19,11 +19,10 @@ from apache_beam.options import pipeline_options
 import numpy as np
 
 from influence_core import types
-from influence_core.scores import influence as influence_scores
 from influence_core.scores import top_k
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
-from pipeline.search import row_blocks
-from pipeline.search import scan as scan_lib
+from pipeline.search import scan as scan_lib, selection as selection_lib
 from pipeline.storage import files as storage
 
 # Shards of an element: leaders are merged within it before they travel.
@@ -50,8 +49,8 @@ class SearchSettings:
   queries: str
   result: str
   k: int
-  options: influence_scores.ScoreOptions
-  selection: row_blocks.Selection
+  options: ScoreOptions
+  selection: selection_lib.Selection
   upper_bounds: bool
 
 
@@ -84,7 +83,7 @@ class ScanShards(beam.DoFn):
 class MergeLeaders(beam.CombineFn):
   """Leaders among all shards."""
 
-  def __init__(self, k: int, selection: row_blocks.Selection):
+  def __init__(self, k: int, selection: selection_lib.Selection):
     self._k = k
     self._selection = selection
 
@@ -132,8 +131,8 @@ def scan(
   query_projections: np.ndarray,
   *,
   k: int,
-  options: influence_scores.ScoreOptions,
-  selection: row_blocks.Selection,
+  options: ScoreOptions,
+  selection: selection_lib.Selection,
   runner_options: pipeline_options.PipelineOptions,
   upper_bounds: bool = False,
   progress: types.ProgressCallback = types.no_progress,

@@ -17,8 +17,7 @@ from typing import Any
 
 from array_record.python import array_record_module
 
-from pipeline.storage import file_identity, machine_cache
-from pipeline.storage import files as storage
+from pipeline.storage import file_identity, files as storage, machine_cache
 
 # Open files, which the system bounds.
 _MAX_OPEN = 64

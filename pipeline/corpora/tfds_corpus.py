@@ -16,8 +16,7 @@ import tensorflow_datasets as tfds
 
 from influence_core import errors
 from pipeline.corpora import record_files
-from pipeline.storage import file_identity, machine_cache
-from pipeline.storage import files as storage
+from pipeline.storage import file_identity, files as storage, machine_cache
 
 RawExample = Mapping[str, Any]
 

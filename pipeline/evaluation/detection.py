@@ -14,10 +14,9 @@ import pyarrow as pa
 from sklearn import metrics
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
-from pipeline.search import row_filter
-from pipeline.search import self_influence as self_influence_lib
+from pipeline.search import row_filter, self_influence as self_influence_lib
 
 _INTERVAL = (2.5, 97.5)
 # Points of a curve that is stored; enough for any plot.
@@ -49,7 +48,7 @@ def read_rankings(
   *,
   bad: str,
   where: str | None,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
   seed: int,
 ) -> Rankings:
   """Reads all scores of an index.

@@ -16,10 +16,8 @@ import numpy as np
 
 from influence_core import errors, types
 from pipeline.corpora import tfds_corpus as corpus
-from pipeline.storage import checked_files, fingerprints
-from pipeline.storage import files as storage
-from pipeline.tasks import loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.storage import checked_files, files as storage, fingerprints
+from pipeline.tasks import loaded_task, task as task_lib
 
 # Ids of training examples.
 Part = frozenset[str]

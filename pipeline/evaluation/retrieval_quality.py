@@ -16,7 +16,7 @@ import pyarrow as pa
 from sklearn import metrics
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
 from pipeline.search import row_blocks, row_filter
 from pipeline.tasks import loaded_task
@@ -46,7 +46,7 @@ def measure(
   relevant: str,
   opponents: bool,
   k: int,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> Quality:
   """Ranks all examples for each query.
 

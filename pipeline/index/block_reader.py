@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import types
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import shard_files
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.index import (
+  format as index_format,
+  manifest as manifest_lib,
+  shard_files,
+)
+from pipeline.storage import checked_files, files as storage
 
 # Pieces read at a time: two keep a disk busy from file to file, an object store
 # answers many requests at once.

@@ -1,7 +1,7 @@
 """A published generation as one file that other tools read."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +10,9 @@ import pyarrow.parquet as pq
 from influence_core import errors, types
 from influence_core.devices import memory as device_memory
 from influence_core.scores import influence as influence_scores
-from pipeline.index import block_reader
-from pipeline.index import reader as index_reader
+from influence_core.scores.options import ScoreOptions
+from pipeline.index import block_reader, choices, reader as index_reader
 from pipeline.storage import files as storage
-
-Format = Literal['parquet', 'npy', 'faiss']
 
 PROJECTION_COLUMN = 'projection'
 
@@ -22,9 +20,9 @@ PROJECTION_COLUMN = 'projection'
 def export(
   index: index_reader.Index,
   path: str,
-  file_format: Format,
+  file_format: choices.ExportFormat,
   *,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
   progress: types.ProgressCallback = types.no_progress,
 ) -> None:
   """Writes a generation as one file, which appears when it is whole.
@@ -51,17 +49,17 @@ def export(
     'npy': _write_npy,
     'faiss': _write_faiss,
   }
-  if file_format not in get_args(Format):
+  if file_format not in get_args(choices.ExportFormat):
     raise errors.InputError(
       f'format is {file_format!r}, expected one of '
-      f'{", ".join(get_args(Format))}'
+      f'{", ".join(get_args(choices.ExportFormat))}'
     )
   _check_room(index, path, file_format)
   writers[file_format](index, path, options, progress)
 
 
 def _check_room(
-  index: index_reader.Index, path: str, file_format: Format
+  index: index_reader.Index, path: str, file_format: choices.ExportFormat
 ) -> None:
   """Refuses a file that memory or the disk has no room for.
 

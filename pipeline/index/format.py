@@ -28,8 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.index import shard_files, vector_codec
-from pipeline.storage import checked_files, fingerprints
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage, fingerprints
 
 SCHEMA_VERSION = 2
 

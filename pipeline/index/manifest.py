@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from influence_core import errors
-from pipeline.index import format as index_format
-from pipeline.index import vector_codec
-from pipeline.storage import checked_files, fingerprints
-from pipeline.storage import files as storage
+from pipeline.index import format as index_format, vector_codec
+from pipeline.storage import checked_files, files as storage, fingerprints
 
 _NAME = re.compile(r'manifest-(\d{6})\.json')
 

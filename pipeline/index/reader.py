@@ -10,9 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import errors, types
-from pipeline.index import block_reader, vector_codec
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
+from pipeline.index import (
+  block_reader,
+  format as index_format,
+  manifest as manifest_lib,
+  vector_codec,
+)
 from pipeline.storage import files as storage
 
 

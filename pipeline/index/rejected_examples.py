@@ -7,11 +7,9 @@ import pyarrow.parquet as pq
 
 from influence_core import errors
 from pipeline.index import format as index_format
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage
 
 # Of the examples that are read, in every command.
-DEFAULT_MAX_FRACTION = 0.001
 # Why an example is rejected that could be read.
 NOT_FINITE = 'non-finite loss or gradient'
 
@@ -20,14 +18,6 @@ _SCHEMA = pa.schema([('id', pa.string()), ('reason', pa.string())])
 
 class TooManyRejectedError(errors.InputError):
   """More examples cannot be used than was allowed."""
-
-
-def check_allowed(max_fraction: float) -> None:
-  """Raises `errors.InputError` unless it is a fraction."""
-  if not 0 <= max_fraction <= 1:
-    raise errors.InputError(
-      f'max_rejected_fraction is {max_fraction}, expected 0 to 1'
-    )
 
 
 def check_fraction(

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 from influence_core import errors
 from pipeline.index import vector_codec
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage
 
 # Columns of every rows file; the last one only where vectors are not exact.
 ERROR_COLUMN = 'projection_error'

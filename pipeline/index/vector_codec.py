@@ -10,13 +10,12 @@ kept with it. By the Cauchy-Schwarz inequality it bounds the error of every
 score (`influence_core.scores.rounding`).
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from influence_core import errors
-
-VectorDtype = Literal['float32', 'bfloat16', 'int8']
+from pipeline.index import choices
 
 _INT8_MAX = 127
 
@@ -42,10 +41,10 @@ class VectorCodec:
     Raises:
       errors.InputError: The dtype is none of those.
     """
-    if dtype not in get_args(VectorDtype):
+    if dtype not in get_args(choices.VectorDtype):
       raise errors.InputError(
         f'vectors are stored as {dtype!r}, expected one of '
-        f'{", ".join(get_args(VectorDtype))}'
+        f'{", ".join(get_args(choices.VectorDtype))}'
       )
     self.dtype = dtype
     self.projection_dim = len(eigenvalues)

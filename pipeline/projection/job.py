@@ -3,15 +3,16 @@
 import dataclasses
 
 from influence_core.projection import projector as gradient_projection
+from influence_core.projection.options import ProjectionOptions
 from pipeline.bases import stored_basis
-from pipeline.index import format as index_format
-from pipeline.index import rejected_examples, vector_codec
-from pipeline.projection import plan as plan_lib
-from pipeline.projection import worker as projection_worker
-from pipeline.storage import files as storage
-from pipeline.storage import output_places
+from pipeline.index import (
+  choices as index_choices,
+  format as index_format,
+)
+from pipeline.projection import plan as plan_lib, worker as projection_worker
+from pipeline.storage import files as storage, output_places
 from pipeline.tasks import loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +52,11 @@ class ProjectionJob:
 
 def prepare(
   *,
-  task: task_lib.TaskReference,
+  task: TaskReference,
   basis: str,
   index: str,
-  options: gradient_projection.ProjectionOptions,
-  vector_dtype: vector_codec.VectorDtype,
+  options: ProjectionOptions,
+  vector_dtype: index_choices.VectorDtype,
   range_size: int,
   max_rejected_fraction: float,
 ) -> ProjectionJob:
@@ -74,7 +75,7 @@ def prepare(
     errors.InputError: Something is missing, wrong or does not belong together.
   """
   plan_lib.check_range_size(range_size)
-  rejected_examples.check_allowed(max_rejected_fraction)
+  index_choices.check_rejected_fraction(max_rejected_fraction)
   if options.batch_size is not None:
     gradient_projection.check_batch_size(options.batch_size)
   index = storage.absolute(index)

@@ -14,11 +14,12 @@ import uuid
 
 from influence_core import errors
 from pipeline.corpora import tfds_corpus as corpus_lib
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import vector_codec
-from pipeline.storage import checked_files, fingerprints
-from pipeline.storage import files as storage
+from pipeline.index import (
+  choices as index_choices,
+  format as index_format,
+  manifest as manifest_lib,
+)
+from pipeline.storage import checked_files, files as storage, fingerprints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ def make_plan(
   task_fingerprints: Mapping[str, str],
   basis_fingerprint: str,
   basis_dtype: str,
-  vector_dtype: vector_codec.VectorDtype,
+  vector_dtype: index_choices.VectorDtype,
   range_size: int,
 ) -> Plan:
   """Cuts a corpus into ranges of at most `range_size` examples.

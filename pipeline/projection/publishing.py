@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 
 from influence_core import errors
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import rejected_examples
+from pipeline.index import (
+  format as index_format,
+  manifest as manifest_lib,
+  rejected_examples,
+)
 from pipeline.projection import plan as plan_lib
 
 

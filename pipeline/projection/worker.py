@@ -13,14 +13,18 @@ import pyarrow as pa
 
 from influence_core import errors
 from influence_core.devices import host_allocator
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection.options import ProjectionOptions
 from pipeline.bases import stored_basis
-from pipeline.index import format as index_format
-from pipeline.index import rejected_examples, vector_codec
+from pipeline.index import (
+  choices as index_choices,
+  format as index_format,
+  rejected_examples,
+  vector_codec,
+)
 from pipeline.projection import journal as work_journal
 from pipeline.storage import fingerprints
 from pipeline.tasks import checked_projector, loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +44,11 @@ class ProjectionSettings:
       None elsewhere.
   """
 
-  task: task_lib.TaskReference
+  task: TaskReference
   basis: str
   index: str
-  options: gradient_projection.ProjectionOptions
-  vector_dtype: vector_codec.VectorDtype
+  options: ProjectionOptions
+  vector_dtype: index_choices.VectorDtype
   range_size: int
   task_fingerprints: dict[str, str]
   basis_fingerprint: str

@@ -12,11 +12,14 @@ import dataclasses
 import numpy as np
 
 from influence_core import types
-from influence_core.scores import influence as influence_scores
-from influence_core.scores import top_k
+from influence_core.scores import influence as influence_scores, top_k
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
-from pipeline.search import retrieve, row_blocks
-from pipeline.search import scan as scan_lib
+from pipeline.search import (
+  retrieve,
+  scan as scan_lib,
+  selection as selection_lib,
+)
 
 # [num_positions] positions -> [num_positions, projection_dim] float32.
 ExactVectors = Callable[[np.ndarray], np.ndarray]
@@ -30,9 +33,9 @@ def search(
   query_projections: np.ndarray,
   *,
   k: int,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
   exact_vectors: ExactVectors,
-  selection: row_blocks.Selection = row_blocks.EVERYTHING,
+  selection: selection_lib.Selection = selection_lib.EVERYTHING,
   scan: Callable[..., dict[object, scan_lib.Leading]] = scan_lib.scan,
   progress: types.ProgressCallback = types.no_progress,
 ) -> dict[object, retrieve.Found]:
@@ -88,7 +91,7 @@ class _Cached:
   def __init__(
     self,
     index: index_reader.Index,
-    options: influence_scores.ScoreOptions,
+    options: ScoreOptions,
     exact_vectors: ExactVectors,
   ):
     self._index = index

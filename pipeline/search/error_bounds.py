@@ -2,11 +2,13 @@
 
 import numpy as np
 
-from influence_core.scores import influence as influence_scores
-from influence_core.scores import rounding as score_errors
-from influence_core.scores import top_k
-from pipeline.index import reader as index_reader
-from pipeline.index import shard_files
+from influence_core.scores import (
+  influence as influence_scores,
+  rounding as score_errors,
+  top_k,
+)
+from influence_core.scores.options import ScoreOptions
+from pipeline.index import reader as index_reader, shard_files
 
 _COLUMNS = (shard_files.ERROR_COLUMN, 'squared_gradient_norm')
 
@@ -17,7 +19,7 @@ class ErrorBounds:
   def __init__(
     self,
     index: index_reader.Index,
-    options: influence_scores.ScoreOptions,
+    options: ScoreOptions,
   ):
     """Says what was searched, and how it was scored."""
     self._index = index

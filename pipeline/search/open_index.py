@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
-from pipeline.search import retrieve, row_blocks, self_influence
+from pipeline.search import retrieve, selection as selection_lib, self_influence
 
 
 class OpenIndex(index_reader.Index):
@@ -15,7 +15,7 @@ class OpenIndex(index_reader.Index):
     query_projections: np.ndarray,
     k: int = 100,
     *,
-    options: influence_scores.ScoreOptions | None = None,
+    options: ScoreOptions | None = None,
     where: str | None = None,
   ) -> retrieve.Found:
     """Proponents and opponents of queries, exactly.
@@ -35,20 +35,18 @@ class OpenIndex(index_reader.Index):
       self,
       np.atleast_2d(query_projections),
       k=k,
-      options=options or influence_scores.ScoreOptions(),
-      selection=row_blocks.Selection(where=where),
+      options=options or ScoreOptions(),
+      selection=selection_lib.Selection(where=where),
     )
     return found[None]
 
   def self_influence(
     self,
     *,
-    options: influence_scores.ScoreOptions | None = None,
+    options: ScoreOptions | None = None,
   ) -> np.ndarray:
     """[num_examples] float32 influence of each example on its own loss."""
-    parts = self_influence.scores(
-      self, options=options or influence_scores.ScoreOptions()
-    )
+    parts = self_influence.scores(self, options=options or ScoreOptions())
     return np.concatenate([scores for _, scores, _ in parts])
 
   def projections(self, positions: np.ndarray | None = None) -> np.ndarray:

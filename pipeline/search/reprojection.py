@@ -4,8 +4,7 @@ import numpy as np
 
 from influence_core import errors
 from influence_core.projection import projector as gradient_projection
-from pipeline.index import format as index_format
-from pipeline.index import reader as index_reader
+from pipeline.index import format as index_format, reader as index_reader
 from pipeline.tasks import loaded_task
 
 

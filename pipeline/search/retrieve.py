@@ -12,11 +12,14 @@ import dataclasses
 import numpy as np
 
 from influence_core import types
-from influence_core.scores import influence as influence_scores
 from influence_core.scores import top_k
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
-from pipeline.search import error_bounds, row_blocks
-from pipeline.search import scan as scan_lib
+from pipeline.search import (
+  error_bounds,
+  scan as scan_lib,
+  selection as selection_lib,
+)
 
 NO_POSITION = top_k.NO_POSITION
 
@@ -71,8 +74,8 @@ def search(
   query_projections: np.ndarray,
   *,
   k: int,
-  options: influence_scores.ScoreOptions,
-  selection: row_blocks.Selection = row_blocks.EVERYTHING,
+  options: ScoreOptions,
+  selection: selection_lib.Selection = selection_lib.EVERYTHING,
   scan: Callable[..., dict[object, scan_lib.Leading]] = scan_lib.scan,
   progress: types.ProgressCallback = types.no_progress,
 ) -> dict[object, Found]:
@@ -140,7 +143,7 @@ def _with_error_bounds(
   index: index_reader.Index,
   query_projections: np.ndarray,
   ends: list[TopExamples],
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> list[TopExamples]:
   """The same with error bounds; the rows of all are read together."""
   if not ends:
@@ -162,7 +165,7 @@ def _with_error_bounds(
 def most_self_influential(
   index: index_reader.Index,
   leaders: top_k.Leaders,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> TopExamples:
   """Leaders by self-influence, with error bounds, as of a single query."""
   top = trimmed(leaders)
@@ -183,7 +186,7 @@ def without_excluded(
   results: dict[object, Found],
   *,
   k: int,
-  selection: row_blocks.Selection,
+  selection: selection_lib.Selection,
 ) -> dict[object, Found]:
   """Takes the excluded example out of what one more than k was found."""
   if selection.excluded_ids is None:

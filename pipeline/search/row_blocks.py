@@ -7,40 +7,21 @@ import numpy as np
 
 from influence_core import types
 from influence_core.devices import memory as device_memory
-from influence_core.scores import influence as influence_scores
-from influence_core.scores import rounding as score_errors
-from pipeline.index import block_reader, shard_files
-from pipeline.index import reader as index_reader
-from pipeline.search import row_filter
+from influence_core.scores import (
+  influence as influence_scores,
+  rounding as score_errors,
+)
+from influence_core.scores.options import ScoreOptions
+from pipeline.index import block_reader, reader as index_reader, shard_files
+from pipeline.search import row_filter, selection as selection_lib
 
 # Of an example's id as Python text, in a list.
 _ID_BYTES = 120
 
 
-@dataclasses.dataclass(frozen=True)
-class Selection:
-  """Which examples can be found.
-
-  Attributes:
-    where: SQL condition on the columns of the rows; None for all.
-    group_by: column; the leaders of each of its values are found apart.
-    excluded_ids: [num_queries] an id that is not found for each query, as for
-      queries that are training examples themselves; None for no such.
-  """
-
-  where: str | None = None
-  group_by: str | None = None
-  excluded_ids: tuple[str, ...] | None = None
-
-  def num_leaders(self, k: int) -> int:
-    """How many to look for: one of them may be taken out afterwards."""
-    return k + (self.excluded_ids is not None)
-
-
-EVERYTHING = Selection()
-
-
-def check_selection(index: index_reader.Index, selection: Selection) -> None:
+def check_selection(
+  index: index_reader.Index, selection: selection_lib.Selection
+) -> None:
   """Checks a selection against the columns that there are.
 
   Raises:
@@ -92,7 +73,7 @@ class Scorer:
   def __init__(
     self,
     index: index_reader.Index,
-    options: influence_scores.ScoreOptions,
+    options: ScoreOptions,
     *,
     with_errors: bool = False,
   ):
@@ -158,7 +139,7 @@ class Scorer:
 def scored_rows(
   index: index_reader.Index,
   scorer: Scorer,
-  selection: Selection,
+  selection: selection_lib.Selection,
   *,
   shard_numbers: Sequence[int] | None = None,
   progress: types.ProgressCallback = types.no_progress,
@@ -192,7 +173,7 @@ def scored_rows(
 def all_scores(
   index: index_reader.Index,
   query_projections: np.ndarray,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
   *,
   progress: types.ProgressCallback = types.no_progress,
 ) -> tuple[np.ndarray, list[str]]:

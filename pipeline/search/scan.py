@@ -9,11 +9,14 @@ import dataclasses
 import numpy as np
 
 from influence_core import errors, types
-from influence_core.scores import influence as influence_scores
-from influence_core.scores import rounding as score_errors
-from influence_core.scores import top_k
+from influence_core.scores import (
+  influence as influence_scores,
+  rounding as score_errors,
+  top_k,
+)
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
-from pipeline.search import row_blocks
+from pipeline.search import row_blocks, selection as selection_lib
 
 # float32 sums err by less, as part of the norms of both sides.
 _ROUNDING = 2.0**-18
@@ -39,8 +42,8 @@ def scan(
   query_projections: np.ndarray,
   *,
   k: int,
-  options: influence_scores.ScoreOptions,
-  selection: row_blocks.Selection = row_blocks.EVERYTHING,
+  options: ScoreOptions,
+  selection: selection_lib.Selection = selection_lib.EVERYTHING,
   shard_numbers: Sequence[int] | None = None,
   upper_bounds: bool = False,
   progress: types.ProgressCallback = types.no_progress,
@@ -86,7 +89,7 @@ def check(
   index: index_reader.Index,
   query_projections: np.ndarray,
   k: int,
-  selection: row_blocks.Selection,
+  selection: selection_lib.Selection,
 ) -> None:
   """Checks the arguments of a search against an index.
 
@@ -108,7 +111,7 @@ def merged(
   parts: Iterable[Mapping[object, Leading]],
   *,
   k: int,
-  selection: row_blocks.Selection,
+  selection: selection_lib.Selection,
 ) -> dict[object, Leading]:
   """What `scan` would give for all shards that the parts were made of."""
   by_value: dict[object, list[Leading]] = {}

@@ -6,16 +6,16 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import types
-from influence_core.scores import influence as influence_scores
 from influence_core.scores import top_k
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
-from pipeline.search import retrieve, row_blocks
+from pipeline.search import retrieve, row_blocks, selection as selection_lib
 
 
 def scores(
   index: index_reader.Index,
   *,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
   columns: tuple[str, ...] = (),
   shard_numbers: Sequence[int] | None = None,
   progress: types.ProgressCallback = types.no_progress,
@@ -46,8 +46,8 @@ def top(
   index: index_reader.Index,
   *,
   k: int,
-  options: influence_scores.ScoreOptions,
-  selection: row_blocks.Selection = row_blocks.EVERYTHING,
+  options: ScoreOptions,
+  selection: selection_lib.Selection = selection_lib.EVERYTHING,
   progress: types.ProgressCallback = types.no_progress,
 ) -> retrieve.TopExamples:
   """The k examples with the highest self-influence, as of one query.

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
-from pipeline.storage import files as storage
-from pipeline.storage import fingerprints
+from pipeline.storage import files as storage, fingerprints
 
 _IDENTITY_KEYS = ('size', 'crc32c', 'md5Hash', 'etag', 'ETag', 'generation')
 

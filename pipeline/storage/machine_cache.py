@@ -24,8 +24,12 @@ import time
 import zlib
 
 from influence_core import errors
-from pipeline.storage import checked_files, file_identity, fingerprints
-from pipeline.storage import files as storage
+from pipeline.storage import (
+  checked_files,
+  file_identity,
+  files as storage,
+  fingerprints,
+)
 
 DIRECTORY_VARIABLE = 'INFLUENCE_CACHE_DIR'
 

@@ -18,8 +18,7 @@ import socket
 import uuid
 
 from influence_core import errors
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage
 
 _NAME = re.compile(r'run-(\d{6})\.json')
 

@@ -1,15 +1,18 @@
 """The projector of a task, compared with plain gradients before it is used."""
 
 from influence_core import types
-from influence_core.projection import check as projection_check
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection import (
+  check as projection_check,
+  projector as gradient_projection,
+)
+from influence_core.projection.options import ProjectionOptions
 from pipeline.tasks import loaded_task
 
 
 def make_projector(
   loaded: loaded_task.LoadedTask,
   eigenvectors: types.SelectedParameters,
-  options: gradient_projection.ProjectionOptions,
+  options: ProjectionOptions,
   *,
   num_examples: int | None = None,
 ) -> gradient_projection.GradientProjector:

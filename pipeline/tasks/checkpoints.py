@@ -16,8 +16,7 @@ import orbax.checkpoint as ocp
 
 from influence_core import errors, parameter_selection
 from influence_core.devices import memory as device_memory
-from pipeline.storage import files as storage
-from pipeline.storage import machine_cache
+from pipeline.storage import files as storage, machine_cache
 
 # Orbax writes this file last, and reads no checkpoint without it.
 _LAST_FILE = '_CHECKPOINT_METADATA'

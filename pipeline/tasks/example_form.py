@@ -14,8 +14,7 @@ import numpy as np
 
 from influence_core import errors, types
 from pipeline.corpora import tfds_corpus as corpus_lib
-from pipeline.tasks import feature_form, row_columns
-from pipeline.tasks import task as task_lib
+from pipeline.tasks import feature_form, row_columns, task as task_lib
 
 # Examples preprocessed and run through the loss before any work starts.
 NUM_CHECKED = 4

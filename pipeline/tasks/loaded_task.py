@@ -17,8 +17,8 @@ from influence_core import errors, parameter_arrays, parameter_selection, types
 from influence_core.devices import parameter_layout
 from pipeline.corpora import tfds_corpus as corpus_lib
 from pipeline.storage import fingerprints
-from pipeline.tasks import example_form, loss_check, user_code
-from pipeline.tasks import task as task_lib
+from pipeline.tasks import example_form, loss_check, task as task_lib, user_code
+from pipeline.tasks.reference import TaskReference
 
 
 class ExampleBatch(NamedTuple):
@@ -55,7 +55,7 @@ class LoadedTask:
   probe: tuple[corpus_lib.RawExample, ...] | None = None
 
   @classmethod
-  def load(cls, reference: task_lib.TaskReference) -> 'LoadedTask':
+  def load(cls, reference: TaskReference) -> 'LoadedTask':
     """Makes the task, reads its parameters and checks both on examples.
 
     Args:
@@ -71,7 +71,7 @@ class LoadedTask:
   @classmethod
   def unchecked(
     cls,
-    reference: task_lib.TaskReference,
+    reference: TaskReference,
     *,
     probe: tuple[corpus_lib.RawExample, ...] | None = None,
   ) -> 'LoadedTask':

@@ -10,9 +10,8 @@ import dataclasses
 import numpy as np
 
 from influence_core import types
-from influence_core.scores import influence as influence_scores
-from pipeline.index import format as index_format
-from pipeline.index import reader as index_reader
+from influence_core.scores.options import ScoreOptions
+from pipeline.index import format as index_format, reader as index_reader
 from pipeline.search import self_influence
 
 _NUM_LISTED = 10
@@ -48,7 +47,7 @@ def difference(
   old: index_reader.Index,
   new: index_reader.Index,
   *,
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
   progress: types.ProgressCallback = types.no_progress,
 ) -> Difference:
   """Compares two generations.
@@ -111,7 +110,7 @@ def _self_influences(
   index: index_reader.Index,
   source_shard: str,
   shared: set[index_format.Shard],
-  options: influence_scores.ScoreOptions,
+  options: ScoreOptions,
 ) -> dict[str, float]:
   """Self-influence by id of the examples of a source file."""
   numbers = [

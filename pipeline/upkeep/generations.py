@@ -6,8 +6,7 @@ import re
 import time
 
 from influence_core import errors
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
+from pipeline.index import format as index_format, manifest as manifest_lib
 from pipeline.projection import plan as plan_lib
 from pipeline.storage import files as storage
 

@@ -9,8 +9,12 @@ One that no published generation names any more, of no other index, is garbage.
 import re
 
 from pipeline.index import manifest as manifest_lib
-from pipeline.storage import checked_files, fingerprints, output_places
-from pipeline.storage import files as storage
+from pipeline.storage import (
+  checked_files,
+  files as storage,
+  fingerprints,
+  output_places,
+)
 
 _MODEL = '[0-9a-f]{16}'
 

@@ -6,11 +6,12 @@ import itertools
 import numpy as np
 
 from influence_core import types
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.index import (
+  format as index_format,
+  manifest as manifest_lib,
+  reader as index_reader,
+)
+from pipeline.storage import checked_files, files as storage
 
 
 def find_damage(

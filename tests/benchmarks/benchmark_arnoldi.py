@@ -34,8 +34,12 @@ import numpy as np
 from influence_core import parameter_selection
 from influence_core.curvature import operator as curvature_operator
 from influence_core.devices import host_allocator, multi_device
-from influence_core.eigenpairs import arnoldi, krylov_vectors, ritz
-from influence_core.eigenpairs import basis as basis_lib
+from influence_core.eigenpairs import (
+  arnoldi,
+  basis as basis_lib,
+  krylov_vectors,
+  ritz,
+)
 from tests.benchmarks import benchmark_projection, projection_models
 
 MODELS: dict[str, Callable[..., projection_models.ProjectionCase]] = {

@@ -31,12 +31,16 @@ import numpy as np
 
 from influence_core import parameter_selection
 from influence_core.devices import host_allocator, multi_device
-from influence_core.projection import collectors as gradient_collectors
-from influence_core.projection import packing as basis_packing
-from influence_core.projection import plain_projection, weight_sites
-from influence_core.projection import plan as projection_plan
-from influence_core.projection import program as projection_program
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection import (
+  collectors as gradient_collectors,
+  packing as basis_packing,
+  plain_projection,
+  plan as projection_plan,
+  program as projection_program,
+  projector as gradient_projection,
+  weight_sites,
+)
+from influence_core.projection.options import ProjectionOptions
 from tests.benchmarks import projection_models
 
 MODELS: dict[str, Callable[..., projection_models.ProjectionCase]] = {
@@ -105,7 +109,7 @@ def measure(name: str, projection_dim: int, flags) -> dict[str, Any]:
     case.params,
     eigenvectors=basis,
     features=case.features,
-    options=gradient_projection.ProjectionOptions(
+    options=ProjectionOptions(
       batch_size=flags.batch_size, basis_dtype=flags.basis_dtype
     ),
   )

@@ -30,12 +30,15 @@ import psutil
 import pyarrow as pa
 
 from influence_core.devices import host_allocator
-from influence_core.scores import influence as influence_scores
-from influence_core.scores import top_k
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
-from pipeline.index import vector_codec
+from influence_core.scores import influence as influence_scores, top_k
+from influence_core.scores.options import ScoreOptions
+from pipeline.index import (
+  choices as index_choices,
+  format as index_format,
+  manifest as manifest_lib,
+  reader as index_reader,
+  vector_codec,
+)
 from pipeline.search import retrieve
 from tests.benchmarks import benchmark_projection
 
@@ -56,7 +59,7 @@ def main() -> None:
     '--num_queries', type=int, nargs='+', default=[1, 16, 256, 1024]
   )
   parser.add_argument(
-    '--dtype', default='float32', choices=get_args(vector_codec.VectorDtype)
+    '--dtype', default='float32', choices=get_args(index_choices.VectorDtype)
   )
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--json_out', help='also write the figures here')
@@ -142,7 +145,7 @@ def _search(index, queries, flags, **arguments):
     index,
     queries,
     k=flags.k,
-    options=influence_scores.ScoreOptions(),
+    options=ScoreOptions(),
     **arguments,
   )[None]
 

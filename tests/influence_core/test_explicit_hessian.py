@@ -10,10 +10,14 @@ from scipy import stats
 from sklearn import datasets
 
 from influence_core.curvature import operator as curvature_operator
-from influence_core.eigenpairs import arnoldi, krylov_vectors
-from influence_core.eigenpairs import basis as basis_lib
+from influence_core.eigenpairs import (
+  arnoldi,
+  basis as basis_lib,
+  krylov_vectors,
+)
 from influence_core.projection import projector as gradient_projection
 from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 
 L2_WEIGHT = 1e-3
 NUM_TRAIN = 500
@@ -121,7 +125,7 @@ def test_influence_agrees_with_the_inverse_hessian(trained, fitted):
     features=train,
   )
   inverse = influence_scores.inverse_eigenvalues(
-    pairs.eigenvalues, influence_scores.ScoreOptions(damping=DAMPING)
+    pairs.eigenvalues, ScoreOptions(damping=DAMPING)
   )
   found = (projector.project(queries).projections * inverse) @ (
     projector.project(train).projections.T

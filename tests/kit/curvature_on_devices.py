@@ -9,8 +9,11 @@ import json
 import jax
 import numpy as np
 
-from influence_core.devices import memory as device_memory
-from influence_core.devices import multi_device, parameter_layout
+from influence_core.devices import (
+  memory as device_memory,
+  multi_device,
+  parameter_layout,
+)
 from influence_core.eigenpairs import device_vectors
 from tests.influence_core.curvature import (
   test_products as test_curvature_products,

@@ -11,8 +11,11 @@ import jax
 import numpy as np
 
 from influence_core import parameter_selection
-from influence_core.projection import plain_projection
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection import (
+  plain_projection,
+  projector as gradient_projection,
+)
+from influence_core.projection.options import ProjectionOptions
 from tests.kit import projection_cases
 
 
@@ -34,7 +37,7 @@ def largest_error(case, placement: str) -> float:
     case.params,
     eigenvectors=basis,
     features=case.features,
-    options=gradient_projection.ProjectionOptions(basis_placement=placement),
+    options=ProjectionOptions(basis_placement=placement),
     num_examples=5,
   ).project(case.features)
   expected = jax.jit(

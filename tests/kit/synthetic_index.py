@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import open_index
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import vector_codec
+from pipeline.index import (
+  format as index_format,
+  manifest as manifest_lib,
+  vector_codec,
+)
 
 DIM, NUM_ROWS = 12, 3000
 EIGENVALUES = tuple((10.0 / np.arange(1, DIM + 1) ** 2).tolist())

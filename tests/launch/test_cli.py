@@ -4,6 +4,8 @@ from importlib import metadata
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +13,7 @@ from launch.flags import parser as flags
 from pipeline import open_index
 from pipeline.bases import stored_basis
 from pipeline.index import manifest as manifest_lib
+from tests.conftest import ROOT
 
 COMMANDS = list(flags.build_parser()[1])
 
@@ -358,6 +361,28 @@ def test_json_is_all_there_is_on_stdout(influence, task_flags, index):
   found = influence('describe', '--index', index, '--json')
   assert json.loads(found.stdout)['generation'] == 1
   assert found.stdout.count('\n') == 1
+
+
+def test_help_imports_nothing_that_takes_long():
+  """Of any command: an answer at once."""
+  lines = [command.split() + ['--help'] for command in COMMANDS] + [['--help']]
+  program = (
+    'import contextlib, io, sys\n'
+    'from launch import cli\n'
+    f'for line in {lines!r}:\n'
+    '  with contextlib.redirect_stdout(io.StringIO()):\n'
+    '    try:\n'
+    '      cli.main(line)\n'
+    '    except SystemExit as stop:\n'
+    '      assert not stop.code, line\n'
+    "heavy = {'jax', 'numpy', 'pyarrow', 'apache_beam', 'tensorflow_datasets'"
+    '}\n'
+    'assert not heavy & set(sys.modules), heavy & set(sys.modules)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, check=True
+  )
+  assert done.stderr == b''
 
 
 def test_module_is_the_same_program(influence_process):

@@ -107,7 +107,7 @@ def test_basis_streamed_from_a_host_without_room(host_bytes):
 def test_scores_and_exports(tmp_path, influence, host_bytes, monkeypatch):
   index = synthetic_index.make_index(tmp_path / 'i', 'float32')
   host_bytes(1000)
-  options = row_blocks.influence_scores.ScoreOptions()
+  options = row_blocks.ScoreOptions()
   with pytest.raises(errors.InputError, match='scores of 3,000 examples for 7'):
     row_blocks.all_scores(index, synthetic_index.QUERIES, options)
   out = ['--index', index.path, '--out', tmp_path / 'e']

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 
 from influence_core import errors, parameter_selection
-from influence_core.curvature import operator as curvature_operator
-from influence_core.curvature import products as curvature_products
-from influence_core.eigenpairs import arnoldi, krylov_vectors
-from influence_core.eigenpairs import basis as basis_lib
-from influence_core.eigenpairs import trust as basis_trust
+from influence_core.curvature import (
+  operator as curvature_operator,
+  products as curvature_products,
+)
+from influence_core.eigenpairs import (
+  arnoldi,
+  basis as basis_lib,
+  krylov_vectors,
+  trust as basis_trust,
+)
 from tests.conftest import ROOT
 
 GENERATOR = np.random.default_rng(0)

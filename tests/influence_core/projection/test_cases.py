@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from influence_core import parameter_selection
-from influence_core.projection import plain_projection, traced_loss
-from influence_core.projection import plan as projection_plan
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection import (
+  plain_projection,
+  plan as projection_plan,
+  projector as gradient_projection,
+  traced_loss,
+)
+from influence_core.projection.options import ProjectionOptions
 from tests.benchmarks import projection_models
 from tests.kit import projection_cases
 
@@ -52,7 +56,7 @@ def make_projector(case, basis, **options):
     case.params,
     eigenvectors=basis,
     features=case.features,
-    options=gradient_projection.ProjectionOptions(**options),
+    options=ProjectionOptions(**options),
     num_examples=5,
   )
 

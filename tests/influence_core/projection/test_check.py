@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from influence_core import errors, parameter_selection
-from influence_core.projection import check as projection_check
-from influence_core.projection import projector as gradient_projection
-from influence_core.projection import weight_sites
+from influence_core.projection import (
+  check as projection_check,
+  projector as gradient_projection,
+  weight_sites,
+)
+from influence_core.projection.options import ProjectionOptions
 
 GENERATOR = np.random.default_rng(0)
 FEATURES = {'x': GENERATOR.standard_normal((4, 6, 5)).astype(np.float32)}
@@ -50,7 +53,7 @@ def check(loss=per_example_loss, params=VARIABLES, ids=None, **options):
     params,
     eigenvectors=basis,
     features=FEATURES,
-    options=gradient_projection.ProjectionOptions(**options),
+    options=ProjectionOptions(**options),
     num_examples=4,
   )
   return projection_check.check_projector(

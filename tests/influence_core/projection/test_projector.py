@@ -8,6 +8,7 @@ import pytest
 
 from influence_core import errors, parameter_selection
 from influence_core.projection import projector as gradient_projection
+from influence_core.projection.options import ProjectionOptions
 
 
 class Network(nn.Module):
@@ -65,7 +66,7 @@ def make_projector(loss=per_example_loss, basis=None, **options):
     PARAMS,
     eigenvectors=random_basis() if basis is None else basis,
     features=FEATURES,
-    options=gradient_projection.ProjectionOptions(**options),
+    options=ProjectionOptions(**options),
   )
 
 

@@ -3,6 +3,7 @@ import pytest
 
 from influence_core import errors
 from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 
 EIGENVALUES = np.array([4.0, -2.0, 1.0, -0.5])
 GENERATOR = np.random.default_rng(0)
@@ -12,7 +13,7 @@ QUERIES = GENERATOR.normal(size=(3, 4)).astype(np.float32)
 
 
 def score(**options):
-  chosen = influence_scores.ScoreOptions(**options)
+  chosen = ScoreOptions(**options)
   return influence_scores.influence(
     EXAMPLES,
     NORMS,
@@ -40,7 +41,7 @@ def score(**options):
 )
 def test_weights(options, weights):
   found = influence_scores.inverse_eigenvalues(
-    EIGENVALUES, influence_scores.ScoreOptions(**options)
+    EIGENVALUES, ScoreOptions(**options)
   )
   np.testing.assert_allclose(found, weights)
   expected = np.einsum('qk,k,nk->qn', QUERIES, weights, EXAMPLES)
@@ -90,16 +91,14 @@ def test_bad_options(options, message):
 
 def test_only_negative_eigenvalues_are_an_error_with_drop():
   with pytest.raises(errors.InputError, match="try 'abs'"):
-    influence_scores.inverse_eigenvalues(
-      np.array([-1.0]), influence_scores.ScoreOptions()
-    )
+    influence_scores.inverse_eigenvalues(np.array([-1.0]), ScoreOptions())
 
 
 def test_random_pairs_are_any_of_them():
   eigenvalues = np.array([4.0, 3.0, 2.0, 1.0])
   counts = np.zeros(4)
   for seed in range(400):
-    options = influence_scores.ScoreOptions(
+    options = ScoreOptions(
       projection_dim=2, pair_choice='random', pair_seed=seed
     )
     weights = influence_scores.inverse_eigenvalues(eigenvalues, options)

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from launch.flags import sensitivity
 from pipeline.bases import fit_basis_config
 
@@ -90,9 +90,7 @@ def test_mistakes_are_told(measure, flags, message):
 
 
 def test_default_knobs_are_possible():
-  base = sensitivity.Setting(
-    fit_basis_config.FitBasisConfig(), influence_scores.ScoreOptions()
-  )
+  base = sensitivity.Setting(fit_basis_config.FitBasisConfig(), ScoreOptions())
   made = sensitivity.settings(base, sensitivity.DEFAULT_KNOBS)
   for knob, text, setting in made:
     if knob == 'negative_eigenvalues':
@@ -102,9 +100,7 @@ def test_default_knobs_are_possible():
 
 
 def test_values_have_the_type_of_their_field():
-  base = sensitivity.Setting(
-    fit_basis_config.FitBasisConfig(), influence_scores.ScoreOptions()
-  )
+  base = sensitivity.Setting(fit_basis_config.FitBasisConfig(), ScoreOptions())
   assert base.with_value('damping', '1').options.damping == 1.0
   assert base.with_value('max_vectors', '60').config.max_vectors == 60
   assert base.with_value('check_sample', 'true').config.check_sample is True

@@ -12,8 +12,7 @@ import pytest
 
 from launch.output.exit_status import ExitStatus
 from pipeline.index import reader as index_reader
-from pipeline.storage import files as storage
-from pipeline.storage import run_lock
+from pipeline.storage import files as storage, run_lock
 from pipeline.upkeep import refitted_bases
 from tests.conftest import ROOT
 from tests.kit import linear_task

@@ -12,7 +12,7 @@ from influence_core import errors
 from pipeline.bases import fit_basis, fit_basis_config, stored_basis, task_basis
 from pipeline.storage import files as storage
 from pipeline.tasks import loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 from tests.kit import linear_task
 
 
@@ -33,7 +33,7 @@ def fixture_loaded(workdir):
 
 
 def load(workdir, **arguments):
-  reference = task_lib.TaskReference(
+  reference = TaskReference(
     'tests.kit.linear_task:make_task', {'workdir': str(workdir), **arguments}
   )
   return loaded_task.LoadedTask.load(reference)
@@ -187,7 +187,7 @@ def test_other_curvature(workdir, tmp_path):
 
 
 def test_selection_is_part_of_the_basis(workdir, tmp_path):
-  reference = task_lib.TaskReference(
+  reference = TaskReference(
     'tests.kit.linear_task:make_task', {'workdir': str(workdir)}
   ).selecting(['!bias'])
   loaded = loaded_task.LoadedTask.load(reference)

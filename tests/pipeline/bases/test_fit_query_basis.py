@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline import open_index
 from pipeline.index import reader as index_reader
 from pipeline.search import row_blocks
@@ -29,7 +29,7 @@ def fixture_scores(influence, task_flags, tmp_path):
     return row_blocks.all_scores(
       index_reader.Index(str(index)),
       np.eye(COUNT, dtype=np.float32),
-      influence_scores.ScoreOptions(),
+      ScoreOptions(),
     )[0]
 
   return run

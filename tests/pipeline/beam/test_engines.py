@@ -11,8 +11,7 @@ import pytest
 from influence_core import errors
 from launch.output import exit_status
 from pipeline.beam import engine_files, engines
-from pipeline.index import format as index_format
-from pipeline.index import reader as index_reader
+from pipeline.index import format as index_format, reader as index_reader
 from tests.conftest import ROOT
 from tests.kit import engine_servers, linear_task
 from tests.pipeline.beam.test_project_corpus import flags

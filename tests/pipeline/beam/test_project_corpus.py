@@ -14,16 +14,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from influence_core import errors
-from influence_core.projection import projector as gradient_projection
+from influence_core.projection.options import ProjectionOptions
 from pipeline.beam import project_corpus
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
-from pipeline.projection import plan as plan_lib
-from pipeline.projection import publishing
-from pipeline.projection import worker as projection_worker
+from pipeline.index import (
+  format as index_format,
+  manifest as manifest_lib,
+  reader as index_reader,
+)
+from pipeline.projection import (
+  plan as plan_lib,
+  publishing,
+  worker as projection_worker,
+)
 from pipeline.storage import checked_files
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 from tests.conftest import ROOT
 from tests.kit import linear_task
 
@@ -249,10 +253,10 @@ def test_only_a_fulfilled_plan_is_published():
 def test_graph_is_one_chain_with_one_leaf():
   """What every runner can do: no side input, no tag, no second output."""
   settings = projection_worker.ProjectionSettings(
-    task_lib.TaskReference('a:b'),
+    TaskReference('a:b'),
     basis='',
     index='',
-    options=gradient_projection.ProjectionOptions(),
+    options=ProjectionOptions(),
     vector_dtype='float32',
     range_size=1,
     task_fingerprints={},

@@ -3,19 +3,21 @@ import functools
 import numpy as np
 import pytest
 
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline import open_index
-from pipeline.beam import runner_options as runner_options_lib
-from pipeline.beam import scan_on_beam as search_on_beam
-from pipeline.search import retrieve, row_blocks
+from pipeline.beam import (
+  runner_options as runner_options_lib,
+  scan_on_beam as search_on_beam,
+)
+from pipeline.search import retrieve, selection as selection_lib
 
 
 @pytest.mark.parametrize(
   'selection',
   [
-    row_blocks.EVERYTHING,
-    row_blocks.Selection(where='loss < 1', group_by='half'),
-    row_blocks.Selection(excluded_ids=('a', 'b', 'c')),
+    selection_lib.EVERYTHING,
+    selection_lib.Selection(where='loss < 1', group_by='half'),
+    selection_lib.Selection(excluded_ids=('a', 'b', 'c')),
   ],
 )
 @pytest.mark.parametrize('mode', ['in_memory', 'multi_threading'])
@@ -23,7 +25,7 @@ def test_gives_what_a_local_search_gives(index, monkeypatch, selection, mode):
   monkeypatch.setattr(search_on_beam, '_SHARDS_PER_ELEMENT', 2)
   opened = open_index(str(index))
   queries = opened.projections(range(3))
-  options = influence_scores.ScoreOptions(normalization='cosine')
+  options = ScoreOptions(normalization='cosine')
   arguments = {'k': 7, 'options': options, 'selection': selection}
   scan = functools.partial(
     search_on_beam.scan,

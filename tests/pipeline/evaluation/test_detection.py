@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline.evaluation import detection
 from pipeline.index import reader as index_reader
 
@@ -112,7 +112,7 @@ def test_rankings_are_those_of_the_index(index):
     index_reader.Index(str(index)),
     bad='loss > 1',
     where=None,
-    options=influence_scores.ScoreOptions(),
+    options=ScoreOptions(),
     seed=0,
   )
   # What is bad by its loss, the loss finds.
@@ -133,7 +133,7 @@ def test_only_some_rows_are_ranked(index):
       opened,
       bad='loss > 1',
       where=where,
-      options=influence_scores.ScoreOptions(),
+      options=ScoreOptions(),
       seed=0,
     )
 

@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from influence_core.scores import influence as influence_scores
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
-from pipeline.projection import plan as plan_lib
-from pipeline.projection import publishing
+from influence_core.scores.options import ScoreOptions
+from pipeline.index import (
+  format as index_format,
+  manifest as manifest_lib,
+  reader as index_reader,
+)
+from pipeline.projection import plan as plan_lib, publishing
 from pipeline.search import retrieve, self_influence
 from pipeline.storage import files as storage
 from pipeline.upkeep import verify
@@ -99,12 +100,12 @@ READS = {
     np.ones((1, 2), np.float32),
     k=1,
     # Needs rows, too.
-    options=influence_scores.ScoreOptions(normalization='gradient_norm'),
+    options=ScoreOptions(normalization='gradient_norm'),
   ),
   'self_influence': lambda index: self_influence.top(
     index,
     k=1,
-    options=influence_scores.ScoreOptions(normalization='gradient_norm'),
+    options=ScoreOptions(normalization='gradient_norm'),
   ),
   'rows': lambda index: index.rows(),
   'vectors': lambda index: index.vectors([1]),

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline import open_index
 from pipeline.storage import files as storage
 
@@ -44,7 +45,7 @@ def test_faiss_index_gives_influences(influence, index, tmp_path):
   )
   assert done.status == 0, done.stderr
   opened = open_index(str(index))
-  options = influence_scores.ScoreOptions(damping=0.1)
+  options = ScoreOptions(damping=0.1)
   weights = influence_scores.inverse_eigenvalues(opened.eigenvalues, options)
   queries = opened.projections([5, 99])
   scores, positions = faiss.read_index(str(path)).search(

@@ -6,10 +6,8 @@ import pyarrow as pa
 import pytest
 
 from influence_core import errors
-from pipeline.index import format as index_format
-from pipeline.index import shard_files, vector_codec
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.index import format as index_format, shard_files, vector_codec
+from pipeline.storage import checked_files, files as storage
 
 RANGE = index_format.ExampleRange('train-0', 10, 14, 'abc')
 CODEC = vector_codec.VectorCodec('float32', np.ones(2))

@@ -3,10 +3,8 @@ import concurrent.futures
 import pytest
 
 from influence_core import errors
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.index import format as index_format, manifest as manifest_lib
+from pipeline.storage import checked_files, files as storage
 
 FILE = checked_files.StoredFile('a', 3, '0')
 

@@ -6,10 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.projection import plan as plan_lib
-from pipeline.projection import publishing
+from pipeline.index import format as index_format, manifest as manifest_lib
+from pipeline.projection import plan as plan_lib, publishing
 from tests.kit import simulated_store
 
 INDEX = '/i'

@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
+from pipeline.index import format as index_format, manifest as manifest_lib
 from tests.conftest import ROOT
 from tests.kit import linear_task
 from tests.pipeline.beam.test_project_corpus import assert_same_index, flags

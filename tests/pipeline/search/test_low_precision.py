@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import vector_codec
 from pipeline.search import (
   certify,
   error_bounds,
   retrieve,
-  row_blocks,
   scan,
+  selection as selection_lib,
   self_influence,
 )
 from tests.kit.synthetic_index import (
@@ -23,10 +23,10 @@ from tests.kit.synthetic_index import (
 )
 
 OPTIONS = [
-  influence_scores.ScoreOptions(),
-  influence_scores.ScoreOptions(damping=0.3, projection_dim=9),
-  influence_scores.ScoreOptions(normalization='gradient_norm'),
-  influence_scores.ScoreOptions(normalization='cosine'),
+  ScoreOptions(),
+  ScoreOptions(damping=0.3, projection_dim=9),
+  ScoreOptions(normalization='gradient_norm'),
+  ScoreOptions(normalization='cosine'),
 ]
 
 
@@ -100,7 +100,7 @@ def test_bounds_hold_for_every_score(exact, low, options):
 def test_exact_index_has_no_bounds(exact):
   found = exact.topk(QUERIES, 3)
   assert found.proponents.error_bounds is None
-  options = influence_scores.ScoreOptions()
+  options = ScoreOptions()
   bounds = error_bounds.ErrorBounds(exact, options)
   assert bounds.of_scores(QUERIES, found.proponents.positions) is None
 
@@ -127,12 +127,12 @@ def test_certified_ranks_are_those_of_float32(exact, low, options):
 
 
 def test_certified_with_groups_and_without_the_query_itself(exact, low):
-  selection = row_blocks.Selection(
+  selection = selection_lib.Selection(
     group_by='label', excluded_ids=tuple(f'f__{i}' for i in range(5))
   )
   arguments = {
     'k': 6,
-    'options': influence_scores.ScoreOptions(),
+    'options': ScoreOptions(),
     'selection': selection,
   }
   queries = VECTORS[:5]
@@ -155,7 +155,7 @@ def test_what_is_not_certain_is_said(low, monkeypatch):
     low,
     QUERIES,
     k=50,
-    options=influence_scores.ScoreOptions(),
+    options=ScoreOptions(),
     exact_vectors=lambda x: VECTORS[x],
   )[None]
   assert found.proponents.certified[:, 0].all()
@@ -163,13 +163,13 @@ def test_what_is_not_certain_is_said(low, monkeypatch):
 
 
 def test_upper_bounds_are_above_every_score(exact, low):
-  options = influence_scores.ScoreOptions(normalization='cosine')
+  options = ScoreOptions(normalization='cosine')
   leading = scan.scan(
     low,
     QUERIES,
     k=NUM_ROWS,
     options=options,
-    selection=row_blocks.EVERYTHING,
+    selection=selection_lib.EVERYTHING,
     upper_bounds=True,
   )[None]
   truth = all_scores(exact, options)

@@ -6,12 +6,16 @@ import pytest
 
 from influence_core import errors
 from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline import open_index
-from pipeline.index import block_reader, vector_codec
-from pipeline.index import format as index_format
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
-from pipeline.search import retrieve, row_blocks, self_influence
+from pipeline.index import (
+  block_reader,
+  format as index_format,
+  manifest as manifest_lib,
+  reader as index_reader,
+  vector_codec,
+)
+from pipeline.search import retrieve, selection as selection_lib, self_influence
 from pipeline.storage import files as storage
 
 EIGENVALUES = (4.0, 2.0, 1.0, -0.5)
@@ -64,7 +68,7 @@ def brute_force(options, k):
 def test_equals_brute_force_with_ties(tmp_path, monkeypatch, num_shards, k):
   monkeypatch.setattr(block_reader, '_BLOCK_BYTES', 64 * 16)
   monkeypatch.setattr(block_reader, '_PIECE_BYTES', 100 * 16)
-  options = influence_scores.ScoreOptions()
+  options = ScoreOptions()
   index = make_index(str(tmp_path), num_shards)
   found = retrieve.search(index, QUERIES, k=k, options=options)[None]
   proponents, opponents = found.proponents, found.opponents
@@ -77,7 +81,7 @@ def test_equals_brute_force_with_ties(tmp_path, monkeypatch, num_shards, k):
 
 
 def test_normalised_scores_and_small_index(tmp_path):
-  options = influence_scores.ScoreOptions(normalization='gradient_norm')
+  options = ScoreOptions(normalization='gradient_norm')
   index = make_index(str(tmp_path), 2)
   found = retrieve.search(index, QUERIES, k=10_000, options=options)
   proponents = found[None].proponents
@@ -103,7 +107,7 @@ def test_rows_come_back_by_position(tmp_path):
 
 def test_self_influence_with_gradient_norm(tmp_path):
   index = make_index(str(tmp_path), 3)
-  options = influence_scores.ScoreOptions(
+  options = ScoreOptions(
     normalization='gradient_norm', negative_eigenvalues='abs'
   )
   top = self_influence.top(index, k=500, options=options)
@@ -116,14 +120,12 @@ def test_shards_are_read_ahead_and_checked(tmp_path):
   name = index.manifest.shards[3].vectors.name
   (tmp_path / 'shards' / name).unlink()
   with pytest.raises(storage.DamagedFileError, match='is missing'):
-    retrieve.search(
-      index, QUERIES, k=1, options=influence_scores.ScoreOptions()
-    )
+    retrieve.search(index, QUERIES, k=1, options=ScoreOptions())
 
 
 def test_bad_arguments(tmp_path):
   index = make_index(str(tmp_path), 1)
-  options = influence_scores.ScoreOptions()
+  options = ScoreOptions()
   with pytest.raises(errors.InputError, match='k is 0'):
     retrieve.search(index, QUERIES, k=0, options=options)
   with pytest.raises(errors.InputError, match=r'shape \(9, 3\), expected 4'):
@@ -156,7 +158,7 @@ def make_labelled(path):
 def test_condition_leaves_the_others_out(tmp_path):
   index = make_labelled(str(tmp_path))
   found = index.topk(QUERIES, 7, where='label = 2 and length < 300')
-  scores, _, _ = brute_force(influence_scores.ScoreOptions(), 1)
+  scores, _, _ = brute_force(ScoreOptions(), 1)
   eligible = np.arange(2, 300, 3)
   for query, row in enumerate(scores[:, eligible]):
     best = eligible[np.lexsort((eligible, -row))[:7]]
@@ -171,8 +173,8 @@ def test_groups_are_searched_apart(tmp_path):
     index,
     QUERIES,
     k=4,
-    options=influence_scores.ScoreOptions(),
-    selection=row_blocks.Selection(group_by='label'),
+    options=ScoreOptions(),
+    selection=selection_lib.Selection(group_by='label'),
   )
   assert sorted(found) == [0, 1, 2]
   for label, result in found.items():
@@ -186,14 +188,14 @@ def test_groups_are_searched_apart(tmp_path):
 def test_a_query_does_not_find_itself(tmp_path):
   index = make_labelled(str(tmp_path))
   queries = index.vectors(range(20))
-  selection = row_blocks.Selection(
+  selection = selection_lib.Selection(
     excluded_ids=tuple(f'f__{i}' for i in range(20))
   )
   found = retrieve.search(
     index,
     queries,
     k=500,
-    options=influence_scores.ScoreOptions(),
+    options=ScoreOptions(),
     selection=selection,
   )[None]
   everything = index.topk(queries, 500)
@@ -208,7 +210,7 @@ def test_a_query_does_not_find_itself(tmp_path):
 @pytest.mark.parametrize('normalization', ['none', 'gradient_norm', 'cosine'])
 def test_self_influence_comes_in_the_same_pass(tmp_path, normalization):
   index = make_labelled(str(tmp_path))
-  options = influence_scores.ScoreOptions(
+  options = ScoreOptions(
     negative_eigenvalues='abs', normalization=normalization
   )
   found = index.topk(QUERIES, 9, options=options).self_influence

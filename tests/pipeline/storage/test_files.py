@@ -5,8 +5,7 @@ import os
 import pytest
 
 from influence_core import errors
-from pipeline.storage import checked_files
-from pipeline.storage import files as storage
+from pipeline.storage import checked_files, files as storage
 
 
 @pytest.fixture(params=['local', 'memory'])

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from influence_core.scores import influence as influence_scores
-from pipeline.index import block_reader
-from pipeline.index import reader as index_reader
+from influence_core.scores.options import ScoreOptions
+from pipeline.index import block_reader, reader as index_reader
 from pipeline.search import retrieve
 from pipeline.storage import files as storage
 from tests.kit import object_store
@@ -94,7 +93,7 @@ def test_index_over_a_bad_network_is_the_same(store, tmp_path, seed):
   assert index.generation == 1
   assert_is_the_whole_index(url('i'))
   local = make_index(tmp_path, 'float32')
-  options = influence_scores.ScoreOptions()
+  options = ScoreOptions()
   found, expected = (
     retrieve.search(one, QUERIES, k=9, options=options)[None].proponents
     for one in (index, local)

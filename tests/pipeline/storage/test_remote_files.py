@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from pipeline.corpora import record_files
-from pipeline.corpora import tfds_corpus as corpus
-from pipeline.storage import files as storage
-from pipeline.storage import machine_cache
+from pipeline.corpora import record_files, tfds_corpus as corpus
+from pipeline.storage import files as storage, machine_cache
 from pipeline.tasks import checkpoints
 from tests.kit import linear_task
 from tests.pipeline.storage.test_object_store import url

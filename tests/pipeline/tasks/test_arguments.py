@@ -5,11 +5,11 @@ import sys
 import pytest
 
 from influence_core import errors
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 
 def load(workdir, function='with_types', **arguments):
-  return task_lib.TaskReference(
+  return TaskReference(
     f'tests.kit.odd_tasks:{function}', {'workdir': str(workdir), **arguments}
   ).load()
 

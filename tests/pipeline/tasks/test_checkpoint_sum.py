@@ -6,7 +6,7 @@ import pytest
 from influence_core import errors
 from pipeline.index import reader as index_reader
 from pipeline.tasks import checkpoint_sum, loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 from tests.kit import linear_task
 
 SIZES = {'early': 0.3, 'late': 0.1}
@@ -57,7 +57,7 @@ def test_inner_products_are_those_of_tracin(
 
 
 def test_part_of_the_parameters_can_be_selected(workdir):
-  reference = task_lib.TaskReference(
+  reference = TaskReference(
     'tests.pipeline.tasks.test_checkpoint_sum:make_task',
     {'workdir': str(workdir)},
   ).selecting(['late/weights'])

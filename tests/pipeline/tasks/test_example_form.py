@@ -4,11 +4,11 @@ import pytest
 
 from pipeline.corpora import tfds_corpus as corpus_lib
 from pipeline.tasks import example_form, loaded_task
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 
 def reference(workdir, **arguments):
-  return task_lib.TaskReference(
+  return TaskReference(
     'tests.kit.odd_tasks:make_task', {'workdir': str(workdir), **arguments}
   )
 

@@ -4,10 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
+from pipeline.index import manifest as manifest_lib, reader as index_reader
 from pipeline.tasks import feature_form, loaded_task, queries
-from pipeline.tasks import task as task_lib
+from pipeline.tasks.reference import TaskReference
 
 
 def form_of(*values):
@@ -123,7 +122,7 @@ def test_examples_of_another_form_are_left_out_by_name(
 
 def test_query_of_another_form_is_named(workdir):
   loaded = loaded_task.LoadedTask.load(
-    task_lib.TaskReference(
+    TaskReference(
       'tests.kit.odd_tasks:make_task',
       {'workdir': str(workdir), 'numbers': 'long'},
     )

@@ -10,8 +10,7 @@ import pytest
 
 from influence_core import errors
 from launch.output import json_text
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
+from pipeline.index import manifest as manifest_lib, reader as index_reader
 from pipeline.tasks import row_columns
 
 

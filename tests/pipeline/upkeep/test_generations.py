@@ -6,9 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from influence_core.scores import influence as influence_scores
-from pipeline.index import manifest as manifest_lib
-from pipeline.index import reader as index_reader
+from influence_core.scores.options import ScoreOptions
+from pipeline.index import manifest as manifest_lib, reader as index_reader
 from pipeline.storage import files as storage
 from pipeline.upkeep import generation_diff, generations
 
@@ -154,9 +153,7 @@ def test_difference_states_how_far_self_influence_moved(index):
   new.manifest = dataclasses.replace(
     new.manifest, provenance=provenance, shards=tuple(renamed)
   )
-  found = generation_diff.difference(
-    old, new, options=influence_scores.ScoreOptions()
-  )
+  found = generation_diff.difference(old, new, options=ScoreOptions())
   assert found.num_recomputed == 303
   np.testing.assert_allclose(found.relative_moves, 0.5, rtol=1e-6)
   assert len(found.largest_moves) == 10

@@ -1,0 +1,39 @@
+"""How gradients are projected; it takes no time to import."""
+
+import dataclasses
+from typing import get_args
+
+from influence_core import choices, errors
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionOptions:
+  """How to project; the defaults are right for most.
+
+  Attributes:
+    batch_size: examples of a call over all local devices; None for the
+      largest useful one that fits in memory.
+    basis_dtype: 'float32' or 'bfloat16'. Sums are float32 in both.
+    basis_placement: 'replicated', 'sharded' over the local devices, 'streamed'
+      from the host, or 'auto'.
+    memory_budget_bytes: memory to use on each device; None for most of it.
+    parameter_groups: regular expressions of parameter paths; if any are given,
+      results are split by group, see `parameter_selection.group_parameters`.
+  """
+
+  batch_size: int | None = None
+  basis_dtype: choices.BasisDtype = 'float32'
+  basis_placement: choices.BasisPlacement = 'auto'
+  memory_budget_bytes: int | None = None
+  parameter_groups: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    for name, names in (
+      ('basis_dtype', choices.BasisDtype),
+      ('basis_placement', choices.BasisPlacement),
+    ):
+      value, expected = getattr(self, name), get_args(names)
+      if value not in expected:
+        raise errors.InputError(
+          f'{name} is {value!r}, expected one of {", ".join(expected)}'
+        )

@@ -1,0 +1,60 @@
+"""How projections become scores; it takes no time to import."""
+
+import dataclasses
+import math
+from typing import Any, get_args
+
+from influence_core import choices, errors
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreOptions:
+  """How projections are turned into scores; all chosen at query time.
+
+  Attributes:
+    damping: added to every eigenvalue used, >= 0, in units of eigenvalues.
+    negative_eigenvalues: 'drop' gives such pairs weight zero; 'abs' takes the
+      absolute value; 'clip' raises them to the smallest positive eigenvalue,
+      which gives these pairs the largest weight of all, however negative
+      they were.
+    projection_dim: number of pairs used; None for all.
+    pair_choice: which of them; 'random' ones are the baseline that shows
+      whether the leading ones matter.
+    pair_seed: of that choice.
+    normalization: 'gradient_norm' divides by |g_x| of the training example,
+      so that outliers with large gradients do not win every query; 'cosine'
+      divides by the self-influence of both sides (square roots), giving
+      scores in [-1, 1].
+  """
+
+  damping: float = 0.0
+  negative_eigenvalues: choices.NegativeEigenvalues = 'drop'
+  projection_dim: int | None = None
+  normalization: choices.Normalization = 'none'
+  pair_choice: choices.PairChoice = 'leading'
+  pair_seed: int = 0
+
+  def __post_init__(self):
+    if not (math.isfinite(self.damping) and self.damping >= 0):
+      raise errors.InputError(
+        f'damping is {self.damping}, expected a finite number >= 0'
+      )
+    if self.projection_dim is not None and self.projection_dim < 1:
+      raise errors.InputError(
+        f'projection_dim is {self.projection_dim}, expected at least 1, the '
+        'pairs to use'
+      )
+    _check_choice(
+      'negative_eigenvalues',
+      self.negative_eigenvalues,
+      choices.NegativeEigenvalues,
+    )
+    _check_choice('normalization', self.normalization, choices.Normalization)
+    _check_choice('pair_choice', self.pair_choice, choices.PairChoice)
+
+
+def _check_choice(name: str, value: str, expected: Any) -> None:
+  if value not in get_args(expected):
+    raise errors.InputError(
+      f'{name} is {value!r}, expected one of {", ".join(get_args(expected))}'
+    )

@@ -1,0 +1,110 @@
+"""How a task is made anywhere: its import path and arguments.
+
+It takes no time to import; the task does.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import importlib
+import inspect
+import os
+import sys
+import types as python_types
+from typing import TYPE_CHECKING, Any
+
+from influence_core import errors
+from pipeline.tasks import arguments as task_arguments, user_code
+
+if TYPE_CHECKING:
+  from pipeline.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskReference:
+  """How to make a task anywhere: an import path and string arguments.
+
+  Attributes:
+    import_path: 'package.module:function'.
+    arguments: keyword arguments of the function, as strings. They are
+      converted to the annotated types: str, int, float, bool, Literal, and
+      unions of them such as `int | None`, of which text fits last and 'none'
+      is None. Anything else, and what has no annotation or falls under
+      `**more`, stays text.
+    parameter_paths: instead of those of the task; None for the task's own.
+  """
+
+  import_path: str
+  arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  parameter_paths: tuple[str, ...] | None = None
+
+  def to_json(self) -> dict[str, Any]:
+    return {
+      'import_path': self.import_path,
+      'arguments': dict(self.arguments),
+    }
+
+  def selecting(self, paths: Sequence[str] | None) -> 'TaskReference':
+    """The same task with other parameters selected; None for its own."""
+    return dataclasses.replace(
+      self, parameter_paths=None if paths is None else tuple(paths)
+    )
+
+  def load(self) -> 'Task':
+    """Imports the module and makes the task.
+
+    Raises:
+      errors.InputError: The path does not lead to a task function, the
+        arguments do not fit it, or the user's code fails.
+    """
+    from pipeline.tasks.task import Task  # It takes time to import.
+
+    function = _find_function(self.import_path)
+    with user_code.told(self.import_path):
+      bound = task_arguments.convert(self.import_path, function, self.arguments)
+      task = function(*bound.args, **bound.kwargs)
+    if not isinstance(task, Task):
+      raise errors.InputError(
+        f'{self.import_path} returned {type(task).__name__}, expected a '
+        'pipeline.Task'
+      )
+    if self.parameter_paths is None:
+      return task
+    return dataclasses.replace(task, parameter_paths=self.parameter_paths)
+
+
+def _find_function(import_path: str) -> 'Callable[..., Task]':
+  module_name, separator, function_name = import_path.partition(':')
+  if not (module_name and separator and function_name):
+    raise errors.InputError(
+      f'task is {import_path!r}, expected module:function such as '
+      'launch.example_tasks.mnist_cnn:make_task'
+    )
+  if os.getcwd() not in sys.path:  # A console script does not add it itself.
+    sys.path.insert(0, os.getcwd())
+  with user_code.told(f'importing {module_name!r} of task {import_path}'):
+    try:
+      module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+      if not f'{module_name}.'.startswith(f'{error.name}.'):
+        raise  # Something that it imports.
+      raise errors.InputError(
+        f'cannot import {module_name!r} of task {import_path} ({error}); run '
+        'from the directory that holds it or install its package'
+      ) from error
+  function = getattr(module, function_name, None)
+  if not callable(function):
+    raise errors.InputError(
+      f'module {module_name} has no function {function_name!r}; it defines '
+      f'{", ".join(_defined_functions(module)) or "no function"}'
+    )
+  return function
+
+
+def _defined_functions(module: python_types.ModuleType) -> list[str]:
+  return sorted(
+    name
+    for name, value in vars(module).items()
+    if inspect.isfunction(value)
+    and value.__module__ == module.__name__
+    and not name.startswith('_')
+  )
