@@ -89,7 +89,7 @@ class DataflowJob:
     if self.endpoint and 'localhost' in self.endpoint:
       arguments.append('--no_auth')
     return runner_options.make_options(
-      engine, 1, arguments, tell=lambda _: None
+      engines.EngineChoice(engine, 1, arguments), tell=lambda _: None
     )
 
   @property

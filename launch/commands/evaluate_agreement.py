@@ -8,10 +8,8 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.commands import topk
 from launch.output import console as console_lib, plots, result_tables
-from pipeline.index import reader as index_reader
-from pipeline.search import row_blocks
+from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
 
@@ -39,9 +37,9 @@ def run(
     out = output_places.check_results(out)
 
   def scores_of(path: str, options: ScoreOptions):
-    opened = index_reader.Index(path)
-    _, batch, projections = topk.projected_queries(opened, task, query_split)
-    return (*row_blocks.all_scores(opened, projections, options), batch.ids)
+    session = QuerySession(path, task)
+    queries = session.project(query_split)
+    return (*session.scores(queries, options), queries.batch.ids)
 
   expected, ids, query_ids = scores_of(reference, ScoreOptions())
   if not 1 <= k <= len(ids):

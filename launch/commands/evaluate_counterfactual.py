@@ -12,11 +12,9 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.commands import topk
 from launch.output import console as console_lib, plots, result_tables
 from pipeline.evaluation import retrainings
-from pipeline.index import reader as index_reader
-from pipeline.search import row_blocks
+from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage, output_places
 from pipeline.tasks.reference import TaskReference
 
@@ -45,15 +43,15 @@ def run(
   retrainings.check(
     task.load(), num_repeats=num_repeats, num_workers=num_workers
   )
-  opened = index_reader.Index(index)
-  if not 1 <= k < opened.num_examples:
+  session = QuerySession(index, task)
+  if not 1 <= k < session.index.num_examples:
     raise errors.InputError(
-      f'k is {k}, expected 1 to less than the {opened.num_examples} examples'
+      f'k is {k}, expected 1 to less than the {session.index.num_examples} '
+      'examples'
     )
-  loaded, queries, projections = topk.projected_queries(
-    opened, task, query_split
-  )
-  scores, ids = row_blocks.all_scores(opened, projections, options)
+  projected = session.project(query_split)
+  loaded, queries = session.loaded, projected.batch
+  scores, ids = session.scores(projected, options)
   everything = frozenset(retrainings.all_ids(loaded.task.corpus))
   generator = np.random.default_rng(seed)
   strongest = np.argsort(-scores, axis=1, kind='stable')[:, :k]

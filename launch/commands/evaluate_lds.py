@@ -7,11 +7,9 @@ import pyarrow as pa
 
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.commands import topk
 from launch.output import console as console_lib, plots, result_tables
 from pipeline.evaluation import retrainings
-from pipeline.index import reader as index_reader
-from pipeline.search import row_blocks
+from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage, output_places
 from pipeline.tasks import loaded_task, queries
 from pipeline.tasks.reference import TaskReference
@@ -48,14 +46,14 @@ def run(
   batch = queries.read(loaded, query_split)
   parts = design.parts(retrainings.all_ids(loaded.task.corpus))
   for index in indexes:
-    opened = index_reader.Index(index)
-    _, _, projections = topk.projected_queries(opened, task, query_split)
+    session = QuerySession(index, task)
+    projected = session.project(query_split)
     with console.stage('scores') as progress:
-      scores, ids = row_blocks.all_scores(
-        opened, projections, options, progress=progress
-      )
+      scores, ids = session.scores(projected, options, progress=progress)
     # A proponent lowers the loss.
-    predicted[opened.path] = -retrainings.influence_of_parts(scores, ids, parts)
+    predicted[session.index.path] = -retrainings.influence_of_parts(
+      scores, ids, parts
+    )
   with console.stage('retrain', 'trainings') as progress:
     actual = retrainings.losses(
       loaded,

@@ -7,10 +7,9 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.commands import topk
 from launch.output import console as console_lib, plots, result_tables
 from pipeline.evaluation import retrieval_quality
-from pipeline.index import reader as index_reader
+from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
 
@@ -35,19 +34,20 @@ def run(
   Raises:
     errors.InputError: Something is missing or out of range.
   """
-  opened = index_reader.Index(index)
+  session = QuerySession(index, task)
+  opened = session.index
   if not 1 <= k <= opened.num_examples:
     raise errors.InputError(
       f'k is {k}, expected 1 to the {opened.num_examples} examples'
     )
   if out is not None:
     out = output_places.check_results(out)
-  _, batch, projections = topk.projected_queries(opened, task, query_split)
+  queries = session.project(query_split)
   with console.stage('evaluate'):
     quality = retrieval_quality.measure(
       opened,
-      batch,
-      projections,
+      queries.batch,
+      queries.projections,
       relevant=relevant,
       opponents=kind == 'opponents',
       k=k,

@@ -1,6 +1,5 @@
 """`influence project`: the projected gradients of a corpus, as an index."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ from influence_core.projection.options import ProjectionOptions
 from launch.output import console as console_lib
 from launch.running import hosts_projection, processes, watched_projection
 from pipeline.beam import runner_options
+from pipeline.beam.engines import EngineChoice
 from pipeline.index import choices as index_choices, reader as index_reader
 from pipeline.projection import job as projection_job, plan as plan_lib
 from pipeline.tasks.reference import TaskReference
@@ -21,15 +21,13 @@ def run(
   task: TaskReference,
   basis: str,
   index: str,
-  engine: str,
-  num_workers: int,
+  engine: EngineChoice,
   projection_options: ProjectionOptions,
   vector_dtype: index_choices.VectorDtype,
   range_size: int,
   max_rejected_fraction: float,
   stall_minutes: float,
   multi_process: bool,
-  beam_arguments: Sequence[str],
 ) -> dict[str, Any]:
   """Projects what is missing and publishes, or says that nothing is to do."""
   if not stall_minutes > 0:
@@ -37,7 +35,7 @@ def run(
       f'stall_minutes is {stall_minutes}, expected a positive number'
     )
   if multi_process:
-    if beam_arguments or engine != 'local':
+    if engine.beam_arguments or engine.engine != 'local':
       raise errors.InputError(
         'multi_process does without Beam; leave out --engine and what follows '
         '--, or --multi_process'
@@ -46,9 +44,7 @@ def run(
     if jax.process_index() > 0:
       console = console.quiet()  # The first one tells what all have done.
   else:
-    beam_options = runner_options.make_options(
-      engine, num_workers, beam_arguments, tell=console.tell
-    )
+    beam_options = runner_options.make_options(engine, tell=console.tell)
   job = projection_job.prepare(
     task=task,
     basis=basis,
@@ -65,7 +61,9 @@ def run(
     return _result(job, num_projected=0)
   tell_changes(console, job.changes)
   if multi_process:
-    num_projected = hosts_projection.run(console, job, num_threads=num_workers)
+    num_projected = hosts_projection.run(
+      console, job, num_threads=engine.num_workers
+    )
   else:
     num_projected = watched_projection.run(
       console,

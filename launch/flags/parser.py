@@ -17,7 +17,9 @@ from pipeline.bases import (
 )
 from pipeline.bases.query_basis_config import QueryBasisConfig
 from pipeline.bases.random_basis_config import RandomBasisConfig
+from pipeline.beam.engines import EngineChoice
 from pipeline.search import selection as selection_lib
+from pipeline.search.request import SearchRequest
 from pipeline.tasks.reference import TaskReference
 
 _DISTRIBUTION = 'influence-pipeline'
@@ -165,10 +167,14 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     )
   if 'damping' in values:
     values['options'] = _from_values(ScoreOptions, values)
+  if 'engine' in values and 'num_workers' in values:
+    values['engine'] = _from_values(EngineChoice, values)
   if 'group_by' in values:
     values['selection'] = selection_lib.Selection(
       where=values.pop('where'), group_by=values.pop('group_by')
     )
+  if 'certify' in values:
+    values['request'] = _from_values(SearchRequest, values)
   return flags, values
 
 

@@ -149,6 +149,32 @@ def _dataflow(engine: str, machine_type: str) -> Callable[[int], list[str]]:
   return arguments
 
 
+@dataclasses.dataclass(frozen=True)
+class EngineChoice:
+  """Where a Beam pipeline is to run.
+
+  Attributes:
+    engine: a key of `ENGINES`; None for 'local', or for none at all.
+    num_workers: workers on this machine; where the engine has its own, unused.
+    beam_arguments: more options of Beam, as --name=value or --name value.
+  """
+
+  engine: str | None = None
+  num_workers: int = 2
+  beam_arguments: Sequence[str] = ()
+
+  def __post_init__(self):
+    if self.num_workers < 1:
+      raise errors.InputError(
+        f'num_workers is {self.num_workers}, expected at least 1'
+      )
+
+  @property
+  def is_chosen(self) -> bool:
+    """Whether anything says that Beam is to be used."""
+    return bool(self.engine or self.beam_arguments)
+
+
 ENGINES: dict[str, Engine] = {
   'local': Engine('threads of this process', _local),
   'dask': Engine('a Dask cluster', _dask),

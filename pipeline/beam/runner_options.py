@@ -1,6 +1,6 @@
 """Beam options of an engine, and a check for misspelt ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import contextlib
 import difflib
 import io
@@ -14,27 +14,22 @@ from pipeline.beam import engines
 
 
 def make_options(
-  engine: str,
-  num_workers: int,
-  beam_arguments: Sequence[str],
-  *,
-  tell: Callable[[str], None],
+  choice: engines.EngineChoice, *, tell: Callable[[str], None]
 ) -> pipeline_options.PipelineOptions:
   """Beam options of an engine, with those that the user wrote after `--`.
 
   Args:
-    engine: a key of `engines.ENGINES`.
-    num_workers: workers on this machine.
-    beam_arguments: of the user.
+    choice: the engine, and the user's options.
     tell: called with a line that says what the options are.
 
   Raises:
     errors.InputError: An option that no part of Beam knows, a runner that
-      cannot be loaded, something that it needs is not there, or num_workers is
-      not positive.
+      cannot be loaded, or something that it needs is not there.
   """
-  check_num_workers(num_workers)
-  arguments = engines.arguments(engine, num_workers, beam_arguments)
+  engine = choice.engine or 'local'
+  arguments = engines.arguments(
+    engine, choice.num_workers, choice.beam_arguments
+  )
   tell(f'engine={engine} options={shlex.join(arguments)}')
   name = (
     pipeline_options.PipelineOptions(arguments)
@@ -50,7 +45,7 @@ def make_options(
       'install what it needs'
     ) from error
   known = known_options()
-  for argument in beam_arguments:
+  for argument in choice.beam_arguments:
     option = argument.split('=', 1)[0]
     if option.startswith('-') and option not in known:
       close = difflib.get_close_matches(option, known, 1)
@@ -76,14 +71,6 @@ def _check_values(options: pipeline_options.PipelineOptions) -> None:
     raise errors.InputError(
       f'Beam does not take what follows -- ({line}); correct it'
     ) from error
-
-
-def check_num_workers(num_workers: int) -> None:
-  """Raises errors.InputError where there is no worker."""
-  if num_workers < 1:
-    raise errors.InputError(
-      f'num_workers is {num_workers}, expected at least 1'
-    )
 
 
 def known_options() -> set[str]:

@@ -7,8 +7,9 @@ Queries go to the workers through a file, leaders come back as arrays, and what
 was found is stored as another file, since a runner may be far away.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
+import functools
 import io
 import json
 from typing import Any
@@ -167,6 +168,13 @@ def scan(
     return _load_leaders(settings.result)
   finally:
     storage.remove_directory(directory)
+
+
+def on_runner(
+  runner_options: pipeline_options.PipelineOptions,
+) -> Callable[..., dict[object, scan_lib.Leading]]:
+  """`scan` on a Beam runner, to be called like `search.scan.scan`."""
+  return functools.partial(scan, runner_options=runner_options)
 
 
 def build_pipeline(

@@ -1,5 +1,3 @@
-import functools
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ from pipeline.beam import (
   runner_options as runner_options_lib,
   scan_on_beam as search_on_beam,
 )
+from pipeline.beam.engines import EngineChoice
 from pipeline.search import retrieve, selection as selection_lib
 
 
@@ -27,11 +26,10 @@ def test_gives_what_a_local_search_gives(index, monkeypatch, selection, mode):
   queries = opened.projections(range(3))
   options = ScoreOptions(normalization='cosine')
   arguments = {'k': 7, 'options': options, 'selection': selection}
-  scan = functools.partial(
-    search_on_beam.scan,
-    runner_options=runner_options_lib.make_options(
-      'local', 2, [f'--direct_running_mode={mode}'], tell=print
-    ),
+  scan = search_on_beam.on_runner(
+    runner_options_lib.make_options(
+      EngineChoice('local', 2, [f'--direct_running_mode={mode}']), tell=print
+    )
   )
   found = retrieve.search(opened, queries, scan=scan, **arguments)
   expected = retrieve.search(opened, queries, **arguments)
