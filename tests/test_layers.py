@@ -112,6 +112,12 @@ def test_every_folder_has_a_floor_and_says_what_it_holds(layer):
     assert isinstance(sentence, ast.Expr)
 
 
+def test_no_command_imports_another():
+  for path in (ROOT / 'launch' / 'commands').glob('*.py'):
+    for name in imports(path.read_text()):
+      assert not name.startswith('launch.commands'), f'{path} imports {name}'
+
+
 def test_beam_is_known_in_one_folder_of_the_pipeline():
   users = {
     path.parent.name

@@ -1,15 +1,11 @@
 """`influence describe`: what a stored basis or index is."""
 
-import dataclasses
 from typing import Any
 
 from influence_core import errors
-from influence_core.eigenpairs import reports, trust as basis_trust
-from launch.output import console as console_lib
+from launch.output import basis_page, console as console_lib
 from pipeline.bases import stored_basis
 from pipeline.index import reader as index_reader
-
-_MAX_ROWS = 20
 
 
 def run(
@@ -19,109 +15,8 @@ def run(
   if index is not None:
     return describe_index(console, index_reader.Index(index))
   if basis is not None:
-    return describe_basis(console, stored_basis.load_record(basis))
+    return basis_page.describe_basis(console, stored_basis.load_record(basis))
   raise errors.InputError('nothing to describe; pass --basis or --index')
-
-
-def describe_basis(
-  console: console_lib.Console, record: stored_basis.BasisRecord
-) -> dict[str, Any]:
-  """Prints eigenvalues with residuals and returns the whole record."""
-  report = record.report
-  if report.rejected:
-    example_id, reason = next(iter(report.rejected.items()))
-    console.warn(
-      f'{len(report.rejected):,} sampled examples were left out of the basis, '
-      f'the first is {example_id} ({reason}); --json lists all'
-    )
-  if isinstance(report, reports.RandomReport):
-    return _describe_random(console, record, report)
-  if isinstance(report, reports.QueryReport):
-    return _describe_queries(console, record, report)
-  config = record.config
-  pairs = list(zip(record.eigenvalues, report.residuals, strict=True))
-  shown = _spread(len(pairs))
-  console.table(
-    f'basis {record.path}',
-    ['pair', 'eigenvalue', 'residual'],
-    [[str(i + 1), f'{pairs[i][0]:.6g}', f'{pairs[i][1]:.1e}'] for i in shown],
-  )
-  facts = {
-    'curvature': f'{config["curvature"]} of {report.sample_size:,} examples',
-    'iterations': f'{report.num_iterations} in {report.seconds:.1f} s',
-    'worst residual': (
-      f'{max(report.residuals):.1e}; {report.num_unreliable} of '
-      f'{record.projection_dim} pairs above {report.tolerance:.2g}'
-    ),
-    'orthogonality error': f'{report.orthogonality_error:.1e}',
-    'negative mass': f'{report.negative_mass:.2%} of the spectrum seen',
-    'trace': _trace(report),
-    'second sample': _agreement(report.second_sample),
-    'twice the sample': _agreement(report.doubled_sample),
-  }
-  console.table('report', ['quantity', 'value'], list(map(list, facts.items())))
-  for objection in report.objections:
-    console.print(f'NO-GO: {objection}')
-  if not report.objections:
-    checked = '' if report.second_sample else '; not compared across samples'
-    console.print(f'GO: every pair is an eigenpair of its sample{checked}')
-  return {
-    **dataclasses.asdict(record),
-    'go': not report.objections,
-    'objections': report.objections,
-  }
-
-
-def _describe_random(
-  console: console_lib.Console,
-  record: stored_basis.BasisRecord,
-  report: reports.RandomReport,
-) -> dict[str, Any]:
-  what = f'{record.projection_dim} random vectors, seed {record.config["seed"]}'
-  if report.method == 'random_gram':
-    what += f', weighted by the gradients of {report.sample_size:,} examples'
-  console.print(f'basis {record.path}: {what}')
-  return {**dataclasses.asdict(record), 'go': True, 'objections': []}
-
-
-def _describe_queries(
-  console: console_lib.Console,
-  record: stored_basis.BasisRecord,
-  report: reports.QueryReport,
-) -> dict[str, Any]:
-  what = f'{record.projection_dim} queries, {report.query_ids[0]} to '
-  what += f'{report.query_ids[-1]}, by {report.method}'
-  if report.sample_size:
-    what += (
-      f' with {record.config["curvature"]} of {report.sample_size:,} examples'
-    )
-  if report.residuals:
-    what += (
-      f'; {report.num_products:,} products, worst residual '
-      f'{max(report.residuals):.1e}'
-    )
-  console.print(f'basis {record.path}: {what}')
-  return {**dataclasses.asdict(record), 'go': True, 'objections': []}
-
-
-def _trace(report: reports.BasisReport) -> str:
-  trace = report.trace
-  if trace is None:
-    return 'not estimated (--num_trace_probes)'
-  estimate = f'{trace.trace:.4g} ± {trace.standard_error:.1g}'
-  if not 0 <= trace.captured <= 1:
-    return f'{estimate}; no part of it, negative eigenvalues cancel others'
-  return f'{estimate}; the basis captures {trace.captured:.1%}'
-
-
-def _agreement(agreement: basis_trust.SubspaceAgreement | None) -> str:
-  if agreement is None:
-    return 'not compared (--check_sample)'
-  cosines = agreement.cosines
-  return (
-    f'{agreement.overlap:.1%} of the subspace is found again; principal '
-    f'cosines {cosines[0]:.3f} to {cosines[-1]:.3f}'
-  )
 
 
 def describe_index(
@@ -156,11 +51,3 @@ def describe_index(
     + [[name, value] for name, value in provenance.fingerprints.items()],
   )
   return result
-
-
-def _spread(count: int) -> list[int]:
-  """Up to `_MAX_ROWS` indices over the whole range, both ends included."""
-  if count <= _MAX_ROWS:
-    return list(range(count))
-  last = _MAX_ROWS - 1
-  return sorted({round(i * (count - 1) / last) for i in range(_MAX_ROWS)})

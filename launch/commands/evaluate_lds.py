@@ -8,10 +8,10 @@ import pyarrow as pa
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
 from launch.output import console as console_lib, plots, result_tables
-from pipeline.evaluation import retrainings
+from pipeline.evaluation import datamodelling, retrainings
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage, output_places
-from pipeline.tasks import loaded_task, queries
+from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
 
 _NUM_BOOTSTRAP = 1000
@@ -41,30 +41,25 @@ def run(
   retrainings.check(
     task.load(), num_repeats=num_repeats, num_workers=num_workers
   )
-  predicted = {}
   loaded = loaded_task.LoadedTask.load(task)
-  batch = queries.read(loaded, query_split)
-  parts = design.parts(retrainings.all_ids(loaded.task.corpus))
+  measured = datamodelling.Datamodelling(loaded, query_split, design)
+  predicted = {}
   for index in indexes:
     session = QuerySession(index, task)
-    projected = session.project(query_split)
     with console.stage('scores') as progress:
-      scores, ids = session.scores(projected, options, progress=progress)
-    # A proponent lowers the loss.
-    predicted[session.index.path] = -retrainings.influence_of_parts(
-      scores, ids, parts
-    )
+      predicted[session.index.path] = measured.predicted(
+        session, options, progress=progress
+      )
   with console.stage('retrain', 'trainings') as progress:
-    actual = retrainings.losses(
-      loaded,
-      batch,
-      parts,
+    actual = measured.actual(
       storage.join(directory, 'retrainings'),
       num_repeats=num_repeats,
       num_workers=num_workers,
       progress=progress,
     )
-  return _report(console, directory, predicted, actual, batch.ids, design)
+  return _report(
+    console, directory, predicted, actual, measured.query_ids, design
+  )
 
 
 def _report(
@@ -78,7 +73,7 @@ def _report(
   rows: list[dict[str, Any]] = []
   tables = []
   for index, values in predicted.items():
-    scores = evaluation.spearman_correlations(values, actual)
+    scores = datamodelling.scores(values, actual)
     low, high = evaluation.bootstrap_interval(
       scores, num_samples=_NUM_BOOTSTRAP, seed=design.seed
     )

@@ -8,90 +8,84 @@ second run, or one with more values, computes what is new.
 from collections.abc import Mapping
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from influence_core import errors
+from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.commands import (
-  evaluate_detection,
-  evaluate_lds,
-  fit_basis,
-)
 from launch.flags import sensitivity
 from launch.output import console as console_lib, plots, result_tables
-from launch.running import command_line
+from launch.running import basis_fit, command_line
 from pipeline.bases import fit_basis_config
+from pipeline.evaluation import datamodelling, detection, retrainings
+from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage, fingerprints, output_places
+from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
 
-# Of intervals.
+# Of intervals of detection, and of the linear datamodelling score.
 _NUM_BOOTSTRAP = 100
+_NUM_LDS_BOOTSTRAP = 1000
+# Examples that somebody would look at.
+_NUM_FIRST = 100
+
+# A figure and the ends of its interval.
+Figure = tuple[float, float, float]
 
 
-class _Measures(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Measures:
   """What is measured of every setting.
 
   Attributes:
-    task: whose index it is.
-    query_split: for the linear datamodelling score; None for none of it.
+    seed: of intervals.
     bad: condition, for detection; None for none of it.
-    num_subsets: halves to train on.
-    num_workers: trainings at a time.
-    seed: of halves and intervals.
-    out: directory.
+    measured: for the linear datamodelling score; None for none of it.
+    losses: [num_parts, num_queries] after training again, for that score.
   """
 
-  task: TaskReference
-  query_split: str | None
-  bad: str | None
-  num_subsets: int
-  num_workers: int
   seed: int
-  out: str
+  bad: str | None
+  measured: datamodelling.Datamodelling | None = None
+  losses: np.ndarray | None = None
 
   def figures(
-    self,
-    console: console_lib.Console,
-    index: str,
-    options: ScoreOptions,
-  ) -> dict[str, tuple[float, float, float]]:
+    self, session: QuerySession, options: ScoreOptions
+  ) -> dict[str, Figure]:
     """Each metric with its interval, by name."""
     found = {}
-    if self.query_split is not None:
-      result = evaluate_lds.run(
-        console,
-        task=self.task,
-        indexes=[index],
-        query_split=self.query_split,
-        num_subsets=self.num_subsets,
-        fraction=0.5,
-        num_repeats=1,
-        num_workers=self.num_workers,
-        seed=self.seed,
-        out=self.out,
-        options=options,
-      )
-      [row] = result['scores']
-      found['lds'] = (row['lds'], row['low'], row['high'])
+    if self.measured is not None and self.losses is not None:
+      predicted = self.measured.predicted(session, options)
+      found['lds'] = self._score(datamodelling.scores(predicted, self.losses))
     if self.bad is not None:
-      result = evaluate_detection.run(
-        console,
-        index=index,
-        bad=self.bad,
-        where=None,
-        num_first=100,
-        num_bootstrap=_NUM_BOOTSTRAP,
-        seed=self.seed,
-        out=None,
-        options=options,
-      )
-      by_score = {row['score']: row for row in result['scores']}
-      row, name = by_score['self_influence'], 'average_precision'
-      found[name] = (row[name], row[f'{name}_low'], row[f'{name}_high'])
+      found['average_precision'] = self._detection(session, options, self.bad)
     return found
+
+  def _score(self, of_queries: np.ndarray) -> Figure:
+    interval = evaluation.bootstrap_interval(
+      of_queries, num_samples=_NUM_LDS_BOOTSTRAP, seed=self.seed
+    )
+    return (float(of_queries.mean()), *interval)
+
+  def _detection(
+    self, session: QuerySession, options: ScoreOptions, bad: str
+  ) -> Figure:
+    rankings = detection.read_rankings(
+      session.index, bad=bad, where=None, options=options, seed=self.seed
+    )
+    table = detection.measure(
+      rankings,
+      num_first=_NUM_FIRST,
+      num_bootstrap=_NUM_BOOTSTRAP,
+      seed=self.seed,
+    )
+    by_score = {row['score']: row for row in table.to_pylist()}
+    row, name = by_score['self_influence'], 'average_precision'
+    return row[name], row[f'{name}_low'], row[f'{name}_high']
 
 
 def run(
@@ -118,20 +112,24 @@ def run(
       'datamodelling score, --bad for detection, or both'
     )
   out = output_places.check_results(out)
-  measures = _Measures(
-    task, query_split, bad, num_subsets, num_workers, seed, out
-  )
+  measures = _Measures(seed, bad)
+  if query_split is not None:
+    design = retrainings.Design(num_subsets, 0.5, seed)
+    retrainings.check(task.load(), num_repeats=1, num_workers=num_workers)
   base = sensitivity.Setting(
     fit_basis_config.FitBasisConfig(seed=seed, num_trace_probes=0),
     ScoreOptions(),
   ).with_fixed(fixed)
   rows: list[dict[str, Any]] = []
   wanted = sensitivity.settings(base, knobs)
+  if query_split is not None:
+    measures = _with_losses(
+      console, measures, task, query_split, design, num_workers, out
+    )
   with console.stage('sensitivity', 'settings') as progress:
     for number, (knob, value, setting) in enumerate(wanted):
-      quiet = console.quiet()
-      index = _make_index(quiet, task, setting, out)
-      figures = measures.figures(quiet, index, setting.options)
+      index = _make_index(console.quiet(), task, setting, out)
+      figures = measures.figures(QuerySession(index, task), setting.options)
       for metric, (mean, low, high) in figures.items():
         rows.append(
           {
@@ -169,6 +167,28 @@ def run(
   return result
 
 
+def _with_losses(
+  console: console_lib.Console,
+  measures: _Measures,
+  task: TaskReference,
+  query_split: str,
+  design: retrainings.Design,
+  num_workers: int,
+  out: str,
+) -> _Measures:
+  """The same with what training again does to the queries."""
+  loaded = loaded_task.LoadedTask.load(task)
+  measured = datamodelling.Datamodelling(loaded, query_split, design)
+  with console.stage('retrain', 'trainings') as progress:
+    losses = measured.actual(
+      storage.join(out, 'retrainings'),
+      num_repeats=1,
+      num_workers=num_workers,
+      progress=progress,
+    )
+  return dataclasses.replace(measures, measured=measured, losses=losses)
+
+
 def _make_index(
   console: console_lib.Console,
   task: TaskReference,
@@ -187,7 +207,7 @@ def _make_index(
   )
   basis = storage.join(out, 'bases', name)
   index = storage.join(out, 'indexes', name)
-  fit_basis.run(
+  basis_fit.fit_and_show(
     console,
     task=selecting,
     out=basis,

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from launch.commands import describe
-from launch.output import console as console_lib
+from launch.output import basis_page, console as console_lib
 from pipeline.bases import fit_query_basis
 from pipeline.bases.query_basis_config import QueryBasisConfig
 from pipeline.storage import files as storage
@@ -29,4 +28,4 @@ def run(
       max_rejected_fraction=max_rejected_fraction,
       progress=progress,
     )
-  return describe.describe_basis(console, record)
+  return basis_page.describe_basis(console, record)

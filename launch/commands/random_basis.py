@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from launch.commands import describe
-from launch.output import console as console_lib
+from launch.output import basis_page, console as console_lib
 from pipeline.bases import fit_random_basis
 from pipeline.bases.random_basis_config import RandomBasisConfig
 from pipeline.storage import files as storage
@@ -28,4 +27,4 @@ def run(
       config,
       max_rejected_fraction=max_rejected_fraction,
     )
-  return describe.describe_basis(console, record)
+  return basis_page.describe_basis(console, record)

@@ -9,8 +9,8 @@ import subprocess
 from typing import Any
 
 from influence_core import errors, parameter_selection
-from launch.commands import fit_basis, gc, project, verify
 from launch.output import console as console_lib, json_text
+from launch.running import basis_fit, index_upkeep, projection
 from launch.schedule import reindex_config
 from pipeline.bases import fit_basis_config, stored_basis
 from pipeline.storage import files as storage, fingerprints, run_lock
@@ -33,13 +33,15 @@ def run(console: console_lib.Console, *, config: str) -> dict[str, Any]:
     result: dict[str, Any] = {'index': index}
     basis = _current_basis(console, settings)
     result['basis'] = basis
-    result['project'] = project.run(
+    result['project'] = projection.project_and_tell(
       console, **settings.project_arguments(basis)
     )
     if settings.verify:
-      result['verify'] = verify.run(console, index=index)
+      result['verify'] = index_upkeep.verify_index(console, index=index)
     if settings.gc is not None:
-      result['gc'] = gc.run(console, **settings.gc_arguments())
+      result['gc'] = index_upkeep.collect_garbage(
+        console, **settings.gc_arguments()
+      )
       if not result['gc']['dry_run']:
         result['removed_bases'] = refitted_bases.remove_unused(
           storage.absolute(settings.basis), index, basis
@@ -76,7 +78,7 @@ def _current_basis(
   # The new model may have fewer directions.
   size = parameter_selection.num_parameters(loaded.selected)
   config['projection_dim'] = min(config['projection_dim'], size)
-  fit_basis.run(
+  basis_fit.fit_and_show(
     console,
     task=task,
     out=path,

@@ -6,8 +6,8 @@ from typing import Any
 
 from influence_core.projection.options import ProjectionOptions
 from launch.cloud import dataflow_job, flex_template
-from launch.commands import project as project_command
 from launch.output import console as console_lib
+from launch.running import projection
 from pipeline.beam import engines
 from pipeline.index import choices as index_choices
 from pipeline.projection import (
@@ -87,7 +87,7 @@ def run(
   )
   if print_request:
     return _show(console, dataflow_job.request(where, job))
-  project_command.tell_changes(console, job.changes)
+  projection.tell_changes(console, job.changes)
   if not job.changes.wanted and not even_if_done:
     return _finish_here(console, job)
   return _tell_job(console, where, dataflow_job.submit(where, job))

@@ -1,0 +1,88 @@
+"""The linear datamodelling score: does influence predict what retraining does?
+
+Of each query, the rank correlation over random parts of the corpus between the
+influence of a part, summed over its examples, and the loss after training on
+that part alone.
+
+References:
+  Park et al., "TRAK: Attributing Model Behavior at Scale", ICML 2023,
+  definition 2.3.
+"""
+
+import numpy as np
+
+from influence_core import types
+from influence_core.scores import evaluation
+from influence_core.scores.options import ScoreOptions
+from pipeline.evaluation import retrainings
+from pipeline.search.query_session import QuerySession
+from pipeline.tasks import loaded_task, queries as query_lib
+
+
+class Datamodelling:
+  """Queries and parts of a corpus, which indexes are measured by."""
+
+  def __init__(
+    self,
+    loaded: loaded_task.LoadedTask,
+    query_split: str,
+    design: retrainings.Design,
+  ):
+    """Reads the queries and draws the parts.
+
+    Args:
+      loaded: the task that is trained again.
+      query_split: TFDS split.
+      design: of the parts.
+
+    Raises:
+      errors.InputError: A query cannot be used.
+    """
+    self._loaded = loaded
+    self._query_split = query_split
+    self._batch = query_lib.read(loaded, query_split)
+    ids = retrainings.all_ids(loaded.task.corpus)
+    self._parts = design.parts(ids)
+
+  @property
+  def query_ids(self) -> list[str]:
+    return self._batch.ids
+
+  def predicted(
+    self,
+    session: QuerySession,
+    options: ScoreOptions,
+    *,
+    progress: types.ProgressCallback = types.no_progress,
+  ) -> np.ndarray:
+    """[num_parts, num_queries] float64 losses that an index predicts.
+
+    Up to a constant: proponents in a part lower the loss.
+    """
+    queries = session.project(self._query_split)
+    scores, ids = session.scores(queries, options, progress=progress)
+    return -retrainings.influence_of_parts(scores, ids, self._parts)
+
+  def actual(
+    self,
+    directory: str,
+    *,
+    num_repeats: int,
+    num_workers: int,
+    progress: types.ProgressCallback = types.no_progress,
+  ) -> np.ndarray:
+    """[num_parts, num_queries] float64 losses, see `retrainings.losses`."""
+    return retrainings.losses(
+      self._loaded,
+      self._batch,
+      self._parts,
+      directory,
+      num_repeats=num_repeats,
+      num_workers=num_workers,
+      progress=progress,
+    )
+
+
+def scores(predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+  """[num_queries] float64 Spearman correlations over the parts."""
+  return evaluation.spearman_correlations(predicted, actual)
