@@ -11,12 +11,14 @@ class ProjectionOptions:
   """How to project; the defaults are right for most.
 
   Attributes:
-    batch_size: examples of a call over all local devices; None for the
-      largest useful one that fits in memory.
-    basis_dtype: 'float32' or 'bfloat16'. Sums are float32 in both.
-    basis_placement: 'replicated', 'sharded' over the local devices, 'streamed'
-      from the host, or 'auto'.
-    memory_budget_bytes: memory to use on each device; None for most of it.
+    batch_size: examples of a call over all local devices; if not given, as many
+      as are useful and fit in memory.
+    basis_dtype: of the basis on the devices; bfloat16 halves memory and
+      traffic, sums are float32 in both.
+    basis_placement: on every device, split over the local devices, or streamed
+      from the host; auto is the first that fits.
+    memory_budget_bytes: memory to use on each device, such as 12G; if not
+      given, most of it.
     parameter_groups: regular expressions of parameter paths; if any are given,
       results are split by group, see `parameter_selection.group_parameters`.
   """

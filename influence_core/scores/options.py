@@ -13,18 +13,18 @@ class ScoreOptions:
 
   Attributes:
     damping: added to every eigenvalue used, >= 0, in units of eigenvalues.
-    negative_eigenvalues: 'drop' gives such pairs weight zero; 'abs' takes the
-      absolute value; 'clip' raises them to the smallest positive eigenvalue,
+    negative_eigenvalues: drop gives their pairs weight zero; abs takes the
+      absolute value; clip raises them to the smallest positive eigenvalue,
       which gives these pairs the largest weight of all, however negative
       they were.
-    projection_dim: number of pairs used; None for all.
-    pair_choice: which of them; 'random' ones are the baseline that shows
-      whether the leading ones matter.
-    pair_seed: of that choice.
-    normalization: 'gradient_norm' divides by |g_x| of the training example,
-      so that outliers with large gradients do not win every query; 'cosine'
-      divides by the self-influence of both sides (square roots), giving
-      scores in [-1, 1].
+    projection_dim: number of pairs used; if not given, all.
+    pair_choice: which of them; random ones are the baseline that shows whether
+      the leading ones matter.
+    pair_seed: of random pairs.
+    normalization: gradient_norm divides by |g_x| of the training example, so
+      that outliers with large gradients do not win every query; cosine divides
+      by the self-influence of both sides (square roots), giving scores in
+      [-1, 1].
   """
 
   damping: float = 0.0

@@ -15,7 +15,7 @@ import apache_beam
 
 from influence_core import errors
 from launch.cloud import dataflow_job
-from launch.flags import dataflow as dataflow_flags
+from launch.flags import dataflow as dataflow_flags, fields
 
 # Flags that launching has words of its own for.
 _OF_LAUNCHING = (
@@ -136,7 +136,7 @@ def command_line(argv: Sequence[str]) -> list[str]:
 
 
 def _flags() -> dict[str, argparse.Action]:
-  parser = argparse.ArgumentParser(add_help=False)
+  parser = fields.CommandParser(add_help=False)
   dataflow_flags.add_submit(parser)
   return {
     _SEVERAL if action.dest == 'task_arg' else action.dest: action

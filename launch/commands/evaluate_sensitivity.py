@@ -92,7 +92,7 @@ def run(
   console: console_lib.Console,
   *,
   task: TaskReference,
-  knobs: Mapping[str, tuple[str, ...]],
+  knobs: Mapping[str, str],
   fixed: Mapping[str, str],
   query_split: str | None,
   bad: str | None,
@@ -121,7 +121,8 @@ def run(
     ScoreOptions(),
   ).with_fixed(fixed)
   rows: list[dict[str, Any]] = []
-  wanted = sensitivity.settings(base, knobs)
+  values = sensitivity.values_of(knobs)
+  wanted = sensitivity.settings(base, values)
   if query_split is not None:
     measures = _with_losses(
       console, measures, task, query_split, design, num_workers, out
@@ -158,7 +159,7 @@ def run(
     f'sensitivity_{knob}': functools.partial(
       _plot, table.filter(pc.field('knob') == knob), knob
     )
-    for knob in knobs
+    for knob in values
   }
   written = result_tables.write_result(
     out, 'sensitivity', result, {'sensitivity': table}, shown

@@ -1,11 +1,9 @@
 """The flags of `influence submit batch` and `submit kubernetes`."""
 
-import argparse
-
-from launch.flags import common as common_flags
+from launch.flags import common as common_flags, fields
 
 
-def add_batch(parser: argparse.ArgumentParser) -> None:
+def add_batch(parser: fields.CommandParser) -> None:
   parser.add_argument('--project', required=True, help='Google Cloud project')
   parser.add_argument('--region', required=True, help='such as us-central1')
   _add_job(parser, 'type, such as nvidia-l4')
@@ -21,7 +19,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_kubernetes(parser: argparse.ArgumentParser) -> None:
+def add_kubernetes(parser: fields.CommandParser) -> None:
   _add_job(parser, 'type, such as nvidia-l4 or tpu-v5-lite-podslice')
   parser.add_argument(
     '--topology',
@@ -29,7 +27,7 @@ def add_kubernetes(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _add_job(parser: argparse.ArgumentParser, accelerator: str) -> None:
+def _add_job(parser: fields.CommandParser, accelerator: str) -> None:
   parser.add_argument(
     '--image', required=True, help='from launch/deploy/Containerfile'
   )
@@ -50,8 +48,7 @@ def _add_job(parser: argparse.ArgumentParser, accelerator: str) -> None:
   parser.add_argument('--service_account', help='that it runs as')
   parser.add_argument(
     '--label',
-    action='append',
-    default=[],
+    action=fields.NamedValues,
     metavar='NAME=VALUE',
     help='of the job and its machines; may be repeated',
   )

@@ -1,6 +1,5 @@
 """The commands of `influence`: their flags, summaries and examples."""
 
-import argparse
 from collections.abc import Callable
 import dataclasses
 
@@ -11,6 +10,7 @@ from launch.flags import (
   engine as engine_flags,
   evaluate as evaluate_flags,
   example as example_flags,
+  fields,
   fit_basis as fit_basis_flags,
   index as index_flags,
   project as project_flags,
@@ -34,7 +34,7 @@ class Command:
     rest: name of the argument that gets what follows --; None for none.
   """
 
-  add_arguments: Callable[[argparse.ArgumentParser], None]
+  add_arguments: Callable[[fields.CommandParser], None]
   summary: str
   example: str
   rest: str | None = None

@@ -1,10 +1,12 @@
 """Flags and their types that several commands share."""
 
 import argparse
-from typing import get_args
+from typing import Any
 
-from influence_core import choices
+from influence_core.scores.options import ScoreOptions
+from launch.flags import fields
 from pipeline.index import choices as index_choices
+from pipeline.tasks.reference import TaskReference
 
 
 def add_number(
@@ -18,20 +20,33 @@ def add_number(
   )
 
 
-def add_task(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    '--task',
-    required=True,
-    metavar='MODULE:FUNCTION',
-    help='import path of the function that makes the task',
-  )
-  parser.add_argument(
-    '--task_arg',
-    action='append',
-    default=[],
-    metavar='NAME=VALUE',
-    help='argument of that function; may be repeated',
-  )
+class TaskGroup:
+  """--task with its arguments as one argument of the command."""
+
+  name = 'task'
+
+  def add_to(self, parser: fields.CommandParser) -> None:
+    parser.add_argument(
+      '--task',
+      required=True,
+      metavar='MODULE:FUNCTION',
+      help='import path of the function that makes the task',
+    )
+    parser.add_argument(
+      '--task_arg',
+      action=fields.NamedValues,
+      metavar='NAME=VALUE',
+      help='argument of that function; may be repeated',
+    )
+    parser.groups.append(self)
+
+  def take(self, values: dict[str, Any]) -> TaskReference:
+    task = TaskReference(values.pop('task'), values.pop('task_arg'))
+    return task.selecting(values.pop('parameter_paths', None))
+
+
+TASK = TaskGroup()
+SCORES = fields.Group('options', ScoreOptions)
 
 
 def add_max_rejected_fraction(parser: argparse.ArgumentParser) -> None:
@@ -47,52 +62,11 @@ def add_index(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--index', required=True, help='directory of the index')
 
 
-def add_score_options(parser: argparse.ArgumentParser) -> None:
-  """The fields of `ScoreOptions`."""
-  add_number(parser, '--damping', 0.0, 'added to every eigenvalue')
-  parser.add_argument(
-    '--negative_eigenvalues',
-    choices=get_args(choices.NegativeEigenvalues),
-    default='drop',
-    help=(
-      'leave their pairs out, take absolute values, or raise them to the '
-      'smallest positive one, which weighs most (default: %(default)s)'
-    ),
-  )
-  parser.add_argument(
-    '--projection_dim', type=int, help='pairs to use (default: all)'
-  )
-  parser.add_argument(
-    '--pair_choice',
-    choices=get_args(choices.PairChoice),
-    default='leading',
-    help='which of them; random is a baseline (default: %(default)s)',
-  )
-  parser.add_argument(
-    '--pair_seed', type=int, default=0, help='of random pairs (default: 0)'
-  )
-  parser.add_argument(
-    '--normalization',
-    choices=get_args(choices.Normalization),
-    default='none',
-    help='divide scores by norms (default: %(default)s)',
-  )
-
-
 def add_multi_process(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--multi_process',
     action='store_true',
     help='work together with the other processes of a pod, one on each host',
-  )
-
-
-def add_memory_budget(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    '--memory_budget',
-    type=_num_bytes,
-    metavar='SIZE',
-    help='memory to use on each device, e.g. 12G (default: most of it)',
   )
 
 
@@ -110,3 +84,9 @@ def _num_bytes(text: str) -> int:
       f'{text!r} is no size; expected a number with K, M, G or T, such as 12G'
     )
   return size
+
+
+# Memory is given with units, and so without them in the name.
+MEMORY = {
+  'memory_budget_bytes': fields.Flag('memory_budget', _num_bytes, 'SIZE')
+}

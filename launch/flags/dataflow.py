@@ -1,9 +1,8 @@
 """The flags of the commands about Dataflow."""
 
-import argparse
 from typing import get_args
 
-from launch.flags import project as project_flags
+from launch.flags import fields, project as project_flags
 from pipeline.beam import engines
 
 _MORE_OPTIONS = """
@@ -15,7 +14,7 @@ A job has a name, by default made from the index: while it runs, another of the
 same index is refused."""
 
 
-def add_place(parser: argparse.ArgumentParser) -> None:
+def add_place(parser: fields.CommandParser) -> None:
   """Where a job runs."""
   parser.add_argument('--project', required=True, help='Google Cloud project')
   parser.add_argument('--region', required=True, help='such as us-central1')
@@ -24,7 +23,7 @@ def add_place(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_submit(parser: argparse.ArgumentParser) -> None:
+def add_submit(parser: fields.CommandParser) -> None:
   project_flags.add_job(parser)
   add_place(parser)
   parser.add_argument(
@@ -67,7 +66,7 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
   parser.epilog = f'{parser.epilog}\n{_MORE_OPTIONS}'
 
 
-def add_status(parser: argparse.ArgumentParser) -> None:
+def add_status(parser: fields.CommandParser) -> None:
   parser.add_argument('job', help='id of the job')
   add_place(parser)
   parser.add_argument(
@@ -82,7 +81,7 @@ def add_status(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_template(parser: argparse.ArgumentParser) -> None:
+def add_template(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--image', required=True, help='container of the launcher'
   )

@@ -1,31 +1,47 @@
 """The flags that choose where a Beam pipeline runs."""
 
 import argparse
+import dataclasses
+from typing import Any
 
-from launch.flags import common as common_flags
+from launch.flags import common as common_flags, fields
 from pipeline.beam import engine_files, engines
 
 
-def add_engine(
-  parser: argparse.ArgumentParser, *, of_search: bool = False
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class EngineGroup:
   """--engine and --num_workers; more goes to Beam after --.
 
-  Args:
-    parser: of the command.
-    of_search: whether it does without Beam unless an engine is chosen.
+  Attributes:
+    of_search: whether the command does without Beam unless an engine is
+      chosen.
   """
-  about = '; '.join(
-    f'{name}: {engine.summary}' for name, engine in engines.ENGINES.items()
-  )
-  without = 'without Beam' if of_search else 'local'
-  parser.add_argument(
-    '--engine',
-    choices=tuple(engines.ENGINES),
-    default=None if of_search else 'local',
-    help=f'where Beam runs (default: {without}). {about}',
-  )
-  common_flags.add_number(parser, '--num_workers', 2, 'workers on this machine')
+
+  of_search: bool = False
+  name = 'engine'
+
+  def add_to(self, parser: fields.CommandParser) -> None:
+    about = '; '.join(
+      f'{name}: {engine.summary}' for name, engine in engines.ENGINES.items()
+    )
+    without = 'without Beam' if self.of_search else 'local'
+    parser.add_argument(
+      '--engine',
+      choices=tuple(engines.ENGINES),
+      default=None if self.of_search else 'local',
+      help=f'where Beam runs (default: {without}). {about}',
+    )
+    common_flags.add_number(
+      parser, '--num_workers', 2, 'workers on this machine'
+    )
+    parser.groups.append(self)
+
+  def take(self, values: dict[str, Any]) -> engines.EngineChoice:
+    return engines.EngineChoice(
+      values.pop('engine'),
+      values.pop('num_workers'),
+      values.pop('beam_arguments'),
+    )
 
 
 def add_install_engine(parser: argparse.ArgumentParser) -> None:

@@ -1,11 +1,9 @@
 """The flags of `influence evaluate`."""
 
-import argparse
-
-from launch.flags import common as common_flags, sensitivity
+from launch.flags import common as common_flags, fields, sensitivity
 
 
-def add_detection(parser: argparse.ArgumentParser) -> None:
+def add_detection(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   parser.add_argument(
     '--bad',
@@ -26,11 +24,11 @@ def add_detection(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--out', help='directory for JSON, Parquet and a plot')
-  common_flags.add_score_options(parser)
+  common_flags.SCORES.add_to(parser)
 
 
-def add_lds(parser: argparse.ArgumentParser) -> None:
-  common_flags.add_task(parser)
+def add_lds(parser: fields.CommandParser) -> None:
+  common_flags.TASK.add_to(parser)
   _add_indexes(parser)
   parser.add_argument(
     '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
@@ -40,11 +38,11 @@ def add_lds(parser: argparse.ArgumentParser) -> None:
   )
   common_flags.add_number(parser, '--fraction', 0.5, 'of the corpus, in each')
   _add_retraining(parser)
-  common_flags.add_score_options(parser)
+  common_flags.SCORES.add_to(parser)
 
 
-def add_counterfactual(parser: argparse.ArgumentParser) -> None:
-  common_flags.add_task(parser)
+def add_counterfactual(parser: fields.CommandParser) -> None:
+  common_flags.TASK.add_to(parser)
   common_flags.add_index(parser)
   parser.add_argument(
     '--query_split', required=True, help="TFDS split, e.g. 'test[:20]'"
@@ -53,11 +51,11 @@ def add_counterfactual(parser: argparse.ArgumentParser) -> None:
     parser, '--k', 50, 'proponents that are left out, for each query'
   )
   _add_retraining(parser)
-  common_flags.add_score_options(parser)
+  common_flags.SCORES.add_to(parser)
 
 
-def add_retrieval(parser: argparse.ArgumentParser) -> None:
-  common_flags.add_task(parser)
+def add_retrieval(parser: fields.CommandParser) -> None:
+  common_flags.TASK.add_to(parser)
   common_flags.add_index(parser)
   parser.add_argument(
     '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
@@ -82,11 +80,11 @@ def add_retrieval(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--out', help='directory for JSON and Parquet')
-  common_flags.add_score_options(parser)
+  common_flags.SCORES.add_to(parser)
 
 
-def add_agreement(parser: argparse.ArgumentParser) -> None:
-  common_flags.add_task(parser)
+def add_agreement(parser: fields.CommandParser) -> None:
+  common_flags.TASK.add_to(parser)
   _add_indexes(parser)
   parser.add_argument(
     '--reference',
@@ -100,15 +98,15 @@ def add_agreement(parser: argparse.ArgumentParser) -> None:
   common_flags.add_number(parser, '--k', 10, 'proponents to compare')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--out', help='directory for JSON and Parquet')
-  common_flags.add_score_options(parser)
+  common_flags.SCORES.add_to(parser)
 
 
-def add_sensitivity(parser: argparse.ArgumentParser) -> None:
-  common_flags.add_task(parser)
+def add_sensitivity(parser: fields.CommandParser) -> None:
+  common_flags.TASK.add_to(parser)
   parser.add_argument(
     '--knob',
-    action='append',
-    default=[],
+    dest='knobs',
+    action=fields.NamedValues,
     metavar='NAME=VALUE,VALUE,...',
     help=(
       'option of fit-basis or topk to vary, or parameter_paths; may be '
@@ -122,8 +120,7 @@ def add_sensitivity(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--fixed',
-    action='append',
-    default=[],
+    action=fields.NamedValues,
     metavar='NAME=VALUE',
     help=(
       'what an option has while others are varied, if not its default; '
@@ -149,7 +146,7 @@ def add_sensitivity(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _add_indexes(parser: argparse.ArgumentParser) -> None:
+def _add_indexes(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--index',
     required=True,
@@ -159,7 +156,7 @@ def _add_indexes(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _add_retraining(parser: argparse.ArgumentParser) -> None:
+def _add_retraining(parser: fields.CommandParser) -> None:
   common_flags.add_number(
     parser, '--num_repeats', 1, 'trainings on each part, averaged'
   )

@@ -1,19 +1,18 @@
 """The flags of the commands about an index that is there."""
 
-import argparse
 from typing import get_args
 
-from launch.flags import common as common_flags
+from launch.flags import common as common_flags, fields
 from pipeline.index import choices as index_choices
 
 
-def add_describe(parser: argparse.ArgumentParser) -> None:
+def add_describe(parser: fields.CommandParser) -> None:
   group = parser.add_mutually_exclusive_group(required=True)
   group.add_argument('--basis', help='a basis from fit-basis')
   group.add_argument('--index', help='an index from project')
 
 
-def add_export(parser: argparse.ArgumentParser) -> None:
+def add_export(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   parser.add_argument('--out', required=True, help='the file to write')
   parser.add_argument(
@@ -26,10 +25,10 @@ def add_export(parser: argparse.ArgumentParser) -> None:
       '(default: %(default)s)'
     ),
   )
-  common_flags.add_score_options(parser)
+  common_flags.SCORES.add_to(parser)
 
 
-def add_diff(parser: argparse.ArgumentParser) -> None:
+def add_diff(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   parser.add_argument(
     '--old', type=int, help='a generation (default: the one before --new)'
@@ -37,17 +36,17 @@ def add_diff(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--new', type=int, help='a generation (default: the newest)'
   )
-  common_flags.add_score_options(parser)
+  common_flags.SCORES.add_to(parser)
 
 
-def add_rollback(parser: argparse.ArgumentParser) -> None:
+def add_rollback(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   parser.add_argument(
     '--generation', type=int, required=True, help='the one to go back to'
   )
 
 
-def add_gc(parser: argparse.ArgumentParser) -> None:
+def add_gc(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   common_flags.add_number(parser, '--keep', 1, 'newest generations to keep')
   common_flags.add_number(

@@ -1,16 +1,26 @@
 """The flags of `influence project` and `doctor`."""
 
-import argparse
 from typing import get_args
 
-from influence_core import choices
-from launch.flags import common as common_flags, engine as engine_flags
+from influence_core.projection.options import ProjectionOptions
+from launch.flags import (
+  common as common_flags,
+  engine as engine_flags,
+  fields,
+)
 from pipeline.index import choices as index_choices
 
+PROJECTION = fields.Group(
+  'projection_options',
+  ProjectionOptions,
+  common_flags.MEMORY,
+  left_out=('parameter_groups',),
+)
 
-def add_project(parser: argparse.ArgumentParser) -> None:
+
+def add_project(parser: fields.CommandParser) -> None:
   add_job(parser)
-  engine_flags.add_engine(parser)
+  engine_flags.EngineGroup().add_to(parser)
   common_flags.add_number(
     parser,
     '--stall_minutes',
@@ -26,12 +36,12 @@ def add_project(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_job(parser: argparse.ArgumentParser) -> None:
+def add_job(parser: fields.CommandParser) -> None:
   """What is projected and how, wherever it runs."""
-  common_flags.add_task(parser)
+  common_flags.TASK.add_to(parser)
   parser.add_argument('--basis', required=True, help='from fit-basis')
   common_flags.add_index(parser)
-  add_projection(parser)
+  PROJECTION.add_to(parser)
   common_flags.add_number(
     parser, '--range_size', 4096, 'examples of a unit of work, at most'
   )
@@ -47,8 +57,8 @@ def add_job(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_doctor(parser: argparse.ArgumentParser) -> None:
-  common_flags.add_task(parser)
+def add_doctor(parser: fields.CommandParser) -> None:
+  common_flags.TASK.add_to(parser)
   parser.add_argument(
     '--basis', help='from fit-basis (default: random vectors)'
   )
@@ -58,29 +68,4 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
   common_flags.add_number(
     parser, '--num_examples', 256, 'examples to measure the rate on'
   )
-  add_projection(parser)
-
-
-def add_projection(parser: argparse.ArgumentParser) -> None:
-  """The fields of `ProjectionOptions`."""
-  parser.add_argument(
-    '--batch_size',
-    type=int,
-    help='examples of a device call (default: as many as are useful and fit)',
-  )
-  common_flags.add_memory_budget(parser)
-  parser.add_argument(
-    '--basis_dtype',
-    choices=get_args(choices.BasisDtype),
-    default='float32',
-    help='bfloat16 halves memory and traffic (default: %(default)s)',
-  )
-  parser.add_argument(
-    '--basis_placement',
-    choices=get_args(choices.BasisPlacement),
-    default='auto',
-    help=(
-      'on every device, split over the local devices, or streamed from the '
-      'host (default: the first that fits)'
-    ),
-  )
+  PROJECTION.add_to(parser)

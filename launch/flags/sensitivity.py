@@ -90,6 +90,12 @@ class Setting(NamedTuple):
     )
 
 
+def values_of(knobs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+  """Values of each knob as typed, VALUE,VALUE,...; the defaults for none."""
+  typed = {name: tuple(text.split(',')) for name, text in knobs.items()}
+  return typed or DEFAULT_KNOBS
+
+
 def settings(
   base: Setting, knobs: Mapping[str, tuple[str, ...]]
 ) -> list[tuple[str, str, Setting]]:

@@ -18,16 +18,17 @@ class FitBasisConfig:
 
   Attributes:
     projection_dim: eigenpairs wanted.
-    num_iterations: Arnoldi steps, at least projection_dim; two to four times
-      as many make the last pairs converge. None goes on until all wanted pairs
-      have a residual up to `tolerance`.
-    tolerance: largest |Hv - lambda v| / |lambda| of a pair to rely on.
-    max_vectors: Krylov vectors kept at a time, by thick restarts; None for all,
-      or with num_iterations None for a few times projection_dim.
+    num_iterations: Arnoldi steps, at least projection_dim; about twice as many
+      make the last pairs converge. Without a number (None; auto as a flag)
+      they go on until all wanted pairs have a residual up to `tolerance`.
+    tolerance: largest residual |Hv - lambda v| / |lambda| of a pair to rely on.
+    max_vectors: Krylov vectors kept at a time, by thick restarts; if not given
+      all, or a few times projection_dim where iterations have no number.
     sample_size: examples the curvature is averaged over, drawn at random.
-    curvature: see `curvature.operator.CurvatureOptions`.
+    curvature: which matrix; gauss_newton needs a task with split_loss.
     keep_negative: also keep pairs with negative eigenvalues.
-    krylov_dtype: that Krylov vectors are kept in.
+    krylov_dtype: that Krylov vectors are kept in; bfloat16 halves memory and
+      disk.
     basis_dtype: that eigenvectors are stored in.
     num_trace_probes: products spent on the trace; 0 for no estimate.
     check_sample: also fit a basis on other examples, and on both samples, to
@@ -95,15 +96,16 @@ class Resources:
   """What a job may use; results do not depend on it, but for rounding.
 
   Attributes:
-    microbatch_size: examples differentiated at a time on each device; None for
-      the largest useful one that fits.
-    memory_budget_bytes: memory to use on each device; None for most of it.
-    placement: where Krylov vectors are kept.
-    parameter_placement: 'replicated' on every device, or 'sharded' over all of
-      them, for models that do not fit one.
-    work_dir: where they are made durable; None for a directory in that of the
-      basis. On a local disk for placement 'disk'.
-    max_rejected_fraction: of a sample; the job fails when more examples are
+    microbatch_size: examples differentiated at a time on each device; if not
+      given, as many as are useful and fit.
+    memory_budget_bytes: memory to use on each device, such as 12G; if not
+      given, most of it.
+    placement: where Krylov vectors are kept; auto is the first that they fit.
+    parameter_placement: parameters on every device, or a part of each on every
+      device, for models that do not fit one.
+    work_dir: where Krylov vectors are made durable, a local disk for placement
+      on disk; if not given, in the directory of the basis.
+    max_rejected_fraction: the job fails when more of the sampled examples are
       unusable.
   """
 

@@ -12,14 +12,15 @@ class QueryBasisConfig:
 
   Attributes:
     query_split: TFDS split of the queries, e.g. 'test[:50]'.
-    method: see `eigenpairs.reports.QueryReport`.
-    curvature: see `curvature.operator.CurvatureOptions`.
-    damping: added to every eigenvalue; None for zero, and for 'ekfac' for a
-      tenth of the mean eigenvalue of each parameter.
-    num_products: most products for a query, of 'cg' and 'lissa'.
-    tolerance: residual at which 'cg' stops.
-    scale: what 'lissa' divides the curvature by; None to find it.
-    microbatch_size: examples of a product of 'lissa'.
+    method: what stands for the inverse curvature: nothing (gradient),
+      conjugate gradients, LiSSA, the explicit matrix, EK-FAC.
+    curvature: which matrix; gauss_newton needs a task with split_loss.
+    damping: added to every eigenvalue; if not given zero, and for ekfac a tenth
+      of the mean eigenvalue of each parameter.
+    num_products: most products for a query, of cg and lissa.
+    tolerance: residual at which cg stops.
+    scale: what lissa divides the curvature by; if not given, it is found.
+    microbatch_size: examples of a product of lissa.
     sample_size: examples the curvature is averaged over, drawn at random.
     basis_dtype: that vectors are stored in.
     seed: of the sample and all other choices.

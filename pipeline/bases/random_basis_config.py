@@ -11,7 +11,8 @@ class RandomBasisConfig:
 
   Attributes:
     projection_dim: number of vectors.
-    method: see `eigenpairs.reports.RandomReport`.
+    method: random for inner products of gradients, random_gram to weight them
+      by the inverse Gram matrix, as TRAK.
     sample_size: examples of the Gram matrix, drawn at random.
     basis_dtype: that vectors are stored in.
     seed: of signs and sample.

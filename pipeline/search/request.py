@@ -12,13 +12,12 @@ class SearchRequest:
   """Which examples are wanted for each query.
 
   Attributes:
-    k: examples at each end.
+    k: examples wanted at each end.
     options: how to score.
     selection: which examples can be found.
-    exclude_self: whether a query that is a training example itself is not
-      found for itself.
-    certify: whether candidates of an index in low precision are projected
-      again until the answer is that of float32 for certain.
+    exclude_self: do not find a query that is a training example itself.
+    certify: of an index in bfloat16 or int8, project candidates again until
+      the answer is that of float32 for certain.
   """
 
   k: int = 10

@@ -1,6 +1,5 @@
 """From a laptop to a Dataflow job and back, against stand-ins on loopback."""
 
-import argparse
 import json
 import shlex
 
@@ -9,7 +8,7 @@ import pytest
 from influence_core import errors
 from launch.cloud import dataflow_job, flex_template
 from launch.commands import status
-from launch.flags import dataflow as dataflow_flags
+from launch.flags import dataflow as dataflow_flags, fields
 from pipeline.beam import engines
 from pipeline.index import reader as index_reader
 from pipeline.storage import files as storage
@@ -265,7 +264,7 @@ def test_template_is_launched_and_its_launcher_sends_the_job(
 
 
 def test_parameters_are_the_flags():
-  parser = argparse.ArgumentParser()
+  parser = fields.CommandParser()
   dataflow_flags.add_submit(parser)
   flags = {action.dest for action in parser._actions}
   flags -= set(flex_template._OF_LAUNCHING)
