@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     OpenIndex as OpenIndex,
     open_index as open_index,
   )
+  from pipeline.search.query_session import QuerySession as QuerySession
+  from pipeline.search.request import SearchRequest as SearchRequest
+  from pipeline.search.selection import Selection as Selection
   from pipeline.tasks.checkpoint_sum import sum_checkpoints as sum_checkpoints
   from pipeline.tasks.checkpoints import (
     load_arrays as load_arrays,
@@ -45,8 +48,11 @@ _HOMES = {
   'InputError': 'influence_core.errors',
   'OpenIndex': 'pipeline.search.open_index',
   'ProjectionOptions': 'influence_core.projection.options',
+  'QuerySession': 'pipeline.search.query_session',
   'RawExample': 'pipeline.corpora.tfds_corpus',
   'ScoreOptions': 'influence_core.scores.options',
+  'SearchRequest': 'pipeline.search.request',
+  'Selection': 'pipeline.search.selection',
   'SplitLoss': 'influence_core.curvature.products',
   'Task': 'pipeline.tasks.task',
   'TfdsCorpus': 'pipeline.corpora.tfds_corpus',
