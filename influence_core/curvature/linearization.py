@@ -4,6 +4,14 @@ What does not depend on that argument is computed once by `prepare`; `apply`
 does the rest at every call. For curvature products the first part is the
 forward and backward pass at the parameters, the second its derivative along a
 vector.
+
+`jax.linearize` gives a function of the vector alone that holds everything else
+as arrays: it is a pytree, whose leaves are what must be kept. A leaf that is
+one of the inputs themselves (a parameter, the features) is on the device
+already: only its number among the inputs is remembered.
+
+    prepare(W, x)  ->  [h = tanh(x @ W), ...]      kept between products
+    apply(kept, v, W, x)  ->  the product with v   W and x are given again
 """
 
 from collections.abc import Callable

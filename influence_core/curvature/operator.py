@@ -117,6 +117,9 @@ class CurvatureOperator:
         options.curvature, per_example_loss, split_loss, params, mode
       )
 
+    # The way of differentiating, then memory: parameters and two vectors are
+    # resident, a microbatch must fit what they leave (it decides how many
+    # examples), and what a microbatch leaves keeps intermediate values.
     self.mode = curvature_products.possible_mode(
       product_in, selected, leaves, sample
     )

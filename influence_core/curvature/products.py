@@ -67,7 +67,7 @@ def batch_product(
     per_example_loss: (params, [batch, ...] features) -> [batch] losses.
     split_loss: the same in two parts; for 'gauss_newton' only.
     params: pytree in whose place the leaves are put.
-    mode: how the derivative along the vector is had.
+    mode: how the derivative along the vector is computed.
 
   Raises:
     errors.InputError: Gauss-Newton without a split loss.

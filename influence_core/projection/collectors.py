@@ -1,5 +1,20 @@
 """Custom derivatives that send projections of gradients to a probe.
 
+Forward, nothing happens: slots are zeros, sites compute their output. Backward,
+for a weight W with a site y = x @ W:
+
+    probe <- collector <- slot (x, dy) <- site <- dy
+      sum     x, dy                        of the loss
+      over    contracted with
+    weights   the basis of W
+
+The site has `slot` as an argument that it does not use, and answers the
+cotangent dy of its output with (x, dy) as the slot's own cotangent. The slot
+came out of the collector, whose only other input is the probe: so JAX hands
+(x, dy) to the collector's backward rule, which contracts them with the basis,
+and returns projections and squared norm as the cotangent of the probe. JAX adds
+up the probe's cotangents over all collectors.
+
 See `factored_projection`, which places them in the evaluation of a loss.
 """
 

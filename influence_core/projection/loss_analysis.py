@@ -93,7 +93,23 @@ class _View:
 
 
 class _Analysis:
-  """One walk over the traced loss."""
+  """One walk over the traced loss, which follows each weight to its uses.
+
+  A weight enters a scope as a *tracked* input. What only rearranges or converts
+  it gives another *view* of it; what takes a view as one operand and data as
+  the other is a *use*. When a scope ends, the uses of its weights are known,
+  and each weight is settled: factored if its uses are sites that agree on one
+  arrangement, dense else. So for
+
+    h = x @ W.T          view of W (transposed), use
+    y = h @ W            view of W itself, use: both agree, W is factored
+    z = y + W.sum()      an equation that is no site: conflict, W is dense
+
+  A conflict is found after uses were recorded, so the caller walks again with
+  that weight dense from the start, until a walk has none. `level` counts the
+  scans on the way: a stacked weight and its slice in a scan over layers are two
+  weights, of which one is settled.
+  """
 
   def __init__(self, dense: set[tuple[str, int]]):
     self._dense = dense

@@ -219,6 +219,20 @@ def site_rule(
 
 
 def _matmul(equation, weight_position, axes) -> Matmul:
+  """The rule for a `dot_general`.
+
+  Three systems of axes meet: those of the two operands, which
+  `dimension_numbers` speaks of, and those of the weight as it is stored, which
+  `axes` leads to. The output has the batch axes first, then the free axes of
+  the first operand, then those of the second.
+
+  For y = x @ W of x [b, t, d] with W [d, k], d is contracted: the weight's axes
+  are rows (0,) and columns (1,), the data's [position, row] = (0, 1, 2) with
+  b * t positions, the output's [position, column] = (0, 1, 2). Were W stored as
+  [k, d] and transposed before, `axes` would be (1, 0), rows (1,) and columns
+  (0,). For heads, einsum('hbd,hdk->hbk'), h is a batch axis: of the layout
+  (0,), of data and output the first.
+  """
   contracted, batch = equation.params['dimension_numbers']
   data_position = 1 - weight_position
   data = equation.invars[data_position].aval

@@ -219,6 +219,16 @@ class _Tile:
     self._num_candidates = 0
 
   def add(self, rows, positions, bounds, scales) -> None:
+    """Takes in rows; their scores are computed only if they can matter.
+
+    Two inequalities keep the answer exact. Before the product: |score| <= norm
+    of the query * bound of the row (Cauchy-Schwarz), so that a row with bound <
+    threshold / norm for every query and both ends changes nothing. After it:
+    |float32 score - exact score| <= margin, the rounding of a sum of `dim`
+    products of at most norm * bound, so that scores below threshold - margin
+    change nothing either. All others are summed again in float64 and become
+    candidates.
+    """
     highest = self.ends[0].thresholds
     # Nothing reaches an end that is not wanted.
     lowest = (

@@ -1,4 +1,4 @@
-"""Dataflow's API: launches templates and tells of jobs."""
+"""Dataflow's API: launches templates and shows jobs."""
 
 from collections.abc import Iterator, Mapping
 import contextlib

@@ -104,7 +104,7 @@ COMMANDS: dict[str, Command] = {
   ),
   'status': Command(
     dataflow_flags.add_status,
-    'tells of a Dataflow job, or follows it to its end',
+    'shows a Dataflow job, or follows it to its end',
     '2026-11-25_01_02_03-123 --project P --region us-central1 --follow',
   ),
   'dataflow-template': Command(

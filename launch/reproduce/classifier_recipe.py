@@ -34,7 +34,7 @@ class ClassifierRecipe:
       of LiSSA.
     num_subsets: parts of the corpus to train on.
     dampings: tried, in units of eigenvalues.
-    small: flags of a training whose explicit matrix can be had; None for no
+    small: flags of a training whose explicit matrix fits memory; None for no
       such comparison.
     knobs: NAME=VALUE,... of options to vary; empty for none.
     needs_data: whether a TFDS directory must be given.

@@ -1,4 +1,4 @@
-"""Wrong pairs in a translation corpus, and what translations rest on."""
+"""Wrong pairs in a translation corpus, and the pairs behind translations."""
 
 import dataclasses
 

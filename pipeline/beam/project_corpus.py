@@ -121,7 +121,7 @@ def submit_pipeline(
   options: pipeline_options.PipelineOptions,
   accelerator: str | None = None,
 ) -> beam.runners.runner.PipelineResult:
-  """Like `run_pipeline`, but does not wait: the result tells of the job."""
+  """Like `run_pipeline`, but does not wait: the result is the job's handle."""
   root = beam.Pipeline(options=options)
   build_pipeline(
     root,

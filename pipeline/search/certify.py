@@ -141,6 +141,13 @@ def _rank_again(
 ) -> list[retrieve.TopExamples]:
   """Leaders by exact scores, of candidates by upper bounds.
 
+  Candidates of a query stand in the order of falling upper bounds b1 >= b2 >=
+  ..., and every example that is no candidate is below the last of them. k of
+  them are scored exactly at a time, as long as the next bound reaches the k-th
+  exact score so far. With k = 1, bounds 9, 7, 4 and exact scores 6, 5, 3: the
+  first gives a leader of 6; 7 >= 6, so that the second is scored as well; 4 < 6
+  ends it. The leader is certain, since 6 > 4 >= everything else.
+
   Args:
     ends: the highest and the lowest of each group, by turns.
     weighted: [num_queries, projection_dim], from `weight_queries`.
