@@ -85,33 +85,6 @@ def weight_queries(
   return weighted.astype(np.float32)
 
 
-def influence(
-  projections: np.ndarray,
-  squared_gradient_norms: np.ndarray,
-  *,
-  weighted_queries: np.ndarray,
-  weights: np.ndarray,
-  normalization: choices.Normalization = 'none',
-) -> np.ndarray:
-  """Influence of examples on queries.
-
-  Args:
-    projections: [num_examples, projection_dim] float32.
-    squared_gradient_norms: [num_examples] float32.
-    weighted_queries: [num_queries, projection_dim], from `weight_queries`.
-    weights: [projection_dim], from `inverse_eigenvalues`.
-    normalization: the same as in `weight_queries`.
-
-  Returns:
-    [num_queries, num_examples] float32; positive = proponent.
-  """
-  scores = weighted_queries @ projections.T
-  scales = row_scales(
-    self_influence(projections, weights), squared_gradient_norms, normalization
-  )
-  return scores if scales is None else scores * scales
-
-
 def row_scales(
   self_influences: np.ndarray,
   squared_gradient_norms: np.ndarray,

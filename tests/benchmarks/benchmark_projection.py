@@ -34,7 +34,6 @@ from influence_core.devices import host_allocator, multi_device
 from influence_core.projection import (
   collectors as gradient_collectors,
   packing as basis_packing,
-  plain_projection,
   plan as projection_plan,
   program as projection_program,
   projector as gradient_projection,
@@ -42,6 +41,7 @@ from influence_core.projection import (
 )
 from influence_core.projection.options import ProjectionOptions
 from tests.benchmarks import projection_models
+from tests.kit import plain_projection
 
 MODELS: dict[str, Callable[..., projection_models.ProjectionCase]] = {
   'mlp': projection_models.mlp,

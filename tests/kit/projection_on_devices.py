@@ -12,11 +12,10 @@ import numpy as np
 
 from influence_core import parameter_selection
 from influence_core.projection import (
-  plain_projection,
   projector as gradient_projection,
 )
 from influence_core.projection.options import ProjectionOptions
-from tests.kit import projection_cases
+from tests.kit import plain_projection, projection_cases
 
 
 def main(placement: str, names: list[str]) -> dict[str, float]:

@@ -7,14 +7,13 @@ import pytest
 
 from influence_core import parameter_selection
 from influence_core.projection import (
-  plain_projection,
   plan as projection_plan,
   projector as gradient_projection,
   traced_loss,
 )
 from influence_core.projection.options import ProjectionOptions
 from tests.benchmarks import projection_models
-from tests.kit import projection_cases
+from tests.kit import plain_projection, projection_cases
 
 CASES = {case.name: case for case in projection_cases.hard_cases()}
 

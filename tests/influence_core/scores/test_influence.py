@@ -12,9 +12,27 @@ NORMS = GENERATOR.uniform(1, 2, 6).astype(np.float32)
 QUERIES = GENERATOR.normal(size=(3, 4)).astype(np.float32)
 
 
+def influence(
+  projections,
+  squared_gradient_norms,
+  *,
+  weighted_queries,
+  weights,
+  normalization,
+):
+  """[num_queries, num_examples] scores, as a search computes them."""
+  scores = weighted_queries @ projections.T
+  scales = influence_scores.row_scales(
+    influence_scores.self_influence(projections, weights),
+    squared_gradient_norms,
+    normalization,
+  )
+  return scores if scales is None else scores * scales
+
+
 def score(**options):
   chosen = ScoreOptions(**options)
-  return influence_scores.influence(
+  return influence(
     EXAMPLES,
     NORMS,
     weighted_queries=influence_scores.weight_queries(
@@ -63,7 +81,7 @@ def test_normalizations():
 
 def test_examples_without_gradient_score_zero():
   weights = np.ones(4)
-  found = influence_scores.influence(
+  found = influence(
     np.zeros((2, 4), np.float32),
     np.zeros(2, np.float32),
     weighted_queries=QUERIES,

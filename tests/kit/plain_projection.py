@@ -1,9 +1,9 @@
 """Projects per-example gradients that are formed as a whole.
 
 The plain way, by `jax.grad` alone: slow, and its memory grows with batch times
-parameters, but with nothing to go wrong. The factored projection is held
-against it in tests and benchmarks; at the start of a job `check`
-compares with plain gradients of its own, one example at a time.
+parameters, but with nothing to go wrong. Tests and benchmarks hold the factored
+projection against it; `projection.check` does so at the start of a job, one
+example at a time.
 """
 
 import jax
