@@ -15,7 +15,11 @@ import jax
 from jax.extend import core as jax_core
 import jax.numpy as jnp
 
-from influence_core.projection import plan as projection_plan, weight_sites
+from influence_core.projection import (
+  plan as projection_plan,
+  site_rules,
+  weight_sites,
+)
 
 # Equations that call another traced function.
 CALLS = frozenset({'jit', 'pjit', 'closed_call', 'core_call'})
@@ -268,7 +272,7 @@ def _struct(atom) -> jax.ShapeDtypeStruct:
 
 def _is_site(equation, position: int) -> bool:
   axes = tuple(range(equation.invars[position].aval.ndim))
-  return weight_sites.site_rule(equation, position, axes) is not None
+  return site_rules.site_rule(equation, position, axes) is not None
 
 
 def _rearranged(equation, view: _View) -> _View | None:
@@ -313,7 +317,7 @@ def _shared_arrangement(uses: Sequence[_Use]):
       if step != 'transpose':
         return None, ()
       axes = tuple(axes[axis] for axis in permutation)
-    rules.append(weight_sites.site_rule(use.equation, use.position, axes))
+    rules.append(site_rules.site_rule(use.equation, use.position, axes))
   layouts = [rule.layout if rule else None for rule in rules]
   first = layouts[0]
   if first is None or any(

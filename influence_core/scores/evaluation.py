@@ -1,6 +1,6 @@
 """How well influence predicts what other training would have done."""
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -8,6 +8,8 @@ from scipy import stats
 from influence_core import errors
 
 _PERCENTILES = (2.5, 97.5)
+# Resamplings of an interval.
+_NUM_SAMPLES = 1000
 
 
 def pearson_correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -49,22 +51,37 @@ def spearman_correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
   return pearson_correlations(*ranks)
 
 
+class MeanInterval(NamedTuple):
+  """A mean, and its 95 % interval.
+
+  Attributes:
+    mean: of the values.
+    low: end of the interval.
+    high: other end.
+  """
+
+  mean: float
+  low: float
+  high: float
+
+
+def mean_interval(values: np.ndarray, *, seed: int) -> MeanInterval:
+  """The mean of [num_values] values with its bootstrap interval."""
+  interval = bootstrap_interval(values, num_samples=_NUM_SAMPLES, seed=seed)
+  return MeanInterval(float(values.mean()), *interval)
+
+
 def bootstrap_interval(
-  values: np.ndarray,
-  *,
-  num_samples: int,
-  seed: int,
-  statistic: Callable[..., np.ndarray] = np.mean,
+  values: np.ndarray, *, num_samples: int, seed: int
 ) -> tuple[float, float]:
-  """A 95 % interval of the statistic of values drawn again with replacement.
+  """A 95 % interval of the mean of values drawn again with replacement.
 
   Args:
     values: [num_values].
     num_samples: resamplings.
     seed: of them.
-    statistic: of [num_samples, num_values] over axis 1.
   """
   generator = np.random.default_rng(seed)
   chosen = generator.integers(len(values), size=(num_samples, len(values)))
-  low, high = np.percentile(statistic(values[chosen], axis=1), _PERCENTILES)
+  low, high = np.percentile(values[chosen].mean(axis=1), _PERCENTILES)
   return float(low), float(high)

@@ -13,8 +13,6 @@ from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
 
-_NUM_BOOTSTRAP = 1000
-
 
 def run(
   console: console_lib.Console,
@@ -62,11 +60,9 @@ def run(
     )
     row: dict[str, Any] = {'index': path}
     for name, values in figures.items():
-      low, high = evaluation.bootstrap_interval(
-        values, num_samples=_NUM_BOOTSTRAP, seed=seed
-      )
-      row |= {name: float(values.mean()), f'{name}_low': low}
-      row |= {f'{name}_high': high}
+      interval = evaluation.mean_interval(values, seed=seed)
+      row |= {name: interval.mean, f'{name}_low': interval.low}
+      row |= {f'{name}_high': interval.high}
     rows.append(row)
   result_tables.print_rows(
     console,

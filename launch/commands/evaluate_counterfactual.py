@@ -18,8 +18,6 @@ from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage, output_places
 from pipeline.tasks.reference import TaskReference
 
-_NUM_BOOTSTRAP = 1000
-
 
 def run(
   console: console_lib.Console,
@@ -91,15 +89,13 @@ def _report(
 ) -> dict[str, Any]:
   rows: list[dict[str, Any]] = []
   for name, values in changes.items():
-    low, high = evaluation.bootstrap_interval(
-      values, num_samples=_NUM_BOOTSTRAP, seed=seed
-    )
+    found = evaluation.mean_interval(values, seed=seed)
     rows.append(
       {
         'removed': name,
-        'change_of_loss': float(values.mean()),
-        'low': low,
-        'high': high,
+        'change_of_loss': found.mean,
+        'low': found.low,
+        'high': found.high,
       }
     )
   result_tables.print_rows(

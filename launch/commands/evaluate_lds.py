@@ -14,8 +14,6 @@ from pipeline.storage import files as storage, output_places
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
 
-_NUM_BOOTSTRAP = 1000
-
 
 def run(
   console: console_lib.Console,
@@ -74,11 +72,9 @@ def _report(
   tables = []
   for index, values in predicted.items():
     scores = datamodelling.scores(values, actual)
-    low, high = evaluation.bootstrap_interval(
-      scores, num_samples=_NUM_BOOTSTRAP, seed=design.seed
-    )
+    found = evaluation.mean_interval(scores, seed=design.seed)
     rows.append(
-      {'index': index, 'lds': float(scores.mean()), 'low': low, 'high': high}
+      {'index': index, 'lds': found.mean, 'low': found.low, 'high': found.high}
     )
     tables.append(
       pa.table(

@@ -13,8 +13,6 @@ from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
 
-_NUM_BOOTSTRAP = 1000
-
 
 def run(
   console: console_lib.Console,
@@ -56,12 +54,8 @@ def run(
   rows = []
   for name in quality.table.column_names[2:]:
     values = quality.table[name].to_numpy()
-    low, high = evaluation.bootstrap_interval(
-      values, num_samples=_NUM_BOOTSTRAP, seed=seed
-    )
-    rows.append(
-      {'figure': name, 'mean': float(values.mean()), 'low': low, 'high': high}
-    )
+    found = evaluation.mean_interval(values, seed=seed)
+    rows.append({'figure': name, **found._asdict()})
   result = {
     'index': opened.path,
     'relevant': relevant,

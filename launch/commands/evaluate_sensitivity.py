@@ -27,14 +27,10 @@ from pipeline.storage import files as storage, fingerprints, output_places
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
 
-# Of intervals of detection, and of the linear datamodelling score.
+# Of intervals of detection.
 _NUM_BOOTSTRAP = 100
-_NUM_LDS_BOOTSTRAP = 1000
 # Examples that somebody would look at.
 _NUM_FIRST = 100
-
-# A figure and the ends of its interval.
-Figure = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,25 +51,20 @@ class _Measures:
 
   def figures(
     self, session: QuerySession, options: ScoreOptions
-  ) -> dict[str, Figure]:
+  ) -> dict[str, evaluation.MeanInterval]:
     """Each metric with its interval, by name."""
-    found = {}
+    found: dict[str, evaluation.MeanInterval] = {}
     if self.measured is not None and self.losses is not None:
       predicted = self.measured.predicted(session, options)
-      found['lds'] = self._score(datamodelling.scores(predicted, self.losses))
+      scores = datamodelling.scores(predicted, self.losses)
+      found['lds'] = evaluation.mean_interval(scores, seed=self.seed)
     if self.bad is not None:
       found['average_precision'] = self._detection(session, options, self.bad)
     return found
 
-  def _score(self, of_queries: np.ndarray) -> Figure:
-    interval = evaluation.bootstrap_interval(
-      of_queries, num_samples=_NUM_LDS_BOOTSTRAP, seed=self.seed
-    )
-    return (float(of_queries.mean()), *interval)
-
   def _detection(
     self, session: QuerySession, options: ScoreOptions, bad: str
-  ) -> Figure:
+  ) -> evaluation.MeanInterval:
     rankings = detection.read_rankings(
       session.index, bad=bad, where=None, options=options, seed=self.seed
     )
@@ -85,7 +76,8 @@ class _Measures:
     )
     by_score = {row['score']: row for row in table.to_pylist()}
     row, name = by_score['self_influence'], 'average_precision'
-    return row[name], row[f'{name}_low'], row[f'{name}_high']
+    ends = (row[f'{name}{end}'] for end in ('', '_low', '_high'))
+    return evaluation.MeanInterval(*ends)
 
 
 def run(
