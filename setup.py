@@ -39,6 +39,7 @@ setuptools.setup(
     'google-crc32c>=1.5,<2',
     'jinja2>=3.1,<4',
     'matplotlib>=3.9,<4',
+    'ml_dtypes>=0.4',
     'numpy>=2,<3',
     'packaging>=24',
     'pillow>=10',

@@ -46,7 +46,7 @@ class ParameterMatrices:
     """[count, *shape] as [count, batch, rows, columns]."""
     if self.weight is None:
       return arrays.reshape(len(arrays), 1, 1, -1)
-    arranged = jnp.asarray(basis_packing.arranged(self.weight, arrays, jnp))
+    arranged = jnp.asarray(basis_packing.arrange(self.weight, arrays, jnp))
     return self.weight.layout.as_matrices(arranged)
 
   def from_matrices(self, matrices: jax.Array) -> jax.Array:
@@ -134,7 +134,7 @@ class FactoredGradients:
     }
     for weight in self._factored:
       own = [values[str(site.number)] for site in weight.sites]
-      found[weight.path] = gradient_contraction.joined_factors(weight, own)
+      found[weight.path] = gradient_contraction.join_factors(weight, own)
     return found
 
 

@@ -59,7 +59,7 @@ def gram_pairs(projections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return eigenvalues[kept][::-1], vectors.T[kept][::-1]
 
 
-def turned(
+def rotate(
   vectors: Mapping[str, np.ndarray], rotation: np.ndarray | None
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Combinations of basis vectors, one parameter after the other.

@@ -49,7 +49,7 @@ def find(
     features: pytree of [num_examples, ...] arrays, num_examples >= 1.
     memory_budget_bytes: memory to use; None for most of a device's.
   """
-  params = jax.device_put(parameter_layout.fitting(params))
+  params = jax.device_put(parameter_layout.fit_devices(params))
   check, size = _compiled(
     per_example_loss, params, selected, features, memory_budget_bytes
   )
@@ -83,7 +83,7 @@ def _compiled(
   def compile_gradient(size: int) -> device_program.Program:
     check = jax.jit(_gradient_check(per_example_loss, tuple(selected)))
     shapes = device_program.with_lead(features, size)
-    return device_program.compiled(check.lower(params, shapes), size)
+    return device_program.compile_lowered(check.lower(params, shapes), size)
 
   try:
     program = device_program.largest_program(

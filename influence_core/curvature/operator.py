@@ -244,7 +244,7 @@ class CurvatureOperator:
 
     def compile_program(microbatch: int) -> device_program.Program:
       shapes = self._layout.argument_shapes(sample, microbatch)
-      return device_program.compiled(
+      return device_program.compile_lowered(
         mapped.lower(shapes[0], *shapes), microbatch
       )
 

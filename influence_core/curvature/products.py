@@ -43,7 +43,7 @@ class SplitLoss:
   output_loss: Callable[[Any, types.Features], jax.Array]
 
 
-def needed(split_loss: SplitLoss | None) -> SplitLoss:
+def require_split_loss(split_loss: SplitLoss | None) -> SplitLoss:
   """Raises errors.InputError where there is none for 'gauss_newton'."""
   if split_loss is None:
     raise errors.InputError(
@@ -73,7 +73,7 @@ def batch_product(
     errors.InputError: Gauss-Newton without a split loss.
   """
   if curvature == 'gauss_newton':
-    needed(split_loss)
+    require_split_loss(split_loss)
   product = {
     'hessian': _hessian,
     'gauss_newton': _gauss_newton,

@@ -23,7 +23,7 @@ from influence_core.devices import (
 )
 
 
-def fitting(params: types.Params) -> types.Params:
+def fit_devices(params: types.Params) -> types.Params:
   """The parameters as they are, or cut over local devices if too many for one.
 
   For a look at a few examples before any work starts.

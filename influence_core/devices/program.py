@@ -63,7 +63,7 @@ def largest_program(
   return program
 
 
-def compiled(lowered: Any, micro_batch: int) -> Program:
+def compile_lowered(lowered: Any, micro_batch: int) -> Program:
   """Compiles a lowered function of a micro-batch."""
   executable = lowered.compile()
   stats = executable.memory_analysis()

@@ -65,7 +65,7 @@ def contract_weight(
     return _contract_lookups(
       weight, vectors, values, block_positions, device_axis
     )
-  left, right = joined_factors(weight, values)
+  left, right = join_factors(weight, values)
   if form is basis_packing.Form.APPLY:
 
     def contract(left, right):
@@ -94,7 +94,7 @@ def contract_dense(
   return Contribution(_summed(projections, device_axis), squared_norm)
 
 
-def joined_factors(
+def join_factors(
   weight: projection_plan.FactoredWeight, values: Sequence[SiteValues]
 ) -> tuple[jax.Array, jax.Array]:
   """Factors of the gradient of a weight, from all its sites.

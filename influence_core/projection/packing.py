@@ -193,9 +193,7 @@ def _packed(weights, eigenvectors, packing: Packing, pack_step, xp):
   `pack_step` turns a list of [projection_dim, *stored shape], one for each
   weight, into [num_slices, ...].
   """
-  parts = [
-    arranged(weight, eigenvectors[weight.path], xp) for weight in weights
-  ]
+  parts = [arrange(weight, eigenvectors[weight.path], xp) for weight in weights]
   num_scans = len(weights[0].rearrangements) - 1
   lengths = parts[0].shape[:num_scans]
   steps = [
@@ -208,7 +206,7 @@ def _packed(weights, eigenvectors, packing: Packing, pack_step, xp):
   return stacked.reshape(stacked.shape[0], *lengths, *stacked.shape[2:])
 
 
-def arranged(
+def arrange(
   weight: projection_plan.Weight, vectors: types.Array, xp
 ) -> types.Array:
   """[*scan lengths, projection_dim, *stored shape]."""

@@ -63,7 +63,7 @@ def compile_program(
   lowered = multi_device.parallel_map(project_on_device, is_local=True).lower(
     *inputs
   )
-  return device_program.compiled(lowered, micro_batch)
+  return device_program.compile_lowered(lowered, micro_batch)
 
 
 def project_batch(

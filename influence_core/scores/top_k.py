@@ -91,10 +91,10 @@ def with_scores(
     least = np.partition(scores, -k)[-k]
     chosen = scores >= max(least, leaders.thresholds[0])
     scores, positions = scores[chosen], positions[chosen]
-  return merged([leaders, Leaders(scores[None], positions[None])], k)
+  return merge([leaders, Leaders(scores[None], positions[None])], k)
 
 
-def merged(parts: Sequence[Leaders], k: int) -> Leaders:
+def merge(parts: Sequence[Leaders], k: int) -> Leaders:
   """The k leaders of several sets of examples, in whatever order they come."""
   scores = np.concatenate([part.scores for part in parts], axis=1)
   positions = np.concatenate([part.positions for part in parts], axis=1)
@@ -278,7 +278,7 @@ class _Tile:
       new = Leaders.none(len(self._queries), int(places.max()) + 1)
       new.scores[numbers, places] = sign * scores
       new.positions[numbers, places] = positions
-      self.ends[end] = merged([self.ends[end], new], self._k)
+      self.ends[end] = merge([self.ends[end], new], self._k)
 
 
 _TINY = np.finfo(np.float32).tiny

@@ -84,7 +84,7 @@ class DataflowClient:
         arguments['credentials'] = credentials_lib.AnonymousCredentials()
     self.region = region
     self._place = {'project_id': project, 'location': region}
-    with told():
+    with service_errors():
       self._jobs = dataflow.JobsV1Beta3Client(**arguments)
       self._messages = dataflow.MessagesV1Beta3Client(**arguments)
       self._metrics = dataflow.MetricsV1Beta3Client(**arguments)
@@ -96,7 +96,7 @@ class DataflowClient:
     Raises:
       errors.InputError: There is no such job, or it cannot be asked for.
     """
-    with told():
+    with service_errors():
       job = self._jobs.get_job(
         dataflow.GetJobRequest(**self._place, job_id=job_id)
       )
@@ -121,7 +121,7 @@ class DataflowClient:
 
   def messages(self, job_id: str) -> Iterator[tuple[str, str, str]]:
     """(id, importance, text) of what the job has logged, oldest first."""
-    with told():
+    with service_errors():
       for message in self._messages.list_job_messages(
         dataflow.ListJobMessagesRequest(**self._place, job_id=job_id)
       ):
@@ -145,12 +145,12 @@ class DataflowClient:
     request = dataflow.LaunchFlexTemplateRequest.from_json(
       json.dumps({**content, 'launch_parameter': dict(parameter)})
     )
-    with told():
+    with service_errors():
       return self._templates.launch_flex_template(request).job.id
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def service_errors() -> Iterator[None]:
   """Errors of Google's libraries in one line."""
   try:
     yield

@@ -133,7 +133,7 @@ def submit(
   from launch.cloud import dataflow_client
 
   try:
-    with dataflow_client.told():
+    with dataflow_client.service_errors():
       result = _run(where, where.options(), job, job.save_plan())
   except apiclient.DataflowJobAlreadyExistsError as error:
     raise errors.InputError(

@@ -29,7 +29,7 @@ def run(console: console_lib.Console, *, config: str) -> dict[str, Any]:
   """
   settings = reindex_config.load(config)
   index = storage.absolute(settings.index)
-  with run_lock.held(index, settings.lock_hours):
+  with run_lock.hold(index, settings.lock_hours):
     result: dict[str, Any] = {'index': index}
     basis = _current_basis(console, settings)
     result['basis'] = basis

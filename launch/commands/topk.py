@@ -46,7 +46,7 @@ def run(
   opened, options = session.index, request.options
   search_notes.tell_before(console, opened, k=request.k, options=options)
   queries = session.project(query_split, certify=request.certify)
-  with console.stage('topk') as progress, error_lines.engine_told():
+  with console.stage('topk') as progress, error_lines.engine_errors():
     found = session.search(queries, request, scan=scan, progress=progress)
   batch = queries.batch
   table = result_tables.influence_table(opened, batch.ids, found)

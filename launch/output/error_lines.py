@@ -44,7 +44,7 @@ def expected_error(error: BaseException) -> ErrorLine | None:
 
 
 @contextlib.contextmanager
-def server_told() -> Iterator[None]:
+def server_errors() -> Iterator[None]:
   """Servers of Beam's engines that do not answer, in one line.
 
   Raises:
@@ -60,14 +60,14 @@ def server_told() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def engine_told() -> Iterator[None]:
+def engine_errors() -> Iterator[None]:
   """Failures of a Beam engine in one line.
 
   Raises:
     errors.InputError: It failed, or does not answer.
   """
   try:
-    with server_told():
+    with server_errors():
       yield
   except RuntimeError as error:
     if expected_error(error):

@@ -94,7 +94,7 @@ def _run_pipeline(
   """
   for attempt in range(1, _MAX_ATTEMPTS + 1):
     try:
-      with error_lines.server_told():
+      with error_lines.server_errors():
         project_corpus.run_pipeline(job.changes.wanted, **arguments)
       return
     except RuntimeError as error:

@@ -131,7 +131,7 @@ class CurvatureSamples:
     if finite.all():
       return batch
     bad = [batch.ids[place] for place in np.flatnonzero(~finite)]
-    good = loaded_task.taken(batch, np.flatnonzero(finite))
+    good = loaded_task.take_examples(batch, np.flatnonzero(finite))
     reasons = dict.fromkeys(bad, rejected_examples.NOT_FINITE)
     return good._replace(rejected=batch.rejected | reasons)
 
@@ -151,6 +151,6 @@ def num_used(sample: types.Features) -> int:
   return int(multi_device.sum_over_processes(own))
 
 
-def joined(one: types.Features, other: types.Features) -> types.Features:
+def join(one: types.Features, other: types.Features) -> types.Features:
   """Both samples as one."""
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), one, other)

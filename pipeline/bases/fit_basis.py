@@ -80,7 +80,7 @@ def fit_basis(
   run = dataclasses.replace(run, operator=None)  # Its memory is needed.
   if config.check_sample:
     other = samples.second()
-    both = curvature_sample.joined(sample, other)
+    both = curvature_sample.join(sample, other)
     report = dataclasses.replace(
       report,
       second_sample=job.agreement(run, pairs, 'second_sample', other),

@@ -65,7 +65,7 @@ def fit_random_basis(
   return stored_basis.save(
     path,
     eigenvalues,
-    random_basis.turned(vectors, rotation),
+    random_basis.rotate(vectors, rotation),
     reports.RandomReport(
       config.method,
       sample_size,

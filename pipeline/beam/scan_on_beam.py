@@ -97,7 +97,7 @@ class MergeLeaders(beam.CombineFn):
   def merge_accumulators(
     self, accumulators: Iterable[dict[object, scan_lib.Leading]]
   ) -> dict[object, scan_lib.Leading]:
-    return scan_lib.merged(accumulators, k=self._k, selection=self._selection)
+    return scan_lib.merge(accumulators, k=self._k, selection=self._selection)
 
   def extract_output(self, accumulator):
     return accumulator

@@ -100,7 +100,7 @@ class _SparseCopy:
   """The bytes of a remote file that were needed so far, in a sparse file."""
 
   def __init__(self, path: str):
-    identity = file_identity.of(path)
+    identity = file_identity.identify(path)
     if identity is None:
       raise storage.DamagedFileError(f'{path} is missing')
     self._remote_path = path

@@ -148,7 +148,7 @@ class TfdsCorpus:
       errors.InputError: The file is missing.
     """
     path = storage.join(self._directory, name)
-    identity = file_identity.of(path)
+    identity = file_identity.identify(path)
     if identity is None:
       raise errors.InputError(
         f'{path} is missing; prepare {self.dataset} in {self.data_dir} again'

@@ -12,6 +12,7 @@ score (`influence_core.scores.rounding`).
 
 from typing import get_args
 
+import ml_dtypes
 import numpy as np
 
 from influence_core import errors
@@ -65,7 +66,7 @@ class VectorCodec:
     if self.dtype == 'float32':
       return np.ascontiguousarray(vectors, '<f4')
     if self.dtype == 'bfloat16':
-      return _to_bfloat16(vectors)
+      return vectors.astype(ml_dtypes.bfloat16).view('<u2')
     scaled = vectors / self.column_scales
     row_scales = np.abs(scaled).max(axis=1, initial=0) / _INT8_MAX
     stored = np.empty(len(vectors), self.file_dtype)
@@ -81,7 +82,7 @@ class VectorCodec:
     if self.dtype == 'float32':
       return stored
     if self.dtype == 'bfloat16':
-      return (stored.astype(np.uint32) << 16).view(np.float32)
+      return stored.view(ml_dtypes.bfloat16).astype(np.float32)
     vectors = stored['values'].astype(np.float32)
     vectors *= stored['scale'][:, None]
     vectors *= self.column_scales
@@ -116,10 +117,3 @@ def column_scales(eigenvalues: np.ndarray) -> np.ndarray:
   roots = np.sqrt(np.abs(np.asarray(eigenvalues))).astype(np.float32)
   positive = roots[roots > 0]
   return np.where(roots > 0, roots, positive.min() if len(positive) else 1)
-
-
-def _to_bfloat16(vectors: np.ndarray) -> np.ndarray:
-  """The upper halves of float32 bits, rounded to nearest, ties to even."""
-  bits = np.ascontiguousarray(vectors, '<f4').view(np.uint32)
-  rounded = bits + 0x7FFF + ((bits >> 16) & 1)
-  return (rounded >> 16).astype('<u2')

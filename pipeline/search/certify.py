@@ -75,14 +75,14 @@ def search(
       highest,
       lowest,
       retrieve.most_self_influential(
-        index, top_k.merged([part.own], count), options
+        index, top_k.merge([part.own], count), options
       ),
     )
     for (value, part), highest, lowest in zip(
       leading.items(), ranked[::2], ranked[1::2], strict=True
     )
   }
-  return retrieve.without_excluded(index, results, k=k, selection=selection)
+  return retrieve.exclude(index, results, k=k, selection=selection)
 
 
 class _Cached:
@@ -163,7 +163,7 @@ def _rank_again(
   columns = np.arange(bounds.shape[1])
   num_ranked = np.zeros((len(bounds), 1), np.int64)
   while True:
-    leaders = top_k.merged([top_k.Leaders(scores, positions)], k)
+    leaders = top_k.merge([top_k.Leaders(scores, positions)], k)
     # Bounds fall, so that what may still lead comes first.
     is_open = positions != top_k.NO_POSITION
     is_open &= bounds >= leaders.thresholds[:, None]
@@ -190,7 +190,7 @@ def _rank_again(
 def _end(
   scores: np.ndarray, positions: np.ndarray, certified: np.ndarray, *, sign: int
 ) -> retrieve.TopExamples:
-  top = retrieve.trimmed(top_k.Leaders(sign * scores, positions))
+  top = retrieve.trim(top_k.Leaders(sign * scores, positions))
   # What is left out comes last.
   width = top.positions.shape[1]
   return dataclasses.replace(top, certified=certified[:, :width])

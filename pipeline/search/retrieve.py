@@ -108,8 +108,8 @@ def search(
   )
   ends = []
   for leading in leaders.values():
-    lowest = trimmed(leading.lowest)
-    ends.append(trimmed(leading.highest))
+    lowest = trim(leading.lowest)
+    ends.append(trim(leading.highest))
     ends.append(dataclasses.replace(lowest, scores=-lowest.scores))
   ends = _with_error_bounds(index, query_projections, ends, options)
   results = {
@@ -120,13 +120,13 @@ def search(
       leaders.items(), ends[::2], ends[1::2], strict=True
     )
   }
-  return without_excluded(index, results, k=k, selection=selection)
+  return exclude(index, results, k=k, selection=selection)
 
 
 def nothing(num_queries: int) -> Found:
   """What is found where no example can be."""
-  none = trimmed(top_k.Leaders.none(num_queries, 1))
-  return Found(none, none, trimmed(top_k.Leaders.none(1, 1)))
+  none = trim(top_k.Leaders.none(num_queries, 1))
+  return Found(none, none, trim(top_k.Leaders.none(1, 1)))
 
 
 def bounded_k(index: index_reader.Index, k: int) -> int:
@@ -168,20 +168,20 @@ def most_self_influential(
   options: ScoreOptions,
 ) -> TopExamples:
   """Leaders by self-influence, with error bounds, as of a single query."""
-  top = trimmed(leaders)
+  top = trim(leaders)
   bounds = error_bounds.ErrorBounds(index, options).of_self_influence(
     top.scores, top.positions
   )
   return dataclasses.replace(top, error_bounds=bounds)
 
 
-def trimmed(leaders: top_k.Leaders) -> TopExamples:
+def trim(leaders: top_k.Leaders) -> TopExamples:
   """Leaders without columns in which no query has an example."""
   used = (leaders.positions != NO_POSITION).any(axis=0)
   return TopExamples(leaders.scores[:, used], leaders.positions[:, used])
 
 
-def without_excluded(
+def exclude(
   index: index_reader.Index,
   results: dict[object, Found],
   *,

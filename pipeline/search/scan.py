@@ -24,7 +24,7 @@ _ROUNDING = 2.0**-18
 
 @dataclasses.dataclass(frozen=True)
 class Leading:
-  """Leaders among some shards; `merged` puts them together.
+  """Leaders among some shards; `merge` puts them together.
 
   Attributes:
     highest: by score.
@@ -107,7 +107,7 @@ def check(
     )
 
 
-def merged(
+def merge(
   parts: Iterable[Mapping[object, Leading]],
   *,
   k: int,
@@ -121,9 +121,9 @@ def merged(
   count = selection.num_leaders(k)
   return {
     value: Leading(
-      top_k.merged([leading.highest for leading in some], count),
-      top_k.merged([leading.lowest for leading in some], count),
-      top_k.merged([leading.own for leading in some], count),
+      top_k.merge([leading.highest for leading in some], count),
+      top_k.merge([leading.lowest for leading in some], count),
+      top_k.merge([leading.own for leading in some], count),
     )
     for value, some in by_value.items()
   }

@@ -29,11 +29,11 @@ class FileIdentity:
   fingerprint: str
 
 
-def of(path: str) -> FileIdentity | None:
+def identify(path: str) -> FileIdentity | None:
   """The identity of a file; None where there is none."""
   filesystem, name = storage.filesystem_of(path)
   try:
-    with storage.told(path):
+    with storage.store_errors(path):
       info = filesystem.info(name)
   except FileNotFoundError:
     return None
@@ -43,7 +43,7 @@ def of(path: str) -> FileIdentity | None:
 def tree(directory: str) -> dict[str, FileIdentity]:
   """Every file below a directory by its path inside it, from one listing."""
   filesystem, name = storage.filesystem_of(directory)
-  with storage.told(directory):
+  with storage.store_errors(directory):
     found = filesystem.find(name, detail=True)
   return {
     path[len(name) + 1 :]: _identity(info)

@@ -54,7 +54,7 @@ def join(path: str, *names: str) -> str:
 def exists(path: str) -> bool:
   """Whether a file or directory is there now (no cached listing is used)."""
   filesystem, name = filesystem_of(path)
-  with told(path):
+  with store_errors(path):
     return filesystem.exists(name)
 
 
@@ -82,7 +82,7 @@ def entries(directory: str) -> dict[str, Entry]:
   """Everything inside `directory` by name, from one listing."""
   filesystem, name = filesystem_of(directory)
   try:
-    with told(directory):
+    with store_errors(directory):
       found = filesystem.ls(name, detail=True)
   except (FileNotFoundError, NotADirectoryError):
     return {}
@@ -132,7 +132,7 @@ def read_range(path: str, start: int, stop: int) -> bytes:
 def _read(path: str, **limits: int) -> bytes:
   filesystem, name = filesystem_of(path)
   try:
-    with told(path):
+    with store_errors(path):
       return filesystem.cat_file(name, **limits)
   except FileNotFoundError as error:
     raise DamagedFileError(f'{path} is missing') from error
@@ -153,7 +153,7 @@ def create_exclusive(path: str, data: bytes | memoryview) -> bool:
     if isinstance(filesystem, local.LocalFileSystem):
       _create_local(name, data)
     else:
-      with told(path):
+      with store_errors(path):
         filesystem.pipe_file(name, bytes(data), mode='create', **_CHECKED)
   except FileExistsError:
     return False
@@ -188,14 +188,14 @@ def _create_local(path: str, data: bytes | memoryview) -> None:
 def remove(path: str) -> None:
   """Deletes a file; nothing happens when it is not there."""
   filesystem, name = filesystem_of(path)
-  with contextlib.suppress(FileNotFoundError), told(path):
+  with contextlib.suppress(FileNotFoundError), store_errors(path):
     filesystem.rm_file(name)
 
 
 def remove_directory(path: str) -> None:
   """Deletes a directory with all inside; nothing happens without one."""
   filesystem, name = filesystem_of(path)
-  with contextlib.suppress(FileNotFoundError), told(path):
+  with contextlib.suppress(FileNotFoundError), store_errors(path):
     filesystem.rm(name, recursive=True)
 
 
@@ -285,7 +285,7 @@ def open_for_writing(path: str) -> Iterator[Any]:
       if is_local_file:
         os.replace(written, name)
       else:
-        with told(path):
+        with store_errors(path):
           filesystem.put_file(written, name, **_CHECKED)
     except OSError as error:
       raise errors.InputError(
@@ -297,7 +297,7 @@ def open_for_writing(path: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def told(path: str) -> Iterator[None]:
+def store_errors(path: str) -> Iterator[None]:
   """Errors of object stores, which every library has its own of, as one kind.
 
   gcsfs has tried six times by then, with growing pauses.

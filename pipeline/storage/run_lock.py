@@ -28,7 +28,7 @@ class OverlapError(errors.InputError):
 
 
 @contextlib.contextmanager
-def held(index: str, max_hours: float) -> Iterator[None]:
+def hold(index: str, max_hours: float) -> Iterator[None]:
   """Holds the lock of an index.
 
   Args:

@@ -89,7 +89,7 @@ class LoadedTask:
     """
     task = reference.load()
     task.corpus.check()
-    with user_code.told(f'load_parameters of task {task.name}'):
+    with user_code.user_errors(f'load_parameters of task {task.name}'):
       params, keys = parameter_arrays.as_arrays(task.load_parameters())
     task = _restoring(task, keys)
     return cls(task, params, reference.parameter_paths, probe)
@@ -155,7 +155,7 @@ class LoadedTask:
     """
     loss_check.check_traceable(
       self.task,
-      parameter_layout.fitting(self.params),
+      parameter_layout.fit_devices(self.params),
       self._checked_batch.features,
     )
 
@@ -182,7 +182,7 @@ class LoadedTask:
   @functools.cached_property
   def _checked_batch(self) -> ExampleBatch:
     """The first few examples with a finite loss."""
-    params = parameter_layout.fitting(self.params)
+    params = parameter_layout.fit_devices(self.params)
     batch = self._first_batch
     finite = loss_check.finite_losses(
       self.task, params, batch.ids, batch.features
@@ -205,7 +205,7 @@ class LoadedTask:
         f'the first {stop} examples, is not finite, expected a finite number; '
         'check the parameters and preprocess'
       )
-    return taken(batch, np.flatnonzero(finite))
+    return take_examples(batch, np.flatnonzero(finite))
 
   def _selection_fingerprint(self) -> str:
     """Of other parameters where those of a basis are not there."""
@@ -246,7 +246,7 @@ class LoadedTask:
     )
 
 
-def taken(batch: ExampleBatch, places: np.ndarray) -> ExampleBatch:
+def take_examples(batch: ExampleBatch, places: np.ndarray) -> ExampleBatch:
   """Some of the usable examples of a batch, the others left out."""
   return batch._replace(
     ids=[batch.ids[place] for place in places],

@@ -59,7 +59,7 @@ class TaskReference:
     from pipeline.tasks.task import Task  # It takes time to import.
 
     function = _find_function(self.import_path)
-    with user_code.told(self.import_path):
+    with user_code.user_errors(self.import_path):
       bound = task_arguments.convert(self.import_path, function, self.arguments)
       task = function(*bound.args, **bound.kwargs)
     if not isinstance(task, Task):
@@ -81,7 +81,9 @@ def _find_function(import_path: str) -> 'Callable[..., Task]':
     )
   if os.getcwd() not in sys.path:  # A console script does not add it itself.
     sys.path.insert(0, os.getcwd())
-  with user_code.told(f'importing {module_name!r} of task {import_path}'):
+  with user_code.user_errors(
+    f'importing {module_name!r} of task {import_path}'
+  ):
     try:
       module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

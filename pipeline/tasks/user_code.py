@@ -17,7 +17,7 @@ _OUR_LAYERS = ('influence_core', 'pipeline')
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def user_errors(what: str) -> Iterator[None]:
   """Whatever is raised inside, in one line.
 
   Args:

@@ -38,9 +38,9 @@ def _measure_loss() -> dict[str, float]:
   params = test_curvature_products.PARAMS
   budget = device_memory.default_budget_bytes
   device_memory.default_budget_bytes = lambda: 71
-  spread = parameter_layout.fitting(params)
+  spread = parameter_layout.fit_devices(params)
   device_memory.default_budget_bytes = lambda: 72
-  assert parameter_layout.fitting(params) is params
+  assert parameter_layout.fit_devices(params) is params
   device_memory.default_budget_bytes = budget
   sample = test_curvature_products.SAMPLE
   expected, found = (

@@ -6,7 +6,7 @@ import pytest
 
 SCRIPT = """
 import resource
-from influence_core import host_allocator
+from influence_core.devices import host_allocator
 {call}
 def use():
   block = bytearray(64 * 2**20)

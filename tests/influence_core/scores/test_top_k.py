@@ -109,7 +109,7 @@ def test_leaders_of_parts_merge_to_those_of_the_whole():
       bounds=np.linalg.norm(some, axis=1),
     )
     parts.append((part.highest(), part.lowest()))
-  found = [top_k.merged(end, 11) for end in zip(*parts, strict=True)]
+  found = [top_k.merge(end, 11) for end in zip(*parts, strict=True)]
   check(found, brute_force(queries, rows, 11))
 
 

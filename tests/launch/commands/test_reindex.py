@@ -60,7 +60,7 @@ def test_result_is_announced(reindex, tmp_path):
 
 
 def test_other_run_keeps_away(reindex, tmp_path):
-  with run_lock.held(str(tmp_path / 'i'), max_hours=1):
+  with run_lock.hold(str(tmp_path / 'i'), max_hours=1):
     line = reindex(expected=ExitStatus.OVERLAP).error_line
     assert f'process {os.getpid()} of ' in line
     # What was killed counts only so long.
@@ -71,7 +71,7 @@ def test_other_run_keeps_away(reindex, tmp_path):
 def test_lock_is_held_by_one(tmp_path):
   def take(_):
     try:
-      with run_lock.held(str(tmp_path), max_hours=1):
+      with run_lock.hold(str(tmp_path), max_hours=1):
         time.sleep(0.5)
       return True
     except run_lock.OverlapError:
@@ -87,13 +87,13 @@ def test_lock_is_held_by_one(tmp_path):
 def test_lock_in_an_object_store(store):
   index = 'gs://bucket/index'
   with (
-    run_lock.held(index, max_hours=1),
+    run_lock.hold(index, max_hours=1),
     pytest.raises(run_lock.OverlapError, match='is at work since'),
-    run_lock.held(index, max_hours=1),
+    run_lock.hold(index, max_hours=1),
   ):
     pass
   store.disturb_next('lost_reply', 'POST')
-  with run_lock.held(index, max_hours=1):
+  with run_lock.hold(index, max_hours=1):
     pass
   assert len(storage.list_names(f'{index}/locks')) == 2
 
