@@ -1,5 +1,7 @@
 """The one error type that is meant for the person who runs the program."""
 
+from typing import Any, get_args
+
 
 class InputError(ValueError):
   """Something the caller can fix: a flag, a file, a task, a dataset.
@@ -7,3 +9,32 @@ class InputError(ValueError):
   The message is one line that names the value received, what was expected and
   the next step. Command lines print it without a traceback.
   """
+
+
+def check_at_least_one(**numbers: int | None) -> None:
+  """Checks what counts something, by the names that users know.
+
+  Raises:
+    InputError: Names the first number below 1; None is not looked at.
+  """
+  for name, value in numbers.items():
+    if value is not None and value < 1:
+      raise InputError(f'{name} is {value}, expected at least 1')
+
+
+def check_choice(name: str, value: Any, literal: Any) -> None:
+  """Checks a value that is one of several, by the name that users know.
+
+  Raises:
+    InputError: It is none of the values of `literal`, a `typing.Literal`.
+  """
+  expected = get_args(literal)
+  if value not in expected:
+    raise InputError(
+      f'{name} is {value!r}, expected one of {", ".join(expected)}'
+    )
+
+
+def first_line(error: BaseException) -> str:
+  """The first line of what an error says; empty where it says nothing."""
+  return str(error).strip().partition('\n')[0]

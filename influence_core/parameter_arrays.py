@@ -79,6 +79,11 @@ def as_arrays(params: types.Params) -> tuple[types.Params, RandomKeys]:
   return found, RandomKeys(implementations)
 
 
+def is_numeric(leaf: types.Array | np.generic) -> bool:
+  """Whether an array holds numbers or truth values."""
+  return leaf.dtype == np.bool_ or jnp.issubdtype(leaf.dtype, jnp.number)
+
+
 def is_random_key(leaf: Any) -> bool:
   return isinstance(leaf, jax.Array) and jnp.issubdtype(
     leaf.dtype, jax.dtypes.prng_key
@@ -87,7 +92,7 @@ def is_random_key(leaf: Any) -> bool:
 
 def _is_array_of_numbers(leaf: Any) -> bool:
   return isinstance(leaf, (np.ndarray, np.generic, jax.Array)) and (
-    leaf.dtype == np.bool_ or jnp.issubdtype(leaf.dtype, jnp.number)
+    is_numeric(leaf)
   )
 
 

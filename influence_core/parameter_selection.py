@@ -75,6 +75,28 @@ def replace_parameters(
   )
 
 
+def batch_gradient(
+  per_example_loss: types.PerExampleLoss,
+  params: types.Params,
+  selected: types.SelectedParameters,
+  batch: types.Features,
+) -> dict[str, jax.Array]:
+  """The gradient of the sum of losses by the selected parameters; traceable.
+
+  Args:
+    per_example_loss: (params, [batch, ...] features) -> losses.
+    params: pytree of arrays.
+    selected: parameters by path, in whose place they are taken.
+    batch: pytree of [batch, ...] arrays.
+  """
+
+  def total(selected):
+    replaced = replace_parameters(params, selected)
+    return jnp.sum(per_example_loss(replaced, batch).astype(jnp.float32))
+
+  return jax.grad(total)(selected)
+
+
 def num_parameters(selected: types.SelectedParameters) -> int:
   """The number of scalars in a selection."""
   return sum(leaf.size for leaf in selected.values())

@@ -5,8 +5,6 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-import subprocess
-import sys
 import tempfile
 import types
 
@@ -16,9 +14,9 @@ import pytest
 
 from launch import cli
 from pipeline.storage import machine_cache
-from tests.kit import linear_task, object_store
+from tests.kit import devices as device_runs, linear_task, object_store
 
-ROOT = Path(__file__).parents[1]
+ROOT = device_runs.ROOT
 _COMPILED = 'JAX_COMPILATION_CACHE_DIR'
 
 
@@ -84,18 +82,7 @@ def influence_process():
   """Runs a command line in a process of its own, with its own devices."""
 
   def run(*arguments, devices: int = 1) -> Outcome:
-    done = subprocess.run(
-      [sys.executable, '-m', 'launch', *map(str, arguments)],
-      cwd=ROOT,
-      env={
-        **os.environ,
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-      },
-      capture_output=True,
-      text=True,
-      timeout=300,
-      check=False,
-    )
+    done = device_runs.run_module('launch', *arguments, num_devices=devices)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
   return run

@@ -42,6 +42,12 @@ class SplitLoss:
   outputs: Callable[[types.Params, types.Features], Any]
   output_loss: Callable[[Any, types.Features], jax.Array]
 
+  def per_example_loss(
+    self, params: types.Params, features: types.Features
+  ) -> jax.Array:
+    """[batch] losses: both parts as one."""
+    return self.output_loss(self.outputs(params, features), features)
+
 
 def require_split_loss(split_loss: SplitLoss | None) -> SplitLoss:
   """Raises errors.InputError where there is none for 'gauss_newton'."""

@@ -15,7 +15,6 @@ import numpy as np
 
 from influence_core.eigenpairs import arnoldi, krylov_vectors, ritz
 
-# Pairs whose residual exceeds this part of their eigenvalue are no eigenpairs.
 # float32 keeps vectors orthogonal to about 1e-6, bfloat16 to 1e-4.
 _RELIABLE_ORTHOGONALITY = 1e-3
 # Part of a basis that must be found again from other examples: below, more of

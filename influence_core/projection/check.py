@@ -6,6 +6,7 @@ contains, either both ways agree or the work does not start.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import re
 
 import jax
@@ -151,14 +152,11 @@ def _plain_projections(
   leaves = parameter_selection.all_parameters(params)
   selected = {path: jnp.asarray(leaves[path]) for path in eigenvectors}
 
-  @jax.jit
-  def gradient(selected, example):
-    def loss(selected):
-      replaced = parameter_selection.replace_parameters(params, selected)
-      return jnp.sum(per_example_loss(replaced, example).astype(jnp.float32))
-
-    return jax.grad(loss)(selected)
-
+  gradient = jax.jit(
+    functools.partial(
+      parameter_selection.batch_gradient, per_example_loss, params
+    )
+  )
   rows: dict[str, list[np.ndarray]] = {path: [] for path in eigenvectors}
   squared_norms = []
   for example_id, example in zip(ids, _examples(features), strict=True):

@@ -1,7 +1,6 @@
 """How gradients are projected; it takes no time to import."""
 
 import dataclasses
-from typing import get_args
 
 from influence_core import choices, errors
 
@@ -30,12 +29,7 @@ class ProjectionOptions:
   parameter_groups: tuple[str, ...] = ()
 
   def __post_init__(self):
-    for name, names in (
-      ('basis_dtype', choices.BasisDtype),
-      ('basis_placement', choices.BasisPlacement),
-    ):
-      value, expected = getattr(self, name), get_args(names)
-      if value not in expected:
-        raise errors.InputError(
-          f'{name} is {value!r}, expected one of {", ".join(expected)}'
-        )
+    errors.check_choice('basis_dtype', self.basis_dtype, choices.BasisDtype)
+    errors.check_choice(
+      'basis_placement', self.basis_placement, choices.BasisPlacement
+    )

@@ -249,8 +249,10 @@ class GradientProjector:
     return blocks
 
 
-def check_batch_size(batch_size: int) -> None:
+def check_batch_size(batch_size: int | None) -> None:
   """Raises `errors.InputError` unless it splits evenly over the devices."""
+  if batch_size is None:
+    return
   devices = jax.local_device_count()
   if batch_size < 1 or batch_size % devices:
     raise errors.InputError(

@@ -124,8 +124,7 @@ def why_untraceable(
 
 
 def _in_one_line(error: Exception) -> str:
-  first = str(error).strip().partition('\n')[0]
-  return f'{type(error).__name__}: {first}'
+  return f'{type(error).__name__}: {errors.first_line(error)}'
 
 
 def _split(leaves, paths):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any, get_args
 
 from influence_core import choices, errors
 
@@ -44,17 +43,12 @@ class ScoreOptions:
         f'projection_dim is {self.projection_dim}, expected at least 1, the '
         'pairs to use'
       )
-    _check_choice(
+    errors.check_choice(
       'negative_eigenvalues',
       self.negative_eigenvalues,
       choices.NegativeEigenvalues,
     )
-    _check_choice('normalization', self.normalization, choices.Normalization)
-    _check_choice('pair_choice', self.pair_choice, choices.PairChoice)
-
-
-def _check_choice(name: str, value: str, expected: Any) -> None:
-  if value not in get_args(expected):
-    raise errors.InputError(
-      f'{name} is {value!r}, expected one of {", ".join(get_args(expected))}'
+    errors.check_choice(
+      'normalization', self.normalization, choices.Normalization
     )
+    errors.check_choice('pair_choice', self.pair_choice, choices.PairChoice)

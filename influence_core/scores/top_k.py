@@ -17,7 +17,6 @@ import dataclasses
 
 import numpy as np
 
-from influence_core import errors
 from influence_core.devices import host_products
 
 # Queries multiplied at a time: their scores for a block stay in a cache.
@@ -53,12 +52,6 @@ class Leaders:
   def thresholds(self) -> np.ndarray:
     """[num_queries] scores that a new leader must reach."""
     return self.scores[:, -1]
-
-
-def check_k(k: int) -> None:
-  """Raises errors.InputError when no leader is asked for."""
-  if k < 1:
-    raise errors.InputError(f'k is {k}, expected at least 1')
 
 
 def unique_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,13 +10,11 @@ from typing import Any
 import requests
 
 from influence_core import errors
+from launch.cloud import credentials
 
 try:
   from google.api_core import client_options, exceptions
-  from google.auth import (
-    credentials as credentials_lib,
-    exceptions as auth_exceptions,
-  )
+  from google.auth import credentials as credentials_lib
   from google.cloud import dataflow_v1beta3 as dataflow
 except ImportError as error:
   raise errors.InputError(
@@ -153,7 +151,8 @@ class DataflowClient:
 def service_errors() -> Iterator[None]:
   """Errors of Google's libraries in one line."""
   try:
-    yield
+    with credentials.credential_errors():
+      yield
   except exceptions.AlreadyExists as error:
     raise errors.InputError(
       f'Dataflow has an active job of this name ({error.message}); wait for it '
@@ -167,9 +166,4 @@ def service_errors() -> Iterator[None]:
   except (exceptions.RetryError, requests.RequestException) as error:
     raise errors.InputError(
       f'Dataflow cannot be reached ({error}); check the network'
-    ) from error
-  except auth_exceptions.GoogleAuthError as error:
-    raise errors.InputError(
-      f'no Google credentials ({error}); run gcloud auth application-default '
-      'login, or set GOOGLE_APPLICATION_CREDENTIALS'
     ) from error

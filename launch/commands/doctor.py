@@ -9,7 +9,6 @@ import numpy as np
 from influence_core import errors, parameter_selection, types
 from influence_core.devices import memory as device_memory
 from influence_core.projection import (
-  check as projection_check,
   packing as basis_packing,
   plan as projection_plan,
   projector as gradient_projection,
@@ -17,7 +16,7 @@ from influence_core.projection import (
 from influence_core.projection.options import ProjectionOptions
 from launch.output import console as console_lib
 from pipeline.bases import stored_basis
-from pipeline.tasks import loaded_task
+from pipeline.tasks import checked_projector, loaded_task
 from pipeline.tasks.reference import TaskReference
 
 
@@ -31,14 +30,10 @@ def run(
   projection_options: ProjectionOptions,
 ) -> dict[str, Any]:
   """Makes everything that a projecting worker makes, and times it."""
-  for name, value in (
-    ('projection_dim', projection_dim),
-    ('num_examples', num_examples),
-  ):
-    if value < 1:
-      raise errors.InputError(f'{name} is {value}, expected at least 1')
-  if projection_options.batch_size is not None:
-    gradient_projection.check_batch_size(projection_options.batch_size)
+  errors.check_at_least_one(
+    projection_dim=projection_dim, num_examples=num_examples
+  )
+  gradient_projection.check_batch_size(projection_options.batch_size)
   record = None if basis is None else stored_basis.load_record(basis)
   if record is not None:
     task = task.selecting(record.config['parameter_paths'])
@@ -54,22 +49,11 @@ def run(
   else:
     eigenvectors = stored_basis.load(record).eigenvectors
   with console.stage('compile'):
-    projector = gradient_projection.GradientProjector(
-      loaded.task.per_example_loss,
-      loaded.params,
-      eigenvectors=eigenvectors,
-      features=loaded.checked_features,
-      options=projection_options,
+    projector = checked_projector.compile_projector(
+      loaded, eigenvectors, projection_options
     )
   with console.stage('check'):
-    error = projection_check.check_projector(
-      projector,
-      loaded.task.per_example_loss,
-      loaded.params,
-      eigenvectors=eigenvectors,
-      features=loaded.checked_features,
-      ids=loaded.checked_ids,
-    )
+    error = checked_projector.check(projector, loaded, eigenvectors)
   with console.stage('measure'):
     rate = _measure(loaded, projector, num_examples)
   dim = len(next(iter(eigenvectors.values())))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from influence_core.scores import top_k
+from influence_core import errors
 from influence_core.scores.options import ScoreOptions
 from launch.output import console as console_lib, result_tables, search_notes
 from pipeline.index import reader as index_reader
@@ -23,7 +23,7 @@ def run(
   options: ScoreOptions,
 ) -> dict[str, Any]:
   """Scans the index for the highest self-influence."""
-  top_k.check_k(k)
+  errors.check_at_least_one(k=k)
   result_tables.check_table_file(out)
   opened = index_reader.Index(index)
   selection = selection_lib.Selection(where=where)

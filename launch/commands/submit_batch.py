@@ -5,12 +5,12 @@ import json
 from typing import Any
 
 import google.auth
-from google.auth import credentials as credentials_lib, exceptions
+from google.auth import credentials as auth_credentials
 from google.auth.transport import requests as transport
 import requests
 
 from influence_core import errors
-from launch.cloud import cluster_job
+from launch.cloud import cluster_job, credentials
 from launch.output import console as console_lib
 
 _ENDPOINT = 'https://batch.googleapis.com'
@@ -64,16 +64,12 @@ def run(
 
 def _send(url: str, request: Mapping[str, Any]) -> dict[str, Any]:
   try:
-    credentials: Any = credentials_lib.AnonymousCredentials()
-    if not url.startswith('http://localhost'):
-      credentials, _ = google.auth.default(scopes=_SCOPES)
-    session = transport.AuthorizedSession(credentials)
-    answer = session.post(url, json=request, timeout=_TIMEOUT_SECONDS)
-  except exceptions.GoogleAuthError as error:
-    raise errors.InputError(
-      f'no Google credentials ({error}); run gcloud auth application-default '
-      'login, or set GOOGLE_APPLICATION_CREDENTIALS'
-    ) from error
+    with credentials.credential_errors():
+      own: Any = auth_credentials.AnonymousCredentials()
+      if not url.startswith('http://localhost'):
+        own, _ = google.auth.default(scopes=_SCOPES)
+      session = transport.AuthorizedSession(own)
+      answer = session.post(url, json=request, timeout=_TIMEOUT_SECONDS)
   except requests.RequestException as error:
     raise errors.InputError(
       f'Cloud Batch cannot be reached ({error}); check the network'

@@ -44,15 +44,7 @@ class ExampleOptions:
         raise errors.InputError(
           f'{name} is {getattr(self, name)}, expected a fraction in [0, 1)'
         )
-    if self.num_epochs is not None and self.num_epochs < 1:
-      raise errors.InputError(
-        f'num_epochs is {self.num_epochs}, expected at least 1'
-      )
-
-    if self.num_epochs is not None and self.num_epochs < 1:
-      raise errors.InputError(
-        f'num_epochs is {self.num_epochs}, expected at least 1'
-      )
+    errors.check_at_least_one(num_epochs=self.num_epochs)
 
   def refuse(self, name: str) -> None:
     """Raises errors.InputError if an option that has no meaning is given."""

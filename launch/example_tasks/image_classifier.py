@@ -99,10 +99,7 @@ class ClassifierConfig:
   seed: int
 
   def __post_init__(self):
-    if self.num_epochs < 1:
-      raise errors.InputError(
-        f'num_epochs is {self.num_epochs}, expected at least 1'
-      )
+    errors.check_at_least_one(num_epochs=self.num_epochs)
 
   @property
   def model(self) -> nn.Module:
@@ -148,23 +145,21 @@ def make_task(workdir: str) -> Task:
     given = flips.get(raw[ID_KEY], label)
     return {'label': given, 'true_label': label}
 
-  def loss(params, features):
-    return per_example_loss(model, params, features)
-
+  split_loss = SplitLoss(
+    lambda params, features: model.apply(params, features['image']),
+    output_loss,
+  )
   return Task(
     name=f'{config.dataset}_classifier',
     load_parameters=lambda: load_arrays(
       example.checkpoint_path(workdir),
       like=jax.eval_shape(config.initialise),
     ),
-    per_example_loss=loss,
+    per_example_loss=split_loss.per_example_loss,
     corpus=config.corpus(config.train_split),
     preprocess=lambda raw: preprocess(raw, config, flips),
     row_columns=row_columns,
-    split_loss=SplitLoss(
-      lambda params, features: model.apply(params, features['image']),
-      output_loss,
-    ),
+    split_loss=split_loss,
   )
 
 

@@ -39,11 +39,9 @@ class Schedule:
   seed: int
 
   def __post_init__(self):
-    for name in ('num_epochs', 'batch_size'):
-      if getattr(self, name) < 1:
-        raise errors.InputError(
-          f'{name} is {getattr(self, name)}, expected at least 1'
-        )
+    errors.check_at_least_one(
+      num_epochs=self.num_epochs, batch_size=self.batch_size
+    )
 
 
 def fit(

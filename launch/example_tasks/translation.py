@@ -186,21 +186,20 @@ def make_task(
     return output_loss(logits, features, loss_reduction)
 
   like = jax.eval_shape(config.initialise)
+  split_loss = SplitLoss(outputs, loss_of_outputs)
   task = Task(
     name=f'{config.dataset}_translation',
     load_parameters=lambda: load_arrays(
       example.checkpoint_path(workdir), like=like
     ),
-    per_example_loss=lambda params, features: loss_of_outputs(
-      outputs(params, features), features
-    ),
+    per_example_loss=split_loss.per_example_loss,
     corpus=config.corpus(config.train_split),
     preprocess=lambda raw: preprocess(
       pair_of(raw, config, corruptions), config, vocabulary
     ),
     row_columns=lambda raw: columns(raw, config, corruptions),
     loss_reduction=loss_reduction,
-    split_loss=SplitLoss(outputs, loss_of_outputs),
+    split_loss=split_loss,
   )
   return training.with_epochs(
     task,

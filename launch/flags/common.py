@@ -58,6 +58,12 @@ def add_max_rejected_fraction(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_query_split(parser: argparse.ArgumentParser, example: str) -> None:
+  parser.add_argument(
+    '--query_split', required=True, help=f"TFDS split, e.g. '{example}'"
+  )
+
+
 def add_index(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--index', required=True, help='directory of the index')
 

@@ -22,44 +22,34 @@ def add_detection(parser: fields.CommandParser) -> None:
   common_flags.add_number(
     parser, '--num_bootstrap', 100, 'resamplings for 95 %% intervals'
   )
-  parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--out', help='directory for JSON, Parquet and a plot')
-  common_flags.SCORES.add_to(parser)
+  _add_results(parser, 'JSON, Parquet and a plot')
 
 
 def add_lds(parser: fields.CommandParser) -> None:
   common_flags.TASK.add_to(parser)
   _add_indexes(parser)
-  parser.add_argument(
-    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
-  )
+  common_flags.add_query_split(parser, 'test[:50]')
   common_flags.add_number(
     parser, '--num_subsets', 50, 'random parts of the corpus to train on'
   )
   common_flags.add_number(parser, '--fraction', 0.5, 'of the corpus, in each')
   _add_retraining(parser)
-  common_flags.SCORES.add_to(parser)
 
 
 def add_counterfactual(parser: fields.CommandParser) -> None:
   common_flags.TASK.add_to(parser)
   common_flags.add_index(parser)
-  parser.add_argument(
-    '--query_split', required=True, help="TFDS split, e.g. 'test[:20]'"
-  )
+  common_flags.add_query_split(parser, 'test[:20]')
   common_flags.add_number(
     parser, '--k', 50, 'proponents that are left out, for each query'
   )
   _add_retraining(parser)
-  common_flags.SCORES.add_to(parser)
 
 
 def add_retrieval(parser: fields.CommandParser) -> None:
   common_flags.TASK.add_to(parser)
   common_flags.add_index(parser)
-  parser.add_argument(
-    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
-  )
+  common_flags.add_query_split(parser, 'test[:50]')
   parser.add_argument(
     '--relevant',
     required=True,
@@ -78,9 +68,7 @@ def add_retrieval(parser: fields.CommandParser) -> None:
   common_flags.add_number(
     parser, '--k', 10, 'examples that somebody would look at'
   )
-  parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--out', help='directory for JSON and Parquet')
-  common_flags.SCORES.add_to(parser)
+  _add_results(parser, 'JSON and Parquet')
 
 
 def add_agreement(parser: fields.CommandParser) -> None:
@@ -92,13 +80,9 @@ def add_agreement(parser: fields.CommandParser) -> None:
     metavar='INDEX',
     help='index to compare with, e.g. of query-basis --method exact',
   )
-  parser.add_argument(
-    '--query_split', required=True, help="TFDS split, e.g. 'test[:50]'"
-  )
+  common_flags.add_query_split(parser, 'test[:50]')
   common_flags.add_number(parser, '--k', 10, 'proponents to compare')
-  parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--out', help='directory for JSON and Parquet')
-  common_flags.SCORES.add_to(parser)
+  _add_results(parser, 'JSON and Parquet')
 
 
 def add_sensitivity(parser: fields.CommandParser) -> None:
@@ -146,6 +130,12 @@ def add_sensitivity(parser: fields.CommandParser) -> None:
   )
 
 
+def _add_results(parser: fields.CommandParser, files: str) -> None:
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--out', help=f'directory for {files}')
+  common_flags.SCORES.add_to(parser)
+
+
 def _add_indexes(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--index',
@@ -167,3 +157,4 @@ def _add_retraining(parser: fields.CommandParser) -> None:
     required=True,
     help='directory for results and losses, which are kept for other runs',
   )
+  common_flags.SCORES.add_to(parser)

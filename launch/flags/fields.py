@@ -29,14 +29,11 @@ class Flag(NamedTuple):
     name: without --; None for that of the field.
     parse: text to value; None for the type of the field.
     metavar: stands for the value in --help.
-    default: instead of that of the field, with which an object is made where
-      the flag is not given; `...` for none.
   """
 
   name: str | None = None
   parse: Callable[[str], Any] | None = None
   metavar: str | None = None
-  default: Any = ...
 
 
 class TakesFlags(Protocol):
@@ -138,9 +135,8 @@ class Group:
         inner._add_flags(parser)
         continue
       flag = self.flags.get(field.name, Flag())
-      default = field.default if flag.default is ... else flag.default
-      settings: dict[str, Any] = {'default': default}
-      if default is dataclasses.MISSING:
+      settings: dict[str, Any] = {'default': field.default}
+      if field.default is dataclasses.MISSING:
         settings = {'required': True}
       settings |= _of_type(hints[field.name])
       if flag.parse:

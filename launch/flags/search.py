@@ -12,9 +12,7 @@ from pipeline.search.request import SearchRequest
 def add_topk(parser: fields.CommandParser) -> None:
   common_flags.TASK.add_to(parser)
   common_flags.add_index(parser)
-  parser.add_argument(
-    '--query_split', required=True, help="TFDS split, e.g. 'test[:100]'"
-  )
+  common_flags.add_query_split(parser, 'test[:100]')
   parser.add_argument(
     '--basis', help='default: where it was when the index was made'
   )

@@ -129,10 +129,8 @@ def _converted(config_class: Any, knob: str, text: str) -> Any:
         ) from error
   if hint is bool:
     return text == 'true'
-  if _is_choice(hint) and text not in typing.get_args(hint):
-    raise errors.InputError(
-      f'{knob} is {text!r}, expected one of {", ".join(typing.get_args(hint))}'
-    )
+  if _is_choice(hint):
+    errors.check_choice(knob, text, hint)
   return text
 
 

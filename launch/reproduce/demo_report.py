@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from launch.example_tasks import image_classifier, train_classifier
-from launch.output import html_page as html_report
+from launch.output import html_page
 from pipeline.tasks.reference import TaskReference
 
 _NUM_SUSPICIOUS = 24
@@ -41,16 +41,16 @@ def render(
       )
     }
 
-  def card(row: dict[str, Any], *lines: str) -> html_report.Card:
+  def card(row: dict[str, Any], *lines: str) -> html_page.Card:
     image, _, _ = known[row['id']]
-    return html_report.Card(_data_uri(image), row['id'], lines)
+    return html_page.Card(_data_uri(image), row['id'], lines)
 
-  def scored(row: dict[str, Any]) -> html_report.Card:
+  def scored(row: dict[str, Any]) -> html_page.Card:
     wrong = row['label'] != row['true_label']
     note = f' (truly {row["true_label"]})' if wrong else ''
     return card(row, f'label {row["label"]}{note}', f'{row["score"]:+.3g}')
 
-  return html_report.render(
+  return html_page.render(
     title='Influence on 1,797 handwritten digits',
     summary=summary,
     suspicious=[
@@ -64,7 +64,7 @@ def render(
       for row in suspicious[:_NUM_SUSPICIOUS]
     ],
     queries=[
-      html_report.Query(
+      html_page.Query(
         card(
           query,
           f'label {known[query["id"]][1]}',

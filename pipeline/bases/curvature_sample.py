@@ -1,12 +1,16 @@
-"""Random samples of a corpus for the curvature: fixed, read once, disjoint."""
+"""Random samples of a corpus, fixed, read once, disjoint; their curvature."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 
 from influence_core import errors, types
-from influence_core.curvature import finite_examples
+from influence_core.curvature import (
+  finite_examples,
+  operator as curvature_operator,
+)
 from influence_core.devices import memory as device_memory, multi_device
 from pipeline.index import choices as index_choices, rejected_examples
 from pipeline.tasks import loaded_task
@@ -143,6 +147,32 @@ def _of_all_processes(rejected: dict[str, str]) -> dict[str, str]:
     for part in parts
     for example_id, reason in json.loads(part).items()
   }
+
+
+def make_operator(
+  loaded: loaded_task.LoadedTask,
+  sample: types.Features,
+  options: curvature_operator.CurvatureOptions,
+) -> curvature_operator.CurvatureOperator:
+  """The curvature of a task's loss, of the selected parameters.
+
+  Args:
+    loaded: the task.
+    sample: this process's examples that it is the mean over.
+    options: what matrix, and how; l2_weight is that of the task, whatever they
+      say.
+
+  Raises:
+    errors.InputError: See `CurvatureOperator`.
+  """
+  return curvature_operator.CurvatureOperator(
+    loaded.task.per_example_loss,
+    loaded.params,
+    sample=sample,
+    parameter_paths=loaded.task.parameter_paths,
+    split_loss=loaded.task.split_loss,
+    options=dataclasses.replace(options, l2_weight=loaded.task.l2_weight),
+  )
 
 
 def num_used(sample: types.Features) -> int:

@@ -87,15 +87,13 @@ def fit_basis(
       doubled_sample=job.agreement(run, pairs, 'doubled_sample', both),
     )
   report = dataclasses.replace(report, rejected=samples.rejected)
-  record = stored_basis.save(
+  record = task_basis.save(
     path,
+    loaded,
+    config,
     pairs.eigenvalues,
     basis_lib.eigenvectors(run.vectors, pairs, loaded.selected),
     report,
-    dtype=krylov_vectors.DTYPES[config.basis_dtype],
-    config=task_basis.full_config(config, loaded),
-    task_fingerprints=loaded.fingerprints,
-    probe=loaded.first_examples(),
   )
   job.remove_files()
   return record

@@ -51,10 +51,11 @@ class FitBasisConfig:
   seed: int = 0
 
   def __post_init__(self):
-    for name in ('projection_dim', 'num_iterations', 'sample_size'):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise errors.InputError(f'{name} is {value}, expected at least 1')
+    errors.check_at_least_one(
+      projection_dim=self.projection_dim,
+      num_iterations=self.num_iterations,
+      sample_size=self.sample_size,
+    )
     if self.num_trace_probes < 0 or self.num_trace_probes == 1:
       raise errors.InputError(
         f'num_trace_probes is {self.num_trace_probes}, expected 0 or at least 2'
@@ -117,8 +118,5 @@ class Resources:
   max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION
 
   def __post_init__(self):
-    if self.microbatch_size is not None and self.microbatch_size < 1:
-      raise errors.InputError(
-        f'microbatch_size is {self.microbatch_size}, expected at least 1'
-      )
+    errors.check_at_least_one(microbatch_size=self.microbatch_size)
     index_choices.check_rejected_fraction(self.max_rejected_fraction)

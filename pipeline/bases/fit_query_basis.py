@@ -4,15 +4,15 @@ Projected on it, an example's gradient gives its influence on each query. So the
 methods that work on the query side are served by every later stage too.
 """
 
+import functools
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from influence_core import errors, parameter_selection, types
 from influence_core.devices import memory as device_memory
-from influence_core.eigenpairs import krylov_vectors, reports
+from influence_core.eigenpairs import reports
 from pipeline.bases import (
   curvature_sample,
   query_solvers,
@@ -67,15 +67,13 @@ def fit_query_basis(
     time.monotonic() - started,
     samples.rejected,
   )
-  return stored_basis.save(
+  return task_basis.save(
     path,
+    loaded,
+    config,
     np.ones(len(batch.ids)),
     solved.vectors.items(),
     report,
-    dtype=krylov_vectors.DTYPES[config.basis_dtype],
-    config=task_basis.full_config(config, loaded),
-    task_fingerprints=loaded.fingerprints,
-    probe=loaded.first_examples(),
   )
 
 
@@ -97,22 +95,19 @@ def _gradients(
   loaded: loaded_task.LoadedTask, batch: loaded_task.ExampleBatch
 ) -> query_solvers.Vectors:
   """[num_queries, *shape] float32 gradients by path."""
-
-  @jax.jit
-  def gradient(selected, example):
-    def loss(selected):
-      replaced = parameter_selection.replace_parameters(loaded.params, selected)
-      one = jax.tree.map(lambda leaf: leaf[None], example)
-      return loaded.task.per_example_loss(replaced, one)[0].astype(jnp.float32)
-
-    return jax.grad(loss)(selected)
-
+  gradient = jax.jit(
+    functools.partial(
+      parameter_selection.batch_gradient,
+      loaded.task.per_example_loss,
+      loaded.params,
+    )
+  )
   gradients = {
     path: np.empty((len(batch.ids), *leaf.shape), np.float32)
     for path, leaf in loaded.selected.items()
   }
   for number, example_id in enumerate(batch.ids):
-    example = jax.tree.map(lambda leaf, n=number: leaf[n], batch.features)
+    example = jax.tree.map(lambda x, n=number: x[n : n + 1], batch.features)
     row = jax.tree.map(np.asarray, gradient(loaded.selected, example))
     if not all(np.isfinite(part).all() for part in row.values()):
       raise errors.InputError(

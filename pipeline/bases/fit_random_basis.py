@@ -7,7 +7,7 @@ import numpy as np
 from influence_core import errors, parameter_selection
 from influence_core.baselines import random_basis
 from influence_core.devices import memory as device_memory
-from influence_core.eigenpairs import krylov_vectors, reports
+from influence_core.eigenpairs import reports
 from influence_core.projection.options import ProjectionOptions
 from pipeline.bases import (
   curvature_sample,
@@ -62,8 +62,10 @@ def fit_random_basis(
     projections = _projected_sample(loaded, vectors, config, samples)
     eigenvalues, rotation = random_basis.gram_pairs(projections)
     sample_size = len(projections)
-  return stored_basis.save(
+  return task_basis.save(
     path,
+    loaded,
+    config,
     eigenvalues,
     random_basis.rotate(vectors, rotation),
     reports.RandomReport(
@@ -72,10 +74,6 @@ def fit_random_basis(
       time.monotonic() - started,
       samples.rejected,
     ),
-    dtype=krylov_vectors.DTYPES[config.basis_dtype],
-    config=task_basis.full_config(config, loaded),
-    task_fingerprints=loaded.fingerprints,
-    probe=loaded.first_examples(),
   )
 
 

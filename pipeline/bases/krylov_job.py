@@ -16,7 +16,7 @@ from influence_core import choices, errors, parameter_selection, types
 from influence_core.curvature import operator as curvature_operator
 from influence_core.devices import memory as device_memory, multi_device
 from influence_core.eigenpairs import arnoldi, device_vectors, krylov_vectors
-from pipeline.bases import krylov_files
+from pipeline.bases import curvature_sample, krylov_files
 from pipeline.bases.fit_basis_config import Resources
 from pipeline.storage import files as storage
 from pipeline.tasks import loaded_task
@@ -87,15 +87,11 @@ def run_iteration(
     errors.InputError: Memory or disk do not suffice, or another iteration is
       kept in `directory`.
   """
-  operator = curvature_operator.CurvatureOperator(
-    loaded.task.per_example_loss,
-    loaded.params,
-    sample=sample,
-    parameter_paths=loaded.task.parameter_paths,
-    split_loss=loaded.task.split_loss,
-    options=curvature_operator.CurvatureOptions(
+  operator = curvature_sample.make_operator(
+    loaded,
+    sample,
+    curvature_operator.CurvatureOptions(
       curvature=iteration.curvature,
-      l2_weight=loaded.task.l2_weight,
       microbatch_size=resources.microbatch_size,
       memory_budget_bytes=resources.memory_budget_bytes,
       reserved_bytes=_reserved_bytes(loaded, iteration, resources),

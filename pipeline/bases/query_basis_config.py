@@ -39,11 +39,11 @@ class QueryBasisConfig:
   seed: int = 0
 
   def __post_init__(self):
-    for name in ('num_products', 'microbatch_size', 'sample_size'):
-      if getattr(self, name) < 1:
-        raise errors.InputError(
-          f'{name} is {getattr(self, name)}, expected at least 1'
-        )
+    errors.check_at_least_one(
+      num_products=self.num_products,
+      microbatch_size=self.microbatch_size,
+      sample_size=self.sample_size,
+    )
     if not self.tolerance > 0:
       raise errors.InputError(
         f'tolerance is {self.tolerance}, expected a positive number'

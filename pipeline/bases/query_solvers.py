@@ -166,16 +166,14 @@ def _operator(
 ) -> tuple[curvature_operator.CurvatureOperator, int]:
   """The curvature, and the number of examples that it is the mean of."""
   features = _sample(samples, config)
-  operator = curvature_operator.CurvatureOperator(
-    loaded.task.per_example_loss,
-    loaded.params,
-    sample=features,
-    parameter_paths=loaded.task.parameter_paths,
-    split_loss=loaded.task.split_loss,
-    options=curvature_operator.CurvatureOptions(
+  operator = curvature_sample.make_operator(
+    loaded,
+    features,
+    curvature_operator.CurvatureOptions(
       config.curvature,
-      loaded.task.l2_weight,
-      config.microbatch_size if config.method == 'lissa' else None,
+      microbatch_size=(
+        config.microbatch_size if config.method == 'lissa' else None
+      ),
     ),
   )
   return operator, curvature_sample.num_used(features)

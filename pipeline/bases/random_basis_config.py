@@ -25,7 +25,6 @@ class RandomBasisConfig:
   seed: int = 0
 
   def __post_init__(self):
-    for name in ('projection_dim', 'sample_size'):
-      value = getattr(self, name)
-      if value < 1:
-        raise errors.InputError(f'{name} is {value}, expected at least 1')
+    errors.check_at_least_one(
+      projection_dim=self.projection_dim, sample_size=self.sample_size
+    )

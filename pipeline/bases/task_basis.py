@@ -1,9 +1,13 @@
-"""What a basis depends on, and whether it is there already."""
+"""A basis with what it depends on: stored, or there already."""
 
+from collections.abc import Iterable
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from influence_core import errors
+from influence_core.eigenpairs import krylov_vectors, reports
 from pipeline.bases import stored_basis
 from pipeline.storage import files as storage, fingerprints, output_places
 from pipeline.tasks import loaded_task
@@ -22,6 +26,36 @@ def full_config(config: Any, loaded: loaded_task.LoadedTask) -> dict[str, Any]:
     'l2_weight': loaded.task.l2_weight,
     'corpus': dataclasses.asdict(loaded.task.corpus),
   }
+
+
+def save(
+  path: str,
+  loaded: loaded_task.LoadedTask,
+  config: Any,
+  eigenvalues: np.ndarray,
+  eigenvectors: Iterable[tuple[str, np.ndarray]],
+  report: reports.Report,
+) -> stored_basis.BasisRecord:
+  """Stores a basis with all that it depends on, see `stored_basis.save`.
+
+  Args:
+    path: where the basis is to be.
+    loaded: the task.
+    config: dataclass of the job's own settings, with `basis_dtype`.
+    eigenvalues: [projection_dim].
+    eigenvectors: (path, [projection_dim, *parameter shape]) of each parameter.
+    report: on how it was made.
+  """
+  return stored_basis.save(
+    path,
+    eigenvalues,
+    eigenvectors,
+    report,
+    dtype=krylov_vectors.DTYPES[config.basis_dtype],
+    config=full_config(config, loaded),
+    task_fingerprints=loaded.fingerprints,
+    probe=loaded.first_examples(),
+  )
 
 
 def find(

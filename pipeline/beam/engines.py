@@ -164,10 +164,7 @@ class EngineChoice:
   beam_arguments: Sequence[str] = ()
 
   def __post_init__(self):
-    if self.num_workers < 1:
-      raise errors.InputError(
-        f'num_workers is {self.num_workers}, expected at least 1'
-      )
+    errors.check_at_least_one(num_workers=self.num_workers)
 
   @property
   def is_chosen(self) -> bool:

@@ -74,12 +74,7 @@ def check(
   Raises:
     errors.InputError: It cannot be trained, or a number is not positive.
   """
-  for name, value in (
-    ('num_repeats', num_repeats),
-    ('num_workers', num_workers),
-  ):
-    if value < 1:
-      raise errors.InputError(f'{name} is {value}, expected at least 1')
+  errors.check_at_least_one(num_repeats=num_repeats, num_workers=num_workers)
   if task.retrain is None:
     raise errors.InputError(
       f'task {task.name} has no retrain; add it to the task'

@@ -1,7 +1,6 @@
 """A published generation as one file that other tools read."""
 
 from collections.abc import Callable, Iterator
-from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -49,11 +48,7 @@ def export(
     'npy': _write_npy,
     'faiss': _write_faiss,
   }
-  if file_format not in get_args(choices.ExportFormat):
-    raise errors.InputError(
-      f'format is {file_format!r}, expected one of '
-      f'{", ".join(get_args(choices.ExportFormat))}'
-    )
+  errors.check_choice('format', file_format, choices.ExportFormat)
   _check_room(index, path, file_format)
   writers[file_format](index, path, options, progress)
 

@@ -9,7 +9,6 @@ from influence_core import errors
 from pipeline.index import format as index_format
 from pipeline.storage import checked_files, files as storage
 
-# Of the examples that are read, in every command.
 # Why an example is rejected that could be read.
 NOT_FINITE = 'non-finite loss or gradient'
 

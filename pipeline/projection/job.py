@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from influence_core import errors
 from influence_core.projection import projector as gradient_projection
 from influence_core.projection.options import ProjectionOptions
 from pipeline.bases import stored_basis
@@ -74,10 +75,9 @@ def prepare(
   Raises:
     errors.InputError: Something is missing, wrong or does not belong together.
   """
-  plan_lib.check_range_size(range_size)
+  errors.check_at_least_one(range_size=range_size)
   index_choices.check_rejected_fraction(max_rejected_fraction)
-  if options.batch_size is not None:
-    gradient_projection.check_batch_size(options.batch_size)
+  gradient_projection.check_batch_size(options.batch_size)
   index = storage.absolute(index)
   output_places.check(index, 'index')
   record = stored_basis.load_record(basis)

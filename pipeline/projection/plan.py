@@ -87,7 +87,7 @@ def make_plan(
   Raises:
     errors.InputError: range_size is not positive.
   """
-  check_range_size(range_size)
+  errors.check_at_least_one(range_size=range_size)
   common = index_format.projection_fingerprints(
     task_fingerprints,
     basis_fingerprint,
@@ -115,12 +115,6 @@ def make_plan(
     query_ids,
   )
   return Plan(provenance, tuple(ranges))
-
-
-def check_range_size(range_size: int) -> None:
-  """Raises errors.InputError where no range could hold an example."""
-  if range_size < 1:
-    raise errors.InputError(f'range_size is {range_size}, expected at least 1')
 
 
 def save(index: str, plan: Plan) -> str:

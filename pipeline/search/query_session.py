@@ -78,8 +78,7 @@ class QuerySession:
       errors.InputError: Nothing is published there, or an option is wrong.
     """
     self._options = options or ProjectionOptions()
-    if self._options.batch_size is not None:
-      gradient_projection.check_batch_size(self._options.batch_size)
+    gradient_projection.check_batch_size(self._options.batch_size)
     self.index = open_index(index)
     made_with = TaskReference(**self.index.manifest.provenance.task)
     self._task = task or made_with

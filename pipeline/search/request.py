@@ -27,5 +27,4 @@ class SearchRequest:
   certify: bool = False
 
   def __post_init__(self):
-    if self.k < 1:
-      raise errors.InputError(f'k is {self.k}, expected at least 1')
+    errors.check_at_least_one(k=self.k)

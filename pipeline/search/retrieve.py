@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from influence_core import types
+from influence_core import errors, types
 from influence_core.scores import top_k
 from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
@@ -135,7 +135,7 @@ def bounded_k(index: index_reader.Index, k: int) -> int:
   Raises:
     errors.InputError: k is not positive.
   """
-  top_k.check_k(k)
+  errors.check_at_least_one(k=k)
   return min(k, max(index.num_examples, 1))
 
 

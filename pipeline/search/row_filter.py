@@ -50,8 +50,7 @@ class RowFilter:
       )
       return found.fetchnumpy()['found'].astype(bool)
     except duckdb.Error as error:
-      reason = str(error).strip().splitlines()[0]
-      raise self._unusable(reason) from error
+      raise self._unusable(errors.first_line(error)) from error
 
   def _unusable(self, reason: str) -> errors.InputError:
     columns = ', '.join(f'{field.name} {field.type}' for field in self._schema)

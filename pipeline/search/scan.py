@@ -97,7 +97,7 @@ def check(
     errors.InputError: k, the width of the projections or the selection does
       not fit.
   """
-  top_k.check_k(k)
+  errors.check_at_least_one(k=k)
   row_blocks.check_selection(index, selection)
   dim = len(index.eigenvalues)
   if query_projections.ndim != 2 or query_projections.shape[1] != dim:

@@ -27,7 +27,22 @@ def make_projector(
   Raises:
     errors.InputError: The projection cannot be made or is wrong.
   """
-  projector = gradient_projection.GradientProjector(
+  projector = compile_projector(
+    loaded, eigenvectors, options, num_examples=num_examples
+  )
+  check(projector, loaded, eigenvectors)
+  return projector
+
+
+def compile_projector(
+  loaded: loaded_task.LoadedTask,
+  eigenvectors: types.SelectedParameters,
+  options: ProjectionOptions,
+  *,
+  num_examples: int | None = None,
+) -> gradient_projection.GradientProjector:
+  """The first half of `make_projector`."""
+  return gradient_projection.GradientProjector(
     loaded.task.per_example_loss,
     loaded.params,
     eigenvectors=eigenvectors,
@@ -35,7 +50,15 @@ def make_projector(
     options=options,
     num_examples=num_examples,
   )
-  projection_check.check_projector(
+
+
+def check(
+  projector: gradient_projection.GradientProjector,
+  loaded: loaded_task.LoadedTask,
+  eigenvectors: types.SelectedParameters,
+) -> float:
+  """The second half: the error of a projector, see `projection.check`."""
+  return projection_check.check_projector(
     projector,
     loaded.task.per_example_loss,
     loaded.params,
@@ -43,4 +66,3 @@ def make_projector(
     features=loaded.checked_features,
     ids=loaded.checked_ids,
   )
-  return projector

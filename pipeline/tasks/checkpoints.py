@@ -58,7 +58,7 @@ def _save_local(path: str, tree: Any) -> None:
       checkpointer.save(path, tree)
   except (OSError, ValueError) as error:  # A full disk is either of them.
     raise errors.InputError(
-      f'cannot write {path} ({_first_line(error)}); correct that and run the '
+      f'cannot write {path} ({_reason(error)}); correct that and run the '
       'same command again'
     ) from error
 
@@ -137,7 +137,7 @@ def _metadata(checkpointer: ocp.Checkpointer, path: str, local: str) -> Any:
     return stored.tree
   except (ValueError, KeyError, OSError) as error:
     raise errors.InputError(
-      f'{path} is no Orbax checkpoint of arrays ({_first_line(error)})'
+      f'{path} is no Orbax checkpoint of arrays ({_reason(error)})'
     ) from error
 
 
@@ -179,5 +179,5 @@ def _check_same_model(path: str, stored: Any, like: Any) -> None:
       )
 
 
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _reason(error: BaseException) -> str:
+  return errors.first_line(error) or type(error).__name__

@@ -7,6 +7,7 @@ the shards that they reuse.
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from pipeline.tasks import feature_form, row_columns, task as task_lib
 # Examples preprocessed and run through the loss before any work starts.
 NUM_CHECKED = 4
 # Examples looked at to find so many that can be used.
-NUM_LOOKED_AT = 64
+_MAX_LOOKED_AT = 64
 
 AnyExample = corpus_lib.RawExample | corpus_lib.UndecodableExample
 
@@ -135,7 +136,7 @@ def first_usable(
   """
   groups: dict[Any, list[PreparedExample]] = {}
   rejected: dict[str, str] = {}
-  for example_id, raw in _first(task.corpus):
+  for example_id, raw in itertools.chain.from_iterable(steps(task.corpus)):
     try:
       example = prepare(task, example_id, raw)
       if form:
@@ -164,12 +165,15 @@ def stack_features(examples: Sequence[PreparedExample]) -> types.Features:
   return jax.tree.map(lambda *leaves: np.stack(leaves), *features)
 
 
-def _first(
+def num_looked_at(corpus: corpus_lib.TfdsCorpus) -> int:
+  """Examples at the beginning of a corpus that are looked at."""
+  return min(_MAX_LOOKED_AT, corpus.num_examples)
+
+
+def steps(
   corpus: corpus_lib.TfdsCorpus,
-) -> Iterator[tuple[str, AnyExample]]:
-  """Read in steps: mostly the first few are all that is needed."""
-  count = min(NUM_LOOKED_AT, corpus.num_examples)
+) -> Iterator[Iterator[tuple[str, AnyExample]]]:
+  """They, in steps: mostly the first few are all that is needed."""
+  count = num_looked_at(corpus)
   for start in range(0, count, NUM_CHECKED):
-    yield from corpus.read_positions(
-      range(start, min(start + NUM_CHECKED, count))
-    )
+    yield corpus.read_positions(range(start, min(start + NUM_CHECKED, count)))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import parameter_selection, types
+from influence_core import parameter_arrays, parameter_selection, types
 
 # Stands for the path of features that are one array.
 _SINGLE = 'the array'
@@ -107,9 +107,9 @@ def prepared(features: Any) -> types.Features:
     UnfitFeaturesError: Names an array that holds no numbers.
   """
   arrays = jax.tree.map(np.asarray, features)
-  if not all(map(_is_numeric, jax.tree.leaves(arrays))):
+  if not all(map(parameter_arrays.is_numeric, jax.tree.leaves(arrays))):
     for path, leaf in parameter_selection.all_parameters(arrays).items():
-      if not _is_numeric(leaf):
+      if not parameter_arrays.is_numeric(leaf):
         what = 'text' if leaf.dtype.kind in 'SU' else leaf.dtype
         raise UnfitFeaturesError(
           f'{path or _SINGLE} is {what}, expected numbers'
@@ -122,10 +122,6 @@ def signature(features: types.Features) -> Any:
   return jax.tree.structure(features), tuple(
     leaf.shape for leaf in jax.tree.leaves(features)
   )
-
-
-def _is_numeric(leaf: types.Array) -> bool:
-  return leaf.dtype == np.bool_ or jnp.issubdtype(leaf.dtype, jnp.number)
 
 
 def _fitted(

@@ -188,13 +188,10 @@ class LoadedTask:
       self.task, params, batch.ids, batch.features
     )
     first_id = batch.ids[0]
-    corpus, step = self.task.corpus, example_form.NUM_CHECKED
-    stop = min(example_form.NUM_LOOKED_AT, corpus.num_examples)
-    for start in range(0, stop, step):
+    for examples in example_form.steps(self.task.corpus):
       if finite.any():
         break
-      positions = range(start, min(start + step, stop))
-      batch = self.preprocess_batch(corpus.read_positions(positions))
+      batch = self.preprocess_batch(examples)
       if batch.ids:
         finite = loss_check.finite_losses(
           self.task, params, batch.ids, batch.features
@@ -202,8 +199,9 @@ class LoadedTask:
     if not finite.any():
       raise errors.InputError(
         f'task {self.task.name}: the loss of {first_id}, and of all others of '
-        f'the first {stop} examples, is not finite, expected a finite number; '
-        'check the parameters and preprocess'
+        f'the first {example_form.num_looked_at(self.task.corpus)} examples, '
+        'is not finite, expected a finite number; check the parameters and '
+        'preprocess'
       )
     return take_examples(batch, np.flatnonzero(finite))
 

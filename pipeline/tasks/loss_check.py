@@ -32,7 +32,7 @@ def finite_losses(
   except Exception as error:  # The user's model may raise anything.
     raise errors.InputError(
       f'task {task.name}: per_example_loss failed on a few examples '
-      f'({type(error).__name__}: {_first_line(error)}); do '
+      f'({type(error).__name__}: {errors.first_line(error)}); do '
       'model, checkpoint and preprocess belong together?'
     ) from error
   expected = (len(ids),)
@@ -71,7 +71,3 @@ def check_traceable(
   reason = traced_loss.why_untraceable(task.per_example_loss, params, features)
   if reason:
     raise errors.InputError(f'task {task.name}: {reason}')
-
-
-def _first_line(error: Exception) -> str:
-  return str(error).partition('\n')[0]

@@ -3,10 +3,9 @@
 Also a template: this is all that a task of one's own needs.
 """
 
-import contextlib
-import io
 from pathlib import Path
 import time
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +19,7 @@ from pipeline import (
   load_arrays,
   save_arrays,
 )
+from tests.kit import datasets
 
 NUM_TRAIN = 303
 NUM_TEST = 20
@@ -116,24 +116,13 @@ def not_a_task():
   return 3
 
 
-class Points(tfds.core.GeneratorBasedBuilder):
+class Points(datasets.MadeUpDataset):
   """Random points near a plane."""
 
-  VERSION = tfds.core.Version('1.0.0')
-
-  def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Points.',
-      homepage='https://example.com',
-      disable_shuffling=True,
-      features=tfds.features.FeaturesDict(
-        {
-          'x': tfds.features.Tensor(shape=(NUM_FEATURES,), dtype=np.float32),
-          'y': tfds.features.Scalar(dtype=np.float32),
-        }
-      ),
-    )
+  FEATURES: ClassVar = {
+    'x': tfds.features.Tensor(shape=(NUM_FEATURES,), dtype=np.float32),
+    'y': tfds.features.Scalar(dtype=np.float32),
+  }
 
   def _split_generators(self, dl_manager):
     return {
@@ -156,12 +145,7 @@ def points(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def prepare(workdir: Path) -> None:
   """Writes the corpus and the ridge solution, which is the trained model."""
-  with contextlib.redirect_stdout(io.StringIO()):
-    Points(
-      data_dir=str(workdir / 'data'), file_format='array_record'
-    ).download_and_prepare(
-      download_config=tfds.download.DownloadConfig(num_shards=3)
-    )
+  datasets.prepare(Points, workdir / 'data', 3)
   hessian, design, y = closed_form()
   solution = np.linalg.solve(hessian, design.T @ y / len(y))
   save_arrays(

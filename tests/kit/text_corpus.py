@@ -1,11 +1,12 @@
 """A made-up translation set: numbers, word by word, in two languages."""
 
-import contextlib
-import io
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+from tests.kit import datasets
 
 DE = 'null eins zwei drei vier fünf sechs sieben acht neun'
 EN = 'zero one two three four five six seven eight nine'
@@ -13,21 +14,10 @@ WORDS = {'de': DE.split(' '), 'en': EN.split(' ')}
 NUM_TRAIN = 600
 
 
-class Numbers(tfds.core.GeneratorBasedBuilder):
+class Numbers(datasets.MadeUpDataset):
   """Rows of two to five digits."""
 
-  VERSION = tfds.core.Version('1.0.0')
-
-  def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Numbers.',
-      homepage='https://example.com',
-      disable_shuffling=True,
-      features=tfds.features.FeaturesDict(
-        {language: tfds.features.Text() for language in WORDS}
-      ),
-    )
+  FEATURES: ClassVar = {language: tfds.features.Text() for language in WORDS}
 
   def _split_generators(self, dl_manager):
     return {
@@ -49,9 +39,4 @@ class Numbers(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(data_dir: Path) -> None:
-  with contextlib.redirect_stdout(io.StringIO()):
-    Numbers(
-      data_dir=str(data_dir), file_format='array_record'
-    ).download_and_prepare(
-      download_config=tfds.download.DownloadConfig(num_shards=2)
-    )
+  datasets.prepare(Numbers, data_dir, 2)

@@ -1,8 +1,5 @@
 import functools
 import json
-import os
-import subprocess
-import sys
 
 import jax
 from jax import flatten_util
@@ -21,7 +18,7 @@ from influence_core.eigenpairs import (
   krylov_vectors,
   trust as basis_trust,
 )
-from tests.conftest import ROOT
+from tests.kit import devices
 
 GENERATOR = np.random.default_rng(0)
 SAMPLE = {
@@ -218,17 +215,8 @@ def test_reserved_memory_that_cannot_be_had_is_not_waited_for():
 
 @pytest.mark.parametrize('num_devices', [2, 3])
 def test_sharded_parameters_on_several_devices(num_devices):
-  done = subprocess.run(
-    [sys.executable, '-m', 'tests.kit.curvature_on_devices'],
-    cwd=ROOT,
-    env={
-      **os.environ,
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}',
-    },
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
+  done = devices.run_module(
+    'tests.kit.curvature_on_devices', num_devices=num_devices
   )
   assert done.returncode == 0, done.stderr
   measured = json.loads(done.stdout)

@@ -1,13 +1,10 @@
 """Several devices give what one gives, wherever the basis is."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.kit import devices
 
 # One of each kind of contraction: matrix products with one position and with
 # many, stacked matrices, convolutions in groups, lookups alone and beside a
@@ -26,23 +23,11 @@ CASES = (
 @pytest.mark.parametrize('placement', ['replicated', 'sharded', 'streamed'])
 @pytest.mark.parametrize('num_devices', [3])
 def test_equals_plain_gradients(placement, num_devices):
-  done = subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'tests.kit.projection_on_devices',
-      placement,
-      *CASES,
-    ],
-    cwd=ROOT,
-    env={
-      **os.environ,
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}',
-    },
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
+  done = devices.run_module(
+    'tests.kit.projection_on_devices',
+    placement,
+    *CASES,
+    num_devices=num_devices,
   )
   assert done.returncode == 0, done.stderr
   errors = json.loads(done.stdout)

@@ -1,7 +1,6 @@
 """Vision Transformers: sizes by name, images of any shape, fine-tuning."""
 
-import contextlib
-import io
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -12,28 +11,18 @@ from influence_core import parameter_selection
 from launch.example_tasks import image_classifier, train_classifier, vit
 from launch.example_tasks.example import ExampleOptions
 from pipeline.tasks import checkpoints
+from tests.kit import datasets
 
 TASK = ['--task', 'launch.example_tasks.vit:make_task', '--task_arg']
 
 
-class Stripes(tfds.core.GeneratorBasedBuilder):
+class Stripes(datasets.MadeUpDataset):
   """Colour images with stripes that lie (0) or stand (1)."""
 
-  VERSION = tfds.core.Version('1.0.0')
-
-  def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Stripes.',
-      homepage='https://example.com',
-      disable_shuffling=True,
-      features=tfds.features.FeaturesDict(
-        {
-          'image': tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8),
-          'label': tfds.features.ClassLabel(num_classes=2),
-        }
-      ),
-    )
+  FEATURES: ClassVar = {
+    'image': tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8),
+    'label': tfds.features.ClassLabel(num_classes=2),
+  }
 
   def _split_generators(self, dl_manager):
     return {
@@ -53,10 +42,7 @@ class Stripes(tfds.core.GeneratorBasedBuilder):
 @pytest.fixture(name='data_dir', scope='module')
 def fixture_data_dir(tmp_path_factory):
   path = tmp_path_factory.mktemp('stripes')
-  with contextlib.redirect_stdout(io.StringIO()):
-    Stripes(
-      data_dir=str(path), file_format='array_record'
-    ).download_and_prepare()
+  datasets.prepare(Stripes, path)
   return path
 
 
