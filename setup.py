@@ -45,6 +45,7 @@ setuptools.setup(
     'pillow>=10',
     'prometheus_client>=0.20',
     'pyarrow>=16',
+    'python-json-logger>=4,<5',
     'pyyaml>=6',
     'requests>=2',
     'rich>=13',

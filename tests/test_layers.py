@@ -138,6 +138,7 @@ def test_pmap_stands_in_one_file():
   assert users == ['multi_device.py']
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported(task_flags, index):
   """Nor needed: a query touches every layer, TFDS, Orbax and Beam."""
   arguments = [

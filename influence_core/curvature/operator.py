@@ -13,6 +13,7 @@ third to a half of the work.
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -112,11 +113,10 @@ class CurvatureOperator:
     self._num_examples = _over_processes(multi_device.num_examples(sample))
     self._l2_weight = options.l2_weight
 
-    def product_in(mode):
-      return curvature_products.batch_product(
-        options.curvature, per_example_loss, split_loss, params, mode
-      )
-
+    product_in = functools.partial(
+      curvature_products.batch_product,
+      *(options.curvature, per_example_loss, split_loss, params),
+    )
     # The way of differentiating, then memory: parameters and two vectors are
     # resident, a microbatch must fit what they leave (it decides how many
     # examples), and what a microbatch leaves keeps intermediate values.
@@ -124,10 +124,7 @@ class CurvatureOperator:
       product_in, selected, leaves, sample
     )
     sharded = options.parameter_placement == 'sharded'
-    layout = (
-      parameter_layout.Sharded if sharded else parameter_layout.Replicated
-    )
-    self._layout: parameter_layout.Layout = layout(leaves, selected)
+    self._layout = _make_layout(sharded, leaves, selected)
     self.resident_bytes = self._layout.resident_bytes
     budget = options.memory_budget_bytes or device_memory.default_budget_bytes()
     workspace_bytes = self._workspace_bytes(budget)
@@ -142,12 +139,10 @@ class CurvatureOperator:
     self.num_microbatches = len(self._batches)
     self.unused_bytes = workspace_bytes - self.temporary_bytes
     self.kept_bytes = 0
-    # Where memory is too short for whole parameters there is none for this.
-    self._kept = (
-      []
-      if sharded
-      else self._keep(product, sample, selected, options.reserved_bytes)
-    )
+    self._kept = []
+    if not sharded:  # Else memory is too short for this.
+      spared = options.reserved_bytes
+      self._kept = self._keep(product, sample, selected, spared)
     self.num_kept = len(self._kept)
     self._finish = multi_device.parallel_map(self._finish_on_device)
 
@@ -295,3 +290,9 @@ class CurvatureOperator:
 
 def _over_processes(number: int) -> int:
   return int(multi_device.sum_over_processes(np.array(float(number))))
+
+
+def _make_layout(sharded: bool, leaves, selected) -> parameter_layout.Layout:
+  if sharded:
+    return parameter_layout.Sharded(leaves, selected)
+  return parameter_layout.Replicated(leaves, selected)

@@ -7,27 +7,22 @@ takes slice by slice belongs to the body of the scan, so that what is formed at
 a time is one layer's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Any
 
 import jax
 from jax.extend import core as jax_core
-import jax.numpy as jnp
 
 from influence_core.projection import (
   plan as projection_plan,
   site_rules,
-  weight_sites,
+  weight_views,
 )
+from influence_core.projection.weight_views import TrackedWeight, View
 
 # Equations that call another traced function.
 CALLS = frozenset({'jit', 'pjit', 'closed_call', 'core_call'})
 CHECKPOINTS = frozenset({'checkpoint', 'remat', 'remat2'})
-
-# Equations that give their only operand in another shape of the same size.
-_RESHAPES = frozenset({'reshape', 'squeeze', 'broadcast_in_dim', 'expand_dims'})
-_COPIES = frozenset({'convert_element_type', 'copy', 'copy_p'})
 
 
 def inner_jaxpr(equation: jax_core.JaxprEqn) -> jax_core.ClosedJaxpr:
@@ -49,51 +44,13 @@ def make_plan(
     # and one that cannot be is data to the others.
     analysis = _Analysis(dense)
     owned = {
-      number: _Tracked(path, 0, jaxpr.jaxpr.invars[number].aval.shape)
+      number: TrackedWeight(path, 0, jaxpr.jaxpr.invars[number].aval.shape)
       for number, path in enumerate(paths)
     }
     scope = analysis.analyse(jaxpr, owned, {})
     if not analysis.conflicts:
       return scope
     dense |= analysis.conflicts
-
-
-@dataclasses.dataclass(frozen=True)
-class _Use:
-  """An equation that may become a site of a weight."""
-
-  equation: Any
-  position: int
-  view: '_View'
-  place: Callable[[projection_plan.Site], None]
-
-
-@dataclasses.dataclass
-class _Tracked:
-  """A parameter, or its slice in a scan, on its way through a scope."""
-
-  path: str
-  level: int
-  shape: tuple[int, ...]
-  arrival: tuple[projection_plan.Rearrangement, ...] = ()
-  uses: list[_Use] = dataclasses.field(default_factory=list)
-  num_scans: int = 0
-
-  @property
-  def key(self) -> tuple[str, int]:
-    return self.path, self.level
-
-
-@dataclasses.dataclass(frozen=True)
-class _View:
-  """A value that is a tracked weight up to its arrangement and dtype."""
-
-  weight: _Tracked
-  rearrangement: projection_plan.Rearrangement = ()
-  lengths: tuple[int, ...] = ()
-
-  def then(self, *step: tuple[str, tuple[int, ...]]) -> '_View':
-    return dataclasses.replace(self, rearrangement=(*self.rearrangement, *step))
 
 
 class _Analysis:
@@ -123,14 +80,14 @@ class _Analysis:
   def analyse(
     self,
     jaxpr: jax_core.ClosedJaxpr,
-    owned: Mapping[int, _Tracked],
-    views: Mapping[int, _View],
+    owned: Mapping[int, TrackedWeight],
+    views: Mapping[int, View],
   ) -> projection_plan.Scope:
     """Analyses a function that owns some of its inputs and views others."""
     inputs = dict(views)
     for number, weight in owned.items():
       if weight.key not in self._dense:
-        inputs[number] = _View(weight)
+        inputs[number] = View(weight)
     sites: dict[int, projection_plan.Site] = {}
     scopes: dict[int, projection_plan.Scope] = {}
     for view in self._walk(jaxpr.jaxpr, inputs, sites, scopes):
@@ -139,7 +96,7 @@ class _Analysis:
     weights = tuple(weight for weight in settled if weight)
     return projection_plan.Scope(jaxpr, weights, sites, scopes)
 
-  def _walk(self, jaxpr, inputs, sites, scopes) -> list[_View | None]:
+  def _walk(self, jaxpr, inputs, sites, scopes) -> list[View | None]:
     """Follows views through `jaxpr`; returns its outputs that are views."""
     env = {jaxpr.invars[number]: view for number, view in inputs.items()}
 
@@ -164,7 +121,7 @@ class _Analysis:
   def _visit(self, equation, number, views, sites, scopes):
     """Records what an equation does with views; returns its output views."""
     name = equation.primitive.name
-    moved = _rearranged(equation, next(iter(views.values())))
+    moved = weight_views.rearrange(equation, next(iter(views.values())))
     if moved is not None:
       return [moved]
     if name in CALLS:
@@ -182,7 +139,7 @@ class _Analysis:
       def place(site):
         sites[number] = site
 
-      view.weight.uses.append(_Use(equation, position, view, place))
+      view.weight.uses.append(weight_views.Use(equation, position, view, place))
     else:
       for view in views.values():
         self._give_up(view)
@@ -200,7 +157,7 @@ class _Analysis:
         consts[position] = dataclasses.replace(view, lengths=lengths)
       elif position >= first_slice and not view.lengths:
         view.weight.num_scans += 1
-        slices[position] = _Tracked(
+        slices[position] = TrackedWeight(
           view.weight.path,
           view.weight.level + 1,
           equation.invars[position].aval.shape[1:],
@@ -210,12 +167,12 @@ class _Analysis:
         self._give_up(view)
     return self.analyse(inner_jaxpr(equation), slices, consts)
 
-  def _give_up(self, view: _View | None) -> None:
+  def _give_up(self, view: View | None) -> None:
     if view is not None:
       self.conflicts.add(view.weight.key)
 
   def _settle(
-    self, weight: _Tracked, input_number: int
+    self, weight: TrackedWeight, input_number: int
   ) -> projection_plan.Weight | None:
     """The plan of a weight whose uses are all known; None without any."""
     dense = projection_plan.Weight(
@@ -227,7 +184,7 @@ class _Analysis:
       self.conflicts.add(weight.key)
     if weight.num_scans or not weight.uses:
       return None
-    stored, rules = _shared_arrangement(weight.uses)
+    stored, rules = weight_views.shared_arrangement(weight.uses)
     if stored is None:
       self.conflicts.add(weight.key)
       return dense
@@ -249,21 +206,9 @@ class _Analysis:
       input_number,
       weight.shape,
       (*weight.arrival, stored),
-      _with_long_rows(rules),
+      weight_views.layout_with_long_rows(rules),
       tuple(sites),
     )
-
-
-def _with_long_rows(rules) -> weight_sites.Layout:
-  """A layout with no fewer rows than columns, so that blocks are squarer.
-
-  A table that is only looked up keeps its entries as rows.
-  """
-  layout = rules[0].layout
-  _, rows, columns = layout.sizes()
-  if all(isinstance(rule, weight_sites.Lookup) for rule in rules):
-    return layout
-  return layout if rows >= columns else layout.transposed()
 
 
 def _struct(atom) -> jax.ShapeDtypeStruct:
@@ -273,55 +218,3 @@ def _struct(atom) -> jax.ShapeDtypeStruct:
 def _is_site(equation, position: int) -> bool:
   axes = tuple(range(equation.invars[position].aval.ndim))
   return site_rules.site_rule(equation, position, axes) is not None
-
-
-def _rearranged(equation, view: _View) -> _View | None:
-  """The output as a view, where the equation only rearranges its operand."""
-  if len(equation.invars) != 1 or len(equation.outvars) != 1:
-    return None
-  operand, output = equation.invars[0].aval, equation.outvars[0].aval
-  if operand.size != output.size:
-    return None
-  match equation.primitive.name:
-    case 'transpose':
-      return view.then(('transpose', equation.params['permutation']))
-    case 'reshape' if equation.params['dimensions'] is not None:
-      return None
-    case name if name in _RESHAPES:
-      return view.then(('reshape', output.shape))
-    case name if name in _COPIES and jnp.issubdtype(output.dtype, jnp.floating):
-      return view
-  return None
-
-
-def _shared_arrangement(uses: Sequence[_Use]):
-  """One arrangement of a weight that suits all its sites.
-
-  What the sites' rearrangements begin with in common is applied to the stored
-  weight; what remains may only permute axes.
-
-  Returns:
-    (rearrangement, rules), the rules' layouts all those of the first rule, or
-    (None, ()) where there is no such arrangement.
-  """
-  chains = [use.view.rearrangement for use in uses]
-  shared = 0
-  while all(len(chain) > shared for chain in chains) and (
-    len({chain[shared] for chain in chains}) == 1
-  ):
-    shared += 1
-  rules = []
-  for use, chain in zip(uses, chains, strict=True):
-    axes = tuple(range(use.equation.invars[use.position].aval.ndim))
-    for step, permutation in chain[shared:]:
-      if step != 'transpose':
-        return None, ()
-      axes = tuple(axes[axis] for axis in permutation)
-    rules.append(site_rules.site_rule(use.equation, use.position, axes))
-  layouts = [rule.layout if rule else None for rule in rules]
-  first = layouts[0]
-  if first is None or any(
-    layout not in (first, first.transposed()) for layout in layouts
-  ):
-    return None, ()
-  return chains[0][:shared], rules

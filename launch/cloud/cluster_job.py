@@ -1,12 +1,11 @@
 """A command of `influence` as a job of Cloud Batch or Kubernetes."""
 
-from collections.abc import Mapping, Sequence
-import dataclasses
 import re
 from typing import Any
 
 from influence_core import errors
 from launch.flags import parser as flags_lib
+from launch.flags.cluster import BatchPlace, ClusterJob
 from launch.running import processes
 
 # What can run without anybody looking at it.
@@ -19,7 +18,6 @@ COMMANDS = (
   'verify',
   'gc',
 )
-_NAME = re.compile('[a-z]([-a-z0-9]{0,61}[a-z0-9])?')
 # Machines that have GPUs whether or not an accelerator is named.
 _GPU_MACHINES = re.compile('(a[2-9]|g[2-9])[a-z]?-')
 _MAX_BATCH_RETRIES = 10
@@ -29,98 +27,36 @@ _BOOT_DISK_GB = 100
 _PLACES = ('out', 'basis', 'index', 'config', 'metrics_file')
 
 
-@dataclasses.dataclass(frozen=True)
-class ClusterJob:
-  """What runs, and on which machines.
-
-  Attributes:
-    name: of the job.
-    image: container, from launch/deploy/Containerfile.
-    command: what follows `influence`.
-    machine_type: of Compute Engine; on Kubernetes that of the nodes, or None.
-    accelerator: type, such as nvidia-l4 or tpu-v5-lite-podslice.
-    num_accelerators: on each machine.
-    topology: of a TPU slice, such as 2x4.
-    num_hosts: machines that work together, one process on each.
-    spot: whether machines may be taken away, for less money.
-    max_hours: after which the job is stopped.
-    num_retries: of each machine's task.
-    service_account: email; on Kubernetes its name.
-    labels: by name.
-  """
-
-  name: str
-  image: str
-  command: Sequence[str]
-  machine_type: str | None = None
-  accelerator: str | None = None
-  num_accelerators: int = 1
-  topology: str | None = None
-  num_hosts: int = 1
-  spot: bool = False
-  max_hours: float = 24.0
-  num_retries: int = 3
-  service_account: str | None = None
-  labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-  def __post_init__(self):
-    if not _NAME.fullmatch(self.name):
+def _check_command(job: ClusterJob) -> None:
+  """Checks the command as if it were to run here."""
+  if not job.command or job.command[0] not in COMMANDS:
+    raise errors.InputError(
+      f'the command is {" ".join(job.command) or "missing"}; expected after '
+      f'-- one of {", ".join(COMMANDS)} with its flags'
+    )
+  flags, values = flags_lib.parse(job.command)
+  for name in _PLACES:
+    path = values.get(name) or getattr(flags, name, None)
+    if isinstance(path, str) and '://' not in path:
       raise errors.InputError(
-        f'job_name is {self.name!r}, expected up to 63 of a-z, 0-9 and -, from '
-        'a letter to no -'
+        f'{name} is {path}, which other machines cannot reach; expected '
+        'gs://...'
       )
-    for field, value, least in (
-      ('num_hosts', self.num_hosts, 1),
-      ('num_accelerators', self.num_accelerators, 1),
-      ('num_retries', self.num_retries, 0),
-    ):
-      if value < least:
-        raise errors.InputError(
-          f'{field} is {value}, expected at least {least}'
-        )
-    if not self.max_hours > 0:
-      raise errors.InputError(
-        f'max_hours is {self.max_hours}, expected a positive number'
-      )
-    self._check_command()
-
-  def _check_command(self) -> None:
-    if not self.command or self.command[0] not in COMMANDS:
-      raise errors.InputError(
-        f'the command is {" ".join(self.command) or "missing"}; expected after '
-        f'-- one of {", ".join(COMMANDS)} with its flags'
-      )
-    flags, values = flags_lib.parse(self.command)
-    for name in _PLACES:
-      path = values.get(name) or getattr(flags, name, None)
-      if isinstance(path, str) and '://' not in path:
-        raise errors.InputError(
-          f'{name} is {path}, which other machines cannot reach; expected '
-          'gs://...'
-        )
-    if self.num_hosts > 1 and not values.get('multi_process'):
-      raise errors.InputError(
-        f'num_hosts is {self.num_hosts}, but {self.command[0]} has no '
-        '--multi_process; add it, or use one host'
-      )
-
-  @property
-  def is_tpu(self) -> bool:
-    return bool(self.accelerator and self.accelerator.startswith('tpu'))
+  if job.num_hosts > 1 and not values.get('multi_process'):
+    raise errors.InputError(
+      f'num_hosts is {job.num_hosts}, but {job.command[0]} has no '
+      '--multi_process; add it, or use one host'
+    )
 
 
-def batch(
-  job: ClusterJob,
-  *,
-  region: str,
-  network: str | None = None,
-  subnetwork: str | None = None,
-) -> dict[str, Any]:
+def batch(job: ClusterJob, place: BatchPlace) -> dict[str, Any]:
   """A job of Cloud Batch, as its API takes it.
 
   Raises:
-    errors.InputError: It is of TPUs, or with too many retries for Cloud Batch.
+    errors.InputError: Its command is wrong, it is of TPUs, or with too many
+      retries for Cloud Batch.
   """
+  _check_command(job)
   if job.is_tpu:
     raise errors.InputError(
       f'accelerator is {job.accelerator}, but Cloud Batch has GPUs only; use '
@@ -132,17 +68,15 @@ def batch(
       'on Cloud Batch'
     )
   allocation: dict[str, Any] = {
-    'location': {'allowedLocations': [f'regions/{region}']},
+    'location': {'allowedLocations': [f'regions/{place.region}']},
     'instances': [_batch_instances(job)],
     'labels': dict(job.labels),
   }
   if job.service_account:
     allocation['serviceAccount'] = {'email': job.service_account}
-  if network or subnetwork:
-    interface = {'network': network, 'subnetwork': subnetwork}
-    allocation['network'] = {
-      'networkInterfaces': [{k: v for k, v in interface.items() if v}]
-    }
+  interface = {'network': place.network, 'subnetwork': place.subnetwork}
+  if given := {k: v for k, v in interface.items() if v}:
+    allocation['network'] = {'networkInterfaces': [given]}
   container: dict[str, Any] = {
     'imageUri': job.image,
     'entrypoint': 'influence',
@@ -194,8 +128,10 @@ def kubernetes(job: ClusterJob) -> list[dict[str, Any]]:
   """An indexed job, and for several hosts the service that names them.
 
   Raises:
-    errors.InputError: A TPU has no topology, or something else has one.
+    errors.InputError: Its command is wrong, or a TPU has no topology, or
+      something else has one.
   """
+  _check_command(job)
   if job.is_tpu != bool(job.topology):
     raise errors.InputError(
       f'accelerator is {job.accelerator} and topology {job.topology}; a TPU '
@@ -212,21 +148,13 @@ def kubernetes(job: ClusterJob) -> list[dict[str, Any]]:
   pod: dict[str, Any] = {
     'restartPolicy': 'Never',
     'containers': [container],
-    'nodeSelector': {},
+    'nodeSelector': _node_selector(job),
   }
   if job.service_account:
     pod['serviceAccountName'] = job.service_account
-  if job.machine_type:
-    pod['nodeSelector']['node.kubernetes.io/instance-type'] = job.machine_type
-  if job.spot:
-    pod['nodeSelector']['cloud.google.com/gke-spot'] = 'true'
   if job.accelerator:
     kind = 'google.com/tpu' if job.is_tpu else 'nvidia.com/gpu'
     container['resources'] = {'limits': {kind: str(job.num_accelerators)}}
-    label = 'gke-tpu-accelerator' if job.is_tpu else 'gke-accelerator'
-    pod['nodeSelector'][f'cloud.google.com/{label}'] = job.accelerator
-    if job.topology:
-      pod['nodeSelector']['cloud.google.com/gke-tpu-topology'] = job.topology
   manifests = [
     {
       'apiVersion': 'batch/v1',
@@ -245,17 +173,35 @@ def kubernetes(job: ClusterJob) -> list[dict[str, Any]]:
   if job.num_hosts > 1:
     pod['subdomain'] = job.name
     container['env'] = processes.kubernetes_environment(job.name, job.num_hosts)
-    manifests.append(
-      {
-        'apiVersion': 'v1',
-        'kind': 'Service',
-        'metadata': {'name': job.name, 'labels': labels},
-        'spec': {
-          'clusterIP': 'None',
-          # Names must be there before the processes have found each other.
-          'publishNotReadyAddresses': True,
-          'selector': {'app': job.name},
-        },
-      }
-    )
+    manifests.append(_service(job.name, labels))
   return manifests
+
+
+def _node_selector(job: ClusterJob) -> dict[str, str]:
+  """Labels of the nodes that a pod may run on, as GKE gives them."""
+  wanted: dict[str, str] = {}
+  if job.machine_type:
+    wanted['node.kubernetes.io/instance-type'] = job.machine_type
+  if job.spot:
+    wanted['cloud.google.com/gke-spot'] = 'true'
+  if job.accelerator:
+    label = 'gke-tpu-accelerator' if job.is_tpu else 'gke-accelerator'
+    wanted[f'cloud.google.com/{label}'] = job.accelerator
+  if job.topology:
+    wanted['cloud.google.com/gke-tpu-topology'] = job.topology
+  return wanted
+
+
+def _service(name: str, labels: dict[str, str]) -> dict[str, Any]:
+  """Gives the pods of a job names, by which they find each other."""
+  return {
+    'apiVersion': 'v1',
+    'kind': 'Service',
+    'metadata': {'name': name, 'labels': labels},
+    'spec': {
+      'clusterIP': 'None',
+      # Names must be there before the processes have found each other.
+      'publishNotReadyAddresses': True,
+      'selector': {'app': name},
+    },
+  }

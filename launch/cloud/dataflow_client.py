@@ -11,6 +11,7 @@ import requests
 
 from influence_core import errors
 from launch.cloud import credentials
+from launch.flags.dataflow import Place
 
 try:
   from google.api_core import client_options, exceptions
@@ -65,23 +66,17 @@ class JobStatus:
 class DataflowClient:
   """Jobs of one project and region."""
 
-  def __init__(self, project: str, region: str, endpoint: str | None = None):
-    """Connects.
-
-    Args:
-      project: id of the Google Cloud project.
-      region: such as 'us-central1'.
-      endpoint: URL of another server than Google's.
-    """
+  def __init__(self, place: Place):
+    """Connects to Google's server, or to that of the place."""
     arguments: dict[str, Any] = {'transport': 'rest'}
-    if endpoint:
+    if place.endpoint:
       arguments['client_options'] = client_options.ClientOptions(
-        api_endpoint=endpoint
+        api_endpoint=place.endpoint
       )
-      if 'localhost' in endpoint:
+      if 'localhost' in place.endpoint:
         arguments['credentials'] = credentials_lib.AnonymousCredentials()
-    self.region = region
-    self._place = {'project_id': project, 'location': region}
+    self.region = place.region
+    self._place = {'project_id': place.project, 'location': place.region}
     with service_errors():
       self._jobs = dataflow.JobsV1Beta3Client(**arguments)
       self._messages = dataflow.MessagesV1Beta3Client(**arguments)

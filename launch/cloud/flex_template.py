@@ -14,8 +14,13 @@ from typing import Any
 import apache_beam
 
 from influence_core import errors
-from launch.cloud import dataflow_job
-from launch.flags import dataflow as dataflow_flags, fields
+from launch.flags import (
+  dataflow as dataflow_flags,
+  fields,
+  project as project_flags,
+)
+from launch.flags.dataflow import DataflowJob
+from pipeline.projection.request import ProjectionRequest
 
 # Flags that launching has words of its own for.
 _OF_LAUNCHING = (
@@ -66,25 +71,29 @@ def specification(image: str) -> dict[str, Any]:
 
 
 def launch_parameter(
-  where: dataflow_job.DataflowJob, template: str, values: Mapping[str, Any]
+  where: DataflowJob, template: str, request: ProjectionRequest
 ) -> dict[str, Any]:
   """The request that launches the template, but for project and region.
 
   Args:
     where: the job.
     template: gs:// path of the template file.
-    values: of its parameters by name; None for those not given.
+    request: what is projected.
+
+  Raises:
+    errors.InputError: An argument of the task has a comma in it.
   """
-  given = {**values, 'worker': where.worker, 'image': where.image}
-  texts = {
-    name: str(value).lower() if isinstance(value, bool) else str(value)
-    for name, value in given.items()
-    if value not in (None, False)
+  given = {
+    **project_flags.REQUEST.as_flags(request),
+    **dataflow_flags.JOB.as_flags(where),
   }
-  if where.right_fitting:
-    texts['right_fitting'] = 'true'
-  if where.beam_arguments:
-    texts[_BEAM] = shlex.join(where.beam_arguments)
+  given[_SEVERAL] = join_arguments(given.pop('task_arg'))
+  given[_BEAM] = shlex.join(where.beam_arguments) or None
+  texts = {
+    name: 'true' if value is True else str(value)
+    for name, value in given.items()
+    if name not in _OF_LAUNCHING and value is not None and value is not False
+  }
   return {
     'jobName': where.name,
     'containerSpecGcsPath': template,
@@ -96,7 +105,7 @@ def launch_parameter(
   }
 
 
-def joined(arguments: Mapping[str, str]) -> str | None:
+def join_arguments(arguments: Mapping[str, str]) -> str | None:
   """Arguments of a task as one parameter; None for none.
 
   Raises:

@@ -50,19 +50,19 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     *('evaluate', 'detection', *found_in, '--bad', 'label <> true_label'),
     *('--num_first', _NUM_SUSPICIOUS, '--num_bootstrap', '0'),
   )
-  opened = index_reader.Index(index)
+  manifest = index_reader.Index(index).manifest
   summary: dict[str, Any] = {
-    'num_examples': opened.num_examples,
-    'projection_dim': opened.manifest.provenance.projection_dim,
+    'num_examples': manifest.num_examples,
+    'projection_dim': manifest.provenance.projection_dim,
     'eigenvalues': list(fitted['eigenvalues']),
     'basis_residuals': list(fitted['report']['residuals']),
     'mislabeled': {row['score']: row for row in evaluated['scores']},
     'queries': _group_by_query(found['results']),
     'index': index,
-    'manifest': manifest_lib.path_of(index, opened.manifest.generation),
+    'manifest': manifest_lib.path_of(index, manifest.generation),
     'report': storage.join(out, 'report.html'),
+    'seconds': dict(console.seconds),
   }
-  summary['seconds'] = dict(console.seconds)
   with storage.open_for_writing(storage.join(out, 'summary.json')) as file:
     file.write(json_text.encode(summary, indent=1).encode())
   with console.stage('report', 'pages'):

@@ -34,20 +34,7 @@ def run(
     projection_dim=projection_dim, num_examples=num_examples
   )
   gradient_projection.check_batch_size(projection_options.batch_size)
-  record = None if basis is None else stored_basis.load_record(basis)
-  if record is not None:
-    task = task.selecting(record.config['parameter_paths'])
-  loaded = loaded_task.LoadedTask.unchecked(task)
-  if record is not None:
-    probed = loaded.with_probe(stored_basis.load_probe(record))
-    stored_basis.check_belongs(record, probed.fingerprints)
-  loaded.check_loss()
-  if record is None:
-    eigenvectors: types.SelectedParameters = _random_vectors(
-      loaded.selected, projection_dim
-    )
-  else:
-    eigenvectors = stored_basis.load(record).eigenvectors
+  loaded, eigenvectors = _load(task, basis, projection_dim)
   with console.stage('compile'):
     projector = checked_projector.compile_projector(
       loaded, eigenvectors, projection_options
@@ -63,24 +50,18 @@ def run(
     ['path', 'shape', 'size', 'gradient'],
     [[str(value) for value in row.values()] for row in parameters],
   )
+  size = loaded.task.corpus.num_examples
   result = {
     'task': loaded.task.name,
     'device': jax.devices()[0].device_kind,
     'num_devices': jax.local_device_count(),
     'num_parameters': sum(row['size'] for row in parameters),
     'projection_dim': dim,
-    'basis_placement': projector.memory.placement,
-    'num_basis_blocks': projector.memory.num_blocks,
-    'batch_size': projector.batch_size,
-    'parameter_bytes': projector.memory.parameter_bytes,
-    'basis_bytes': projector.memory.basis_bytes,
-    'temporary_bytes': projector.program.temporary_bytes,
-    'peak_bytes': projector.peak_bytes,
-    'memory_budget_bytes': projector.memory.budget_bytes,
+    **_describe_memory(projector),
     'projection_error': error,
     'examples_per_second': round(rate, 1),
-    'num_examples': loaded.task.corpus.num_examples,
-    'expected_seconds': round(loaded.task.corpus.num_examples / rate, 1),
+    'num_examples': size,
+    'expected_seconds': round(size / rate, 1),
   }
   console.table(
     'projection (bytes are those of each device)',
@@ -88,6 +69,24 @@ def run(
     [[name, _format(value)] for name, value in result.items()],
   )
   return {**result, 'parameters': parameters}
+
+
+def _load(
+  task: TaskReference, basis: str | None, projection_dim: int
+) -> tuple[loaded_task.LoadedTask, types.SelectedParameters]:
+  """The task, and vectors to project on: those of the basis, or any."""
+  if basis is None:
+    loaded = loaded_task.LoadedTask.unchecked(task)
+    loaded.check_loss()
+    return loaded, _random_vectors(loaded.selected, projection_dim)
+  record = stored_basis.load_record(basis)
+  loaded = loaded_task.LoadedTask.unchecked(
+    task.selecting(record.config['parameter_paths'])
+  )
+  probed = loaded.with_probe(stored_basis.load_probe(record))
+  stored_basis.check_belongs(record, probed.fingerprints)
+  loaded.check_loss()
+  return loaded, stored_basis.load(record).eigenvectors
 
 
 def _random_vectors(
@@ -123,6 +122,22 @@ def _measure(loaded, projector, num_examples: int) -> float:
       projector.project(batch.features)
     num_done += len(chunk)
   return num_done / (time.monotonic() - started)
+
+
+def _describe_memory(
+  projector: gradient_projection.GradientProjector,
+) -> dict[str, Any]:
+  memory = projector.memory
+  return {
+    'basis_placement': memory.placement,
+    'num_basis_blocks': memory.num_blocks,
+    'batch_size': projector.batch_size,
+    'parameter_bytes': memory.parameter_bytes,
+    'basis_bytes': memory.basis_bytes,
+    'temporary_bytes': projector.program.temporary_bytes,
+    'peak_bytes': projector.peak_bytes,
+    'memory_budget_bytes': memory.budget_bytes,
+  }
 
 
 def _describe_parameters(projector, selected, dim: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, plots, result_tables
+from launch.output import console as console_lib, evaluation_report, plots
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
@@ -44,7 +44,7 @@ def run(
     raise errors.InputError(
       f'k is {k}, expected 1 to the {len(ids)} examples of {reference}'
     )
-  rows, tables = [], []
+  figures = {}
   for path in indexes:
     found, own_ids, _ = scores_of(path, options)
     if own_ids != ids:
@@ -52,40 +52,44 @@ def run(
         f'{path} and {reference} have different examples; project the same '
         'corpus'
       )
-    figures = _figures(found, expected, k)
-    tables.append(
-      pa.table(
-        {'index': [path] * len(query_ids), 'query_id': query_ids, **figures}
-      )
-    )
+    figures[path] = _figures(found, expected, k)
+  report = _report(figures, reference, query_ids, len(ids), seed)
+  return report.show(console, out)
+
+
+def _report(
+  figures: dict[str, dict[str, np.ndarray]],
+  reference: str,
+  query_ids: list[str],
+  num_examples: int,
+  seed: int,
+) -> evaluation_report.Report:
+  """Means of the figures of each index, which are of each query."""
+  rows, tables = [], []
+  for path, own in figures.items():
+    queries = {'index': [path] * len(query_ids), 'query_id': query_ids}
+    tables.append(pa.table({**queries, **own}))
     row: dict[str, Any] = {'index': path}
-    for name, values in figures.items():
+    for name, values in own.items():
       interval = evaluation.mean_interval(values, seed=seed)
       row |= {name: interval.mean, f'{name}_low': interval.low}
       row |= {f'{name}_high': interval.high}
     rows.append(row)
-  result_tables.print_rows(
-    console,
+  return evaluation_report.Report(
+    'agreement',
     f'agreement with {reference}: mean over {len(query_ids)} queries and 95 % '
     f'interval, seed {seed}',
     pa.Table.from_pylist(rows),
+    result={
+      'reference': reference,
+      'num_queries': len(query_ids),
+      'num_examples': num_examples,
+      'seed': seed,
+      'agreement': rows,
+    },
+    tables={'agreement': pa.concat_tables(tables)},
+    plots={'agreement': lambda: _plot(rows, list(own), reference)},
   )
-  result = {
-    'reference': reference,
-    'num_queries': len(query_ids),
-    'num_examples': len(ids),
-    'seed': seed,
-    'agreement': rows,
-  }
-  if out is not None:
-    result_tables.write_result(
-      out,
-      'agreement',
-      result,
-      {'agreement': pa.concat_tables(tables)},
-      {'agreement': lambda: _plot(rows, list(figures), reference)},
-    )
-  return result
 
 
 def _plot(

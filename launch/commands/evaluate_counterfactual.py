@@ -12,8 +12,9 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, plots, result_tables
+from launch.output import console as console_lib, evaluation_report, plots
 from pipeline.evaluation import retrainings
+from pipeline.evaluation.options import Retraining
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage, output_places
 from pipeline.tasks.reference import TaskReference
@@ -26,8 +27,7 @@ def run(
   index: str,
   query_split: str,
   k: int,
-  num_repeats: int,
-  num_workers: int,
+  retraining: Retraining,
   seed: int,
   out: str,
   options: ScoreOptions,
@@ -38,9 +38,7 @@ def run(
     errors.InputError: Something is missing or out of range.
   """
   directory = output_places.check_results(out)
-  retrainings.check(
-    task.load(), num_repeats=num_repeats, num_workers=num_workers
-  )
+  retrainings.check(task.load())
   session = QuerySession(index, task)
   if not 1 <= k < session.index.num_examples:
     raise errors.InputError(
@@ -65,8 +63,7 @@ def run(
       queries,
       parts,
       storage.join(directory, 'retrainings'),
-      num_repeats=num_repeats,
-      num_workers=num_workers,
+      retraining,
       progress=progress,
     )
   count = len(queries.ids)
@@ -75,51 +72,33 @@ def run(
     'proponents': losses[1 + own, own] - losses[0],
     'random': losses[1 + count + own, own] - losses[0],
   }
-  return _report(console, directory, queries.ids, changes, k=k, seed=seed)
+  report = _report(queries.ids, changes, k=k, seed=seed)
+  return report.show(console, directory)
 
 
 def _report(
-  console: console_lib.Console,
-  out: str,
-  query_ids: list[str],
-  changes: dict[str, np.ndarray],
-  *,
-  k: int,
-  seed: int,
-) -> dict[str, Any]:
+  query_ids: list[str], changes: dict[str, np.ndarray], *, k: int, seed: int
+) -> evaluation_report.Report:
   rows: list[dict[str, Any]] = []
   for name, values in changes.items():
-    found = evaluation.mean_interval(values, seed=seed)
+    mean, low, high = evaluation.mean_interval(values, seed=seed)
     rows.append(
-      {
-        'removed': name,
-        'change_of_loss': found.mean,
-        'low': found.low,
-        'high': found.high,
-      }
+      {'removed': name, 'change_of_loss': mean, 'low': low, 'high': high}
     )
-  result_tables.print_rows(
-    console,
-    f'change of the loss of {len(query_ids)} queries when {k} examples are '
-    f'left out of the training; 95 % interval over queries, seed {seed}',
-    pa.Table.from_pylist(rows),
-  )
-  table = pa.table({'query_id': query_ids, **changes})
-  result = {
-    'changes': rows,
-    'num_queries': len(query_ids),
-    'k': k,
-    'seed': seed,
-  }
-  title = f'{len(query_ids)} queries without {k} examples'
-  result_tables.write_result(
-    out,
+  count = len(query_ids)
+  return evaluation_report.Report(
     'counterfactual',
-    result,
-    {'counterfactual': table},
-    {'counterfactual': lambda: _plot(rows, title)},
+    f'change of the loss of {count} queries when {k} examples are left out of '
+    f'the training; 95 % interval over queries, seed {seed}',
+    pa.Table.from_pylist(rows),
+    result={'changes': rows, 'num_queries': count, 'k': k, 'seed': seed},
+    tables={'counterfactual': pa.table({'query_id': query_ids, **changes})},
+    plots={
+      'counterfactual': lambda: _plot(
+        rows, f'{count} queries without {k} examples'
+      )
+    },
   )
-  return result
 
 
 def _plot(rows: list[dict[str, Any]], title: str) -> bytes:

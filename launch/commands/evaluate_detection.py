@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, plots, result_tables
+from launch.output import console as console_lib, evaluation_report, plots
 from pipeline.evaluation import detection
 from pipeline.index import reader as index_reader
 from pipeline.storage import output_places
@@ -46,9 +46,7 @@ def run(
       rankings, num_first=num_first, num_bootstrap=num_bootstrap, seed=seed
     )
   num_bad, num_all = int(rankings.is_bad.sum()), len(rankings.is_bad)
-  result_tables.print_rows(
-    console, f'{num_bad:,} of {num_all:,} examples are bad; found by', table
-  )
+  curves = detection.curves(rankings)
   result = {
     'index': opened.path,
     'generation': opened.generation,
@@ -60,17 +58,15 @@ def run(
     'seed': seed,
     'scores': table.to_pylist(),
   }
-  if out is not None:
-    curves = detection.curves(rankings)
-    written = result_tables.write_result(
-      out,
-      'detection',
-      result,
-      {'detection': table, 'curves': curves},
-      {'detection': lambda: _plot(curves, result)},
-    )
-    console.print(f'wrote {", ".join(written)} to {out}')
-  return result
+  report = evaluation_report.Report(
+    'detection',
+    f'{num_bad:,} of {num_all:,} examples are bad; found by',
+    table,
+    result,
+    tables={'detection': table, 'curves': curves},
+    plots={'detection': lambda: _plot(curves, result)},
+  )
+  return report.show(console, out)
 
 
 def _plot(curves: pa.Table, result: dict[str, Any]) -> bytes:

@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, plots, result_tables
+from launch.output import console as console_lib, evaluation_report, plots
 from pipeline.evaluation import datamodelling, retrainings
+from pipeline.evaluation.options import Design, Retraining
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage, output_places
 from pipeline.tasks import loaded_task
@@ -21,11 +22,8 @@ def run(
   task: TaskReference,
   indexes: list[str],
   query_split: str,
-  num_subsets: int,
-  fraction: float,
-  num_repeats: int,
-  num_workers: int,
-  seed: int,
+  design: Design,
+  retraining: Retraining,
   out: str,
   options: ScoreOptions,
 ) -> dict[str, Any]:
@@ -34,11 +32,8 @@ def run(
   Raises:
     errors.InputError: Something is missing or out of range.
   """
-  design = retrainings.Design(num_subsets, fraction, seed)
   directory = output_places.check_results(out)
-  retrainings.check(
-    task.load(), num_repeats=num_repeats, num_workers=num_workers
-  )
+  retrainings.check(task.load())
   loaded = loaded_task.LoadedTask.load(task)
   measured = datamodelling.Datamodelling(loaded, query_split, design)
   predicted = {}
@@ -51,23 +46,19 @@ def run(
   with console.stage('retrain', 'trainings') as progress:
     actual = measured.actual(
       storage.join(directory, 'retrainings'),
-      num_repeats=num_repeats,
-      num_workers=num_workers,
+      retraining,
       progress=progress,
     )
-  return _report(
-    console, directory, predicted, actual, measured.query_ids, design
-  )
+  report = _report(predicted, actual, measured.query_ids, design)
+  return report.show(console, directory)
 
 
 def _report(
-  console: console_lib.Console,
-  out: str,
   predicted: dict[str, np.ndarray],
   actual: np.ndarray,
   query_ids: list[str],
-  design: retrainings.Design,
-) -> dict[str, Any]:
+  design: Design,
+) -> evaluation_report.Report:
   rows: list[dict[str, Any]] = []
   tables = []
   for index, values in predicted.items():
@@ -76,38 +67,24 @@ def _report(
     rows.append(
       {'index': index, 'lds': found.mean, 'low': found.low, 'high': found.high}
     )
-    tables.append(
-      pa.table(
-        {
-          'index': [index] * len(scores),
-          'query_id': query_ids,
-          'spearman': scores,
-        }
-      )
-    )
-  result_tables.print_rows(
-    console,
-    f'linear datamodelling score: {len(query_ids)} queries, '
-    f'{design.num_subsets} subsets of {design.fraction:.0%}, seed '
+    of_queries = {'query_id': query_ids, 'spearman': scores}
+    tables.append(pa.table({'index': [index] * len(scores), **of_queries}))
+  size = f'{len(query_ids)} queries, {design.num_subsets} subsets'
+  return evaluation_report.Report(
+    'lds',
+    f'linear datamodelling score: {size} of {design.fraction:.0%}, seed '
     f'{design.seed}; 95 % interval over queries',
     pa.Table.from_pylist(rows),
+    result={
+      'scores': rows,
+      'num_queries': len(query_ids),
+      'num_subsets': design.num_subsets,
+      'fraction': design.fraction,
+      'seed': design.seed,
+    },
+    tables={'lds': pa.concat_tables(tables)},
+    plots={'lds': lambda: _plot(rows, size)},
   )
-  result = {
-    'scores': rows,
-    'num_queries': len(query_ids),
-    'num_subsets': design.num_subsets,
-    'fraction': design.fraction,
-    'seed': design.seed,
-  }
-  title = f'{len(query_ids)} queries, {design.num_subsets} subsets'
-  result_tables.write_result(
-    out,
-    'lds',
-    result,
-    {'lds': pa.concat_tables(tables)},
-    {'lds': lambda: _plot(rows, title)},
-  )
-  return result
 
 
 def _plot(rows: list[dict[str, Any]], title: str) -> bytes:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, plots, result_tables
+from launch.output import console as console_lib, evaluation_report, plots
 from pipeline.evaluation import retrieval_quality
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
@@ -51,35 +51,36 @@ def run(
       k=k,
       options=options,
     )
+  wanted = {'index': opened.path, 'relevant': relevant, 'kind': kind}
+  return _report(quality, wanted, seed).show(console, out)
+
+
+def _report(
+  quality: retrieval_quality.Quality, wanted: dict[str, str], seed: int
+) -> evaluation_report.Report:
+  """Means of the figures of each query, which follow its id and count."""
   rows = []
   for name in quality.table.column_names[2:]:
     values = quality.table[name].to_numpy()
     found = evaluation.mean_interval(values, seed=seed)
     rows.append({'figure': name, **found._asdict()})
-  result = {
-    'index': opened.path,
-    'relevant': relevant,
-    'kind': kind,
-    'num_queries': quality.table.num_rows,
-    'num_without': quality.num_without,
-    'seed': seed,
-    'figures': rows,
-  }
-  result_tables.print_rows(
-    console,
-    f'{kind} with {relevant}: mean over {quality.table.num_rows} queries, 95 % '
-    f'interval, seed {seed}; {quality.num_without} queries have none',
+  size, kind = quality.table.num_rows, wanted['kind']
+  about = f'{kind} with {wanted["relevant"]}'
+  return evaluation_report.Report(
+    'retrieval',
+    f'{about}: mean over {size} queries, 95 % interval, seed {seed}; '
+    f'{quality.num_without} queries have none',
     pa.Table.from_pylist(rows),
+    result={
+      **wanted,
+      'num_queries': size,
+      'num_without': quality.num_without,
+      'seed': seed,
+      'figures': rows,
+    },
+    tables={'retrieval': quality.table},
+    plots={'retrieval': lambda: _plot(rows, kind, about)},
   )
-  if out is not None:
-    result_tables.write_result(
-      out,
-      'retrieval',
-      result,
-      {'retrieval': quality.table},
-      {'retrieval': lambda: _plot(rows, kind, f'{kind} with {relevant}')},
-    )
-  return result
 
 
 def _plot(rows: list[dict[str, Any]], kind: str, title: str) -> bytes:

@@ -18,10 +18,11 @@ from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
 from launch.flags import sensitivity
-from launch.output import console as console_lib, plots, result_tables
+from launch.output import console as console_lib, evaluation_report, plots
 from launch.running import basis_fit, command_line
 from pipeline.bases import fit_basis_config
 from pipeline.evaluation import datamodelling, detection, retrainings
+from pipeline.evaluation.options import Design, Retraining
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage, fingerprints, output_places
 from pipeline.tasks import loaded_task
@@ -88,9 +89,8 @@ def run(
   fixed: Mapping[str, str],
   query_split: str | None,
   bad: str | None,
-  num_subsets: int,
-  num_workers: int,
-  seed: int,
+  design: Design,
+  retraining: Retraining,
   out: str,
 ) -> dict[str, Any]:
   """Measures the figures at every value of every knob.
@@ -104,60 +104,58 @@ def run(
       'datamodelling score, --bad for detection, or both'
     )
   out = output_places.check_results(out)
-  measures = _Measures(seed, bad)
+  measures = _Measures(design.seed, bad)
   if query_split is not None:
-    design = retrainings.Design(num_subsets, 0.5, seed)
-    retrainings.check(task.load(), num_repeats=1, num_workers=num_workers)
+    retrainings.check(task.load())
   base = sensitivity.Setting(
-    fit_basis_config.FitBasisConfig(seed=seed, num_trace_probes=0),
+    fit_basis_config.FitBasisConfig(seed=design.seed, num_trace_probes=0),
     ScoreOptions(),
   ).with_fixed(fixed)
-  rows: list[dict[str, Any]] = []
   values = sensitivity.values_of(knobs)
   wanted = sensitivity.settings(base, values)
   if query_split is not None:
     measures = _with_losses(
-      console, measures, task, query_split, design, num_workers, out
+      console, measures, task, query_split, design, retraining, out
     )
+  rows = []
   with console.stage('sensitivity', 'settings') as progress:
     for number, (knob, value, setting) in enumerate(wanted):
       index = _make_index(console.quiet(), task, setting, out)
       figures = measures.figures(QuerySession(index, task), setting.options)
-      for metric, (mean, low, high) in figures.items():
-        rows.append(
-          {
-            'knob': knob,
-            'value': value,
-            'metric': metric,
-            'mean': mean,
-            'low': low,
-            'high': high,
-          }
-        )
+      rows += [
+        {'knob': knob, 'value': value, 'metric': metric, **found._asdict()}
+        for metric, found in figures.items()
+      ]
       progress(number + 1, len(wanted))
-  table = pa.Table.from_pylist(rows)
-  result_tables.print_rows(
-    console, f'one knob at a time; 95 % intervals, seed {seed}', table
-  )
-  result = {
+  asked = {
     'fixed': dict(fixed),
     'query_split': query_split,
     'bad': bad,
-    'num_subsets': num_subsets,
-    'seed': seed,
-    'rows': rows,
+    'num_subsets': design.num_subsets,
+    'fraction': design.fraction,
+    'seed': design.seed,
   }
-  shown = {
+  return _report(rows, asked).show(console, out)
+
+
+def _report(
+  rows: list[dict[str, Any]], asked: dict[str, Any]
+) -> evaluation_report.Report:
+  table = pa.Table.from_pylist(rows)
+  plot_of = {
     f'sensitivity_{knob}': functools.partial(
       _plot, table.filter(pc.field('knob') == knob), knob
     )
-    for knob in values
+    for knob in dict.fromkeys(row['knob'] for row in rows)
   }
-  written = result_tables.write_result(
-    out, 'sensitivity', result, {'sensitivity': table}, shown
+  return evaluation_report.Report(
+    'sensitivity',
+    f'one knob at a time; 95 % intervals, seed {asked["seed"]}',
+    table,
+    result={**asked, 'rows': rows},
+    tables={'sensitivity': table},
+    plots=plot_of,
   )
-  console.print(f'wrote {", ".join(written)} to {out}')
-  return result
 
 
 def _with_losses(
@@ -165,8 +163,8 @@ def _with_losses(
   measures: _Measures,
   task: TaskReference,
   query_split: str,
-  design: retrainings.Design,
-  num_workers: int,
+  design: Design,
+  retraining: Retraining,
   out: str,
 ) -> _Measures:
   """The same with what training again does to the queries."""
@@ -175,8 +173,7 @@ def _with_losses(
   with console.stage('retrain', 'trainings') as progress:
     losses = measured.actual(
       storage.join(out, 'retrainings'),
-      num_repeats=1,
-      num_workers=num_workers,
+      retraining,
       progress=progress,
     )
   return dataclasses.replace(measures, measured=measured, losses=losses)

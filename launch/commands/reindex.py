@@ -59,8 +59,8 @@ def _current_basis(
   That of the configuration, or one beside it that is named by the model.
   """
   record = stored_basis.load_record(settings.basis)
-  arguments = settings.project_arguments(settings.basis)
-  task = arguments['task'].selecting(record.config['parameter_paths'])
+  request = settings.project_arguments(settings.basis)['request']
+  task = request.task.selecting(record.config['parameter_paths'])
   loaded = loaded_task.LoadedTask.unchecked(
     task, probe=stored_basis.load_probe(record)
   )
@@ -84,7 +84,7 @@ def _current_basis(
     out=path,
     config=fit_basis_config.FitBasisConfig(**config),
     resources=fit_basis_config.Resources(
-      max_rejected_fraction=arguments['max_rejected_fraction']
+      max_rejected_fraction=request.max_rejected_fraction
     ),
   )
   refitted_bases.claim(path, storage.absolute(settings.index))

@@ -9,6 +9,7 @@ from typing import Any
 
 from influence_core import errors
 from launch.cloud import cluster_job
+from launch.flags.cluster import BatchPlace, ClusterJob
 from launch.output import console as console_lib
 from launch.schedule import cron, files as schedule_files
 from pipeline.storage import files as storage
@@ -122,7 +123,7 @@ def _for_the_cloud(
     if not value:
       raise errors.InputError(f'{flag} is missing, which --project asks for')
   job = cluster_job.batch(
-    cluster_job.ClusterJob(
+    ClusterJob(
       name=name,
       image=str(image),
       command=('reindex', '--config', config),
@@ -131,7 +132,7 @@ def _for_the_cloud(
       service_account=f'{name}-runner@{project}.iam.gserviceaccount.com',
       labels={'schedule': name},
     ),
-    region=str(region),
+    BatchPlace(project, str(region)),
   )
   variables = {
     'project': project,

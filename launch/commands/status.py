@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from influence_core import errors
+from launch.flags.dataflow import Place
 from launch.output import console as console_lib
 
 _POLL_SECONDS = 15.0
@@ -20,9 +21,7 @@ def run(
   console: console_lib.Console,
   *,
   job: str,
-  project: str,
-  region: str,
-  dataflow_endpoint: str | None,
+  place: Place,
   follow: bool,
 ) -> dict[str, Any]:
   """Tells the state of a job, with its messages and counters.
@@ -32,7 +31,7 @@ def run(
   """
   from launch.cloud import dataflow_client
 
-  client = dataflow_client.DataflowClient(project, region, dataflow_endpoint)
+  client = dataflow_client.DataflowClient(place)
   told: set[str] = set()
   while True:
     status = client.status(job)
@@ -46,8 +45,8 @@ def run(
     if status.has_ended or not follow:
       break
     examples = status.counters.get('examples_written', 0)
-    console.tell(
-      f'state={status.state} seconds={status.seconds:.0f} examples={examples}'
+    console_lib.log_pairs(
+      state=status.state, seconds=round(status.seconds), examples=examples
     )
     time.sleep(_POLL_SECONDS)
   if status.has_ended and not status.is_done:

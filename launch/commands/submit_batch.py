@@ -1,6 +1,6 @@
 """`influence submit batch`: a command as a job of Cloud Batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import json
 from typing import Any
 
@@ -11,6 +11,7 @@ import requests
 
 from influence_core import errors
 from launch.cloud import cluster_job, credentials
+from launch.flags.cluster import BatchPlace, ClusterJob
 from launch.output import console as console_lib
 
 _ENDPOINT = 'https://batch.googleapis.com'
@@ -21,41 +22,27 @@ _TIMEOUT_SECONDS = 60
 def run(
   console: console_lib.Console,
   *,
-  project: str,
-  region: str,
-  network: str | None,
-  subnetwork: str | None,
+  place: BatchPlace,
+  job: ClusterJob,
   print_request: bool,
-  batch_endpoint: str | None,
-  command: Sequence[str],
-  label: Mapping[str, str],
-  job_name: str,
-  **job: Any,
 ) -> dict[str, Any]:
   """Sends a job, or shows it.
 
   Raises:
     errors.InputError: Something of the job is wrong, or it is refused.
   """
-  request = cluster_job.batch(
-    cluster_job.ClusterJob(
-      name=job_name, command=tuple(command), labels=label, **job
-    ),
-    region=region,
-    network=network,
-    subnetwork=subnetwork,
-  )
+  request = cluster_job.batch(job, place)
   if print_request:
     console.print(json.dumps(request, indent=2))
     return {'request': request}
   answer = _send(
-    f'{batch_endpoint or _ENDPOINT}/v1/projects/{project}/locations/{region}'
-    f'/jobs?job_id={job_name}',
+    f'{place.endpoint or _ENDPOINT}/v1/projects/{place.project}/locations/'
+    f'{place.region}/jobs?job_id={job.name}',
     request,
   )
   url = (
-    f'https://console.cloud.google.com/batch/jobsDetail/regions/{region}/jobs/'
-    f'{job_name}/details?project={project}'
+    f'https://console.cloud.google.com/batch/jobsDetail/regions/{place.region}'
+    f'/jobs/{job.name}/details?project={place.project}'
   )
   console.print(f'sent {answer["name"]}')
   console.print(url)

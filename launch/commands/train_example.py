@@ -1,10 +1,12 @@
 """`influence train-example`: trains a model to try the other commands on."""
 
+import dataclasses
 import importlib
 from typing import Any
 
 from influence_core import errors
 from launch.example_tasks import example as example_lib
+from launch.example_tasks.options import ExampleOptions
 from launch.output import console as console_lib
 from pipeline.storage import files as storage, output_places
 
@@ -14,15 +16,7 @@ def run(
   *,
   example: str,
   workdir: str,
-  data_dir: str | None,
-  dataset: str | None,
-  train_split: str,
-  size: str | None,
-  flip_labels: float,
-  corrupt_pairs: float,
-  pretrained: str | None,
-  num_epochs: int | None,
-  seed: int,
+  options: ExampleOptions,
 ) -> dict[str, Any]:
   """Trains an example, or says that it is trained already.
 
@@ -34,7 +28,8 @@ def run(
   """
   module = importlib.import_module(f'launch.example_tasks.{example}')
   about: example_lib.Example = module.EXAMPLE
-  if data_dir is None:
+  data_dir = options.data_dir
+  if not data_dir:
     if about.prepare is None:
       raise errors.InputError(
         f'{example} needs --data_dir, the TFDS directory that its dataset was '
@@ -42,22 +37,12 @@ def run(
       )
     data_dir = storage.join(workdir, 'data')
   config = about.make_config(
-    example_lib.ExampleOptions(
-      data_dir=storage.absolute(data_dir),
-      dataset=dataset,
-      train_split=train_split,
-      size=size,
-      flip_labels=flip_labels,
-      corrupt_pairs=corrupt_pairs,
-      pretrained=pretrained,
-      num_epochs=num_epochs,
-      seed=seed,
-    )
+    dataclasses.replace(options, data_dir=storage.absolute(data_dir))
   )
   output_places.check_results(workdir)
   if about.prepare is not None:
     about.prepare(config.data_dir)
-  config.corpus(train_split).check()
+  config.corpus(options.train_split).check()
   task = f'{module.__name__}:make_task'
   result = {'task': task, 'workdir': workdir, 'data_dir': config.data_dir}
   if storage.exists(example_lib.config_path(workdir)):

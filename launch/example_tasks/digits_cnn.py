@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from influence_core import errors
 from launch.example_tasks import example, image_classifier, train_classifier
+from launch.example_tasks.options import ExampleOptions
 from pipeline import Task
 
 _NUM_TRAIN = 1497
@@ -23,7 +24,7 @@ def make_task(workdir: str, epochs: str = 'last') -> Task:
 
 
 def make_config(
-  options: example.ExampleOptions,
+  options: ExampleOptions,
 ) -> image_classifier.ClassifierConfig:
   """What `train-example digits_cnn` trains: until it has memorised them.
 

@@ -8,51 +8,9 @@ import socket
 from typing import Any
 
 from influence_core import errors, types
+from launch.example_tasks.options import ExampleOptions
 from pipeline import RawExample, TfdsCorpus, UndecodableExample
 from pipeline.storage import checked_files, files as storage
-
-
-@dataclasses.dataclass(frozen=True)
-class ExampleOptions:
-  """What a user may choose of any example; None for what suits it.
-
-  Attributes:
-    data_dir: TFDS directory of the prepared dataset, absolute.
-    dataset: TFDS name of another dataset of the same shape.
-    train_split: TFDS split to train on.
-    size: of the model, by the example's own names.
-    flip_labels: fraction of the training labels to make wrong.
-    corrupt_pairs: fraction of the training pairs to make wrong.
-    pretrained: Orbax checkpoint of parameters to start from.
-    num_epochs: passes over the training split, at least 1.
-    seed: of initialisation, order and label flips.
-  """
-
-  data_dir: str
-  dataset: str | None = None
-  train_split: str = 'train'
-  size: str | None = None
-  flip_labels: float = 0.0
-  corrupt_pairs: float = 0.0
-  pretrained: str | None = None
-  num_epochs: int | None = None
-  seed: int = 0
-
-  def __post_init__(self):
-    for name in ('flip_labels', 'corrupt_pairs'):
-      if not 0 <= getattr(self, name) < 1:
-        raise errors.InputError(
-          f'{name} is {getattr(self, name)}, expected a fraction in [0, 1)'
-        )
-    errors.check_at_least_one(num_epochs=self.num_epochs)
-
-  def refuse(self, name: str) -> None:
-    """Raises errors.InputError if an option that has no meaning is given."""
-    if getattr(self, name):
-      raise errors.InputError(
-        f'{name} is {getattr(self, name)}, but this example has no '
-        f'{name.partition("_")[2]}'
-      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,24 @@ import numpy as np
 import optax
 
 from influence_core import errors, types
-from launch.example_tasks import example, subwords, training, transformer
-from launch.example_tasks.translation import reduced, text_of, vocabulary_path
-from pipeline import SplitLoss, Task, TfdsCorpus, load_arrays, save_arrays
+from launch.example_tasks import (
+  example,
+  subwords,
+  texts as texts_lib,
+  training,
+  transformer,
+)
+from launch.example_tasks.options import ExampleOptions
+from pipeline import (
+  RawExample,
+  SplitLoss,
+  Task,
+  TfdsCorpus,
+  load_arrays,
+  save_arrays,
+)
 
-# Width, layers, heads, subwords (0: bytes) and tokens of a text.
+# See `texts.Size`; no subwords are bytes.
 _SIZES = {
   'bytes-mini': (128, 2, 4, 0, 96),
   'mini': (128, 2, 4, 4000, 40),
@@ -27,88 +40,37 @@ _SIZES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class LanguageModelConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig(texts_lib.TextConfig):
   """All that determines a trained language model.
 
   Attributes:
-    dataset: TFDS name of a dataset with texts.
-    data_dir: TFDS data_dir, absolute.
-    train_split: that it is trained on.
     feature: with the text.
-    vocabulary_size: subwords; 0 for bytes.
-    num_tokens: of a text at most, its end included.
-    width: of the representations.
-    num_layers: of the decoder.
-    num_heads: of each attention.
-    dropout_rate: in training.
-    schedule: of the training.
   """
 
-  dataset: str
-  data_dir: str
-  train_split: str
   feature: str
-  vocabulary_size: int
-  num_tokens: int
-  width: int
-  num_layers: int
-  num_heads: int
-  dropout_rate: float
-  schedule: training.Schedule
-
-  def corpus(self, split: str) -> TfdsCorpus:
-    return TfdsCorpus(self.dataset, split, self.data_dir)
 
   @property
   def model(self) -> transformer.LanguageModel:
-    return transformer.LanguageModel(
-      self.vocabulary_size or subwords.Bytes.size,
-      self.width,
-      self.num_layers,
-      self.num_heads,
-      self.dropout_rate,
-    )
+    vocabulary_size = self.vocabulary_size or subwords.Bytes.size
+    return transformer.LanguageModel(vocabulary_size, *self.network)
 
   def initialise(self) -> types.Params:
     tokens = jnp.zeros((1, self.num_tokens), jnp.int32)
     return self.model.init(jax.random.key(self.schedule.seed), tokens)
 
 
-def make_config(options: example.ExampleOptions) -> LanguageModelConfig:
+def make_config(options: ExampleOptions) -> LanguageModelConfig:
   """What `train-example language_model` trains.
 
   Raises:
-    errors.InputError: The size is unknown, labels are to be flipped, or the
-      dataset has no text.
+    errors.InputError: The size is unknown, labels or pairs are to be made
+      wrong, or the dataset has no text.
   """
-  options.refuse('flip_labels')
   options.refuse('corrupt_pairs')
-  size = options.size or 'mini'
-  if size not in _SIZES:
-    raise errors.InputError(
-      f'size is {size!r}, expected one of {", ".join(_SIZES)}'
-    )
-  width, num_layers, num_heads, vocabulary_size, num_tokens = _SIZES[size]
-  dataset = options.dataset or 'multi30k'
-  return LanguageModelConfig(
-    dataset=dataset,
-    data_dir=options.data_dir,
-    train_split=options.train_split,
-    feature=_text_feature(dataset, options.data_dir),
-    vocabulary_size=vocabulary_size,
-    num_tokens=num_tokens,
-    width=width,
-    num_layers=num_layers,
-    num_heads=num_heads,
-    dropout_rate=0.1,
-    schedule=training.Schedule(
-      num_epochs=options.num_epochs or 5,
-      batch_size=128,
-      learning_rate=3e-3 if width < 256 else 1e-3,
-      seed=options.seed,
-    ),
-  )
+  chosen = texts_lib.choose(options, _SIZES, num_epochs=5)
+  feature = _text_feature(chosen['dataset'], options.data_dir)
+  return LanguageModelConfig(**chosen, feature=feature)
 
 
 def _text_feature(dataset: str, data_dir: str) -> str:
@@ -133,9 +95,7 @@ def load_config(workdir: str) -> LanguageModelConfig:
   Raises:
     errors.InputError: Nothing was trained there.
   """
-  content = example.read_config(workdir)
-  schedule = training.Schedule(**content.pop('schedule'))
-  return LanguageModelConfig(**content, schedule=schedule)
+  return texts_lib.load_config(LanguageModelConfig, workdir)
 
 
 def make_task(
@@ -158,29 +118,23 @@ def make_task(
   def loss_of_outputs(logits, features):
     return output_loss(logits, features, loss_reduction)
 
-  like = jax.eval_shape(config.initialise)
-  split_loss = SplitLoss(outputs, loss_of_outputs)
-  task = Task(
-    name=f'{config.dataset}_language_model',
-    load_parameters=lambda: load_arrays(
-      example.checkpoint_path(workdir), like=like
-    ),
-    per_example_loss=split_loss.per_example_loss,
-    corpus=config.corpus(config.train_split),
-    preprocess=lambda raw: {
-      'tokens': vocabulary.row(text_of(raw, config.feature), config.num_tokens)
-    },
-    row_columns=lambda raw: {'text': text_of(raw, config.feature)},
-    loss_reduction=loss_reduction,
-    split_loss=split_loss,
-  )
-  return training.with_epochs(
-    task,
+  return texts_lib.make_task(
+    config,
     workdir,
-    which=epochs,
-    num_epochs=config.schedule.num_epochs,
-    like=like,
+    jax.eval_shape(config.initialise),
+    epochs,
+    name=f'{config.dataset}_language_model',
+    preprocess=lambda raw: {
+      'tokens': vocabulary.row(_text_of(raw, config), config.num_tokens)
+    },
+    row_columns=lambda raw: {'text': _text_of(raw, config)},
+    loss_reduction=loss_reduction,
+    split_loss=SplitLoss(outputs, loss_of_outputs),
   )
+
+
+def _text_of(raw: RawExample, config: LanguageModelConfig) -> str:
+  return texts_lib.text_of(raw, config.feature)
 
 
 def output_loss(
@@ -190,7 +144,7 @@ def output_loss(
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits, features['tokens']
   )
-  return reduced(losses, features['tokens'], reduction)
+  return texts_lib.reduced(losses, features['tokens'], reduction)
 
 
 def load_vocabulary(
@@ -198,7 +152,7 @@ def load_vocabulary(
 ) -> subwords.Vocabulary | subwords.Bytes:
   if not config.vocabulary_size:
     return subwords.Bytes()
-  return subwords.Vocabulary.load(vocabulary_path(workdir))
+  return subwords.Vocabulary.load(texts_lib.vocabulary_path(workdir))
 
 
 def train(
@@ -211,7 +165,7 @@ def train(
   vocabulary: subwords.Vocabulary | subwords.Bytes = subwords.Bytes()
   if config.vocabulary_size:
     vocabulary = subwords.Vocabulary.train(texts, config.vocabulary_size)
-    vocabulary.save(vocabulary_path(workdir))
+    vocabulary.save(texts_lib.vocabulary_path(workdir))
 
   def loss(params, batch, key):
     logits = config.model.apply(params, batch['tokens'], rngs={'dropout': key})
@@ -264,8 +218,7 @@ def _total_loss(
 
 def _texts(config: LanguageModelConfig, split: str) -> list[str]:
   return [
-    text_of(raw, config.feature)
-    for raw in example.read_split(config.corpus(split))
+    _text_of(raw, config) for raw in example.read_split(config.corpus(split))
   ]
 
 

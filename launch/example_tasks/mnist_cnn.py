@@ -1,6 +1,7 @@
 """MNIST with a convolutional network of 0.8 million parameters."""
 
 from launch.example_tasks import example, image_classifier, train_classifier
+from launch.example_tasks.options import ExampleOptions
 from pipeline import Task
 
 
@@ -10,7 +11,7 @@ def make_task(workdir: str, epochs: str = 'last') -> Task:
 
 
 def make_config(
-  options: example.ExampleOptions,
+  options: ExampleOptions,
 ) -> image_classifier.ClassifierConfig:
   """What `train-example mnist_cnn` trains; two epochs unless told otherwise."""
   options.refuse('corrupt_pairs')

@@ -12,6 +12,7 @@ from launch.example_tasks import (
   corrupted_pairs,
   example,
   subwords,
+  texts,
   training,
   translation,
 )
@@ -49,7 +50,7 @@ def train(
     progress=progress,
   )
   save_arrays(example.checkpoint_path(workdir), params)
-  vocabulary.save(translation.vocabulary_path(workdir))
+  vocabulary.save(texts.vocabulary_path(workdir))
   example.save_json(translation.corruptions_path(workdir), corruptions)
   example.save_config(workdir, config)
 
@@ -61,7 +62,7 @@ def measure(
   params = load_arrays(
     example.checkpoint_path(workdir), like=jax.eval_shape(config.initialise)
   )
-  vocabulary = subwords.Vocabulary.load(translation.vocabulary_path(workdir))
+  vocabulary = subwords.Vocabulary.load(texts.vocabulary_path(workdir))
   return {'bleu': bleu(config, params, vocabulary, 'test')}
 
 
@@ -77,7 +78,7 @@ def _training_loss(config, params, batch, key) -> jax.Array:
   )[..., 0]
   of_any = jnp.mean(log_probabilities, axis=-1)
   losses = -(1 - _LABEL_SMOOTHING) * of_target - _LABEL_SMOOTHING * of_any
-  return translation.reduced(losses, target, 'mean')
+  return texts.reduced(losses, target, 'mean')
 
 
 def bleu(
@@ -94,8 +95,8 @@ def bleu(
   rows = [translation.preprocess(x, config, vocabulary) for x in pairs]
   found = translate(config, params, np.stack([row['source'] for row in rows]))
   references = [pair.target for pair in pairs]
-  texts = [vocabulary.text(row) for row in found]
-  return sacrebleu.corpus_bleu(texts, [references]).score
+  sentences = [vocabulary.text(row) for row in found]
+  return sacrebleu.corpus_bleu(sentences, [references]).score
 
 
 def translate(

@@ -10,6 +10,7 @@ import re
 
 from influence_core import errors
 from launch.example_tasks import example, image_classifier, train_classifier
+from launch.example_tasks.options import ExampleOptions
 from pipeline import Task, TfdsCorpus
 
 # Width, layers and heads (Steiner et al., "How to train your ViT?", 2022); XS
@@ -32,7 +33,7 @@ def make_task(workdir: str, epochs: str = 'last') -> Task:
 
 
 def make_config(
-  options: example.ExampleOptions,
+  options: ExampleOptions,
 ) -> image_classifier.ClassifierConfig:
   """What `train-example vit` trains: XS/4 on MNIST unless told otherwise.
 

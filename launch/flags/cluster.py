@@ -1,58 +1,109 @@
-"""The flags of `influence submit batch` and `submit kubernetes`."""
+"""What can be typed of jobs on Cloud Batch and Kubernetes."""
 
+from collections.abc import Mapping, Sequence
+import dataclasses
+
+from influence_core import errors
 from launch.flags import common as common_flags, fields
 
 
+@dataclasses.dataclass(frozen=True)
+class ClusterJob:
+  """What runs, and on which machines.
+
+  Attributes:
+    image: container, from launch/deploy/Containerfile.
+    name: a-z, 0-9 and -.
+    command: what follows `influence`.
+    machine_type: such as g2-standard-8; on Kubernetes that of the nodes.
+    accelerator: type, such as nvidia-l4; on Kubernetes also
+      tpu-v5-lite-podslice.
+    num_accelerators: on each machine.
+    topology: of a TPU slice, such as 2x4, with --num_accelerators of each host.
+    num_hosts: machines that work together by --multi_process, a process on
+      each.
+    spot: cheaper machines that may be taken away.
+    max_hours: then it is stopped.
+    num_retries: of a task that fails.
+    service_account: that it runs as: an email; on Kubernetes its name.
+    labels: of the job and its machines; may be repeated.
+  """
+
+  image: str
+  name: str
+  command: Sequence[str]
+  machine_type: str | None = None
+  accelerator: str | None = None
+  num_accelerators: int = 1
+  topology: str | None = None
+  num_hosts: int = 1
+  spot: bool = False
+  max_hours: float = 24.0
+  num_retries: int = 3
+  service_account: str | None = None
+  labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    common_flags.check_job_name(self.name)
+    errors.check_at_least_one(
+      num_hosts=self.num_hosts, num_accelerators=self.num_accelerators
+    )
+    if not self.max_hours > 0:
+      raise errors.InputError(
+        f'max_hours is {self.max_hours}, expected a positive number'
+      )
+
+  @property
+  def is_tpu(self) -> bool:
+    return bool(self.accelerator and self.accelerator.startswith('tpu'))
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPlace:
+  """Where jobs of Cloud Batch run.
+
+  Attributes:
+    project: Google Cloud project.
+    region: such as us-central1.
+    network: such as global/networks/default.
+    subnetwork: such as regions/R/subnetworks/S.
+    endpoint: instead of Google's server.
+  """
+
+  project: str
+  region: str
+  network: str | None = None
+  subnetwork: str | None = None
+  endpoint: str | None = None
+
+
+_JOB_FLAGS = {
+  'name': fields.Flag('job_name'),
+  'labels': fields.Flag('label'),
+}
+_COMMAND = {'command': fields.Rest('command')}
+_CHECKED = (
+  '\n\nAfter -- comes the command, as on this machine; it is checked here '
+  'before anything is sent.'
+)
+
+
 def add_batch(parser: fields.CommandParser) -> None:
-  parser.add_argument('--project', required=True, help='Google Cloud project')
-  parser.add_argument('--region', required=True, help='such as us-central1')
-  _add_job(parser, 'type, such as nvidia-l4')
-  parser.add_argument('--network', help='such as global/networks/default')
-  parser.add_argument('--subnetwork', help='regions/.../subnetworks/...')
+  endpoint = {'endpoint': fields.Flag('batch_endpoint', metavar='URL')}
+  parser.add(fields.Group('place', BatchPlace, endpoint))
+  parser.add(
+    fields.Group(
+      'job', ClusterJob, _JOB_FLAGS, left_out=('topology',), parts=_COMMAND
+    )
+  )
   parser.add_argument(
     '--print_request',
     action='store_true',
     help='print what would be sent as JSON, and send nothing',
   )
-  parser.add_argument(
-    '--batch_endpoint', metavar='URL', help="instead of Google's server"
-  )
+  parser.epilog = f'{parser.epilog}{_CHECKED}'
 
 
 def add_kubernetes(parser: fields.CommandParser) -> None:
-  _add_job(parser, 'type, such as nvidia-l4 or tpu-v5-lite-podslice')
-  parser.add_argument(
-    '--topology',
-    help='of a TPU slice, such as 2x4, with --num_accelerators of each host',
-  )
-
-
-def _add_job(parser: fields.CommandParser, accelerator: str) -> None:
-  parser.add_argument(
-    '--image', required=True, help='from launch/deploy/Containerfile'
-  )
-  parser.add_argument('--job_name', required=True, help='a-z, 0-9 and -')
-  parser.add_argument('--machine_type', help='such as g2-standard-8')
-  parser.add_argument('--accelerator', help=accelerator)
-  common_flags.add_number(parser, '--num_accelerators', 1, 'on each machine')
-  common_flags.add_number(
-    parser, '--num_hosts', 1, 'machines that work together by --multi_process'
-  )
-  parser.add_argument(
-    '--spot',
-    action='store_true',
-    help='cheaper machines that may be taken away',
-  )
-  common_flags.add_number(parser, '--max_hours', 24.0, 'then it is stopped')
-  common_flags.add_number(parser, '--num_retries', 3, 'of a task that fails')
-  parser.add_argument('--service_account', help='that it runs as')
-  parser.add_argument(
-    '--label',
-    action=fields.NamedValues,
-    metavar='NAME=VALUE',
-    help='of the job and its machines; may be repeated',
-  )
-  parser.epilog = (
-    f'{parser.epilog}\n\nAfter -- comes the command, as on this machine; it is '
-    'checked here before anything is sent.'
-  )
+  parser.add(fields.Group('job', ClusterJob, _JOB_FLAGS, parts=_COMMAND))
+  parser.epilog = f'{parser.epilog}{_CHECKED}'

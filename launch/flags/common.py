@@ -1,12 +1,16 @@
 """Flags and their types that several commands share."""
 
 import argparse
+import re
 from typing import Any
 
+from influence_core import errors
 from influence_core.scores.options import ScoreOptions
 from launch.flags import fields
 from pipeline.index import choices as index_choices
 from pipeline.tasks.reference import TaskReference
+
+_JOB_NAME = re.compile('[a-z]([-a-z0-9]{0,61}[a-z0-9])?')
 
 
 def add_number(
@@ -25,7 +29,7 @@ class TaskGroup:
 
   name = 'task'
 
-  def add_to(self, parser: fields.CommandParser) -> None:
+  def add_flags(self, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
       '--task',
       required=True,
@@ -38,15 +42,26 @@ class TaskGroup:
       metavar='NAME=VALUE',
       help='argument of that function; may be repeated',
     )
-    parser.groups.append(self)
 
   def take(self, values: dict[str, Any]) -> TaskReference:
     task = TaskReference(values.pop('task'), values.pop('task_arg'))
     return task.selecting(values.pop('parameter_paths', None))
 
+  def as_flags(self, argument: TaskReference) -> dict[str, Any]:
+    return {'task': argument.import_path, 'task_arg': argument.arguments}
+
 
 TASK = TaskGroup()
 SCORES = fields.Group('options', ScoreOptions)
+
+
+def check_job_name(name: str) -> None:
+  """Raises `errors.InputError` unless clouds take a name for a job."""
+  if not _JOB_NAME.fullmatch(name):
+    raise errors.InputError(
+      f'job_name is {name!r}, expected up to 63 of a-z, 0-9 and -, from a '
+      'letter to no -'
+    )
 
 
 def add_max_rejected_fraction(parser: argparse.ArgumentParser) -> None:

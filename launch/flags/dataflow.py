@@ -1,8 +1,14 @@
-"""The flags of the commands about Dataflow."""
+"""What can be typed of Dataflow: jobs, their place, templates."""
 
-from typing import get_args
+from collections.abc import Sequence
+import dataclasses
 
-from launch.flags import fields, project as project_flags
+from influence_core import errors
+from launch.flags import (
+  common as common_flags,
+  fields,
+  project as project_flags,
+)
 from pipeline.beam import engines
 
 _MORE_OPTIONS = """
@@ -14,37 +20,78 @@ A job has a name, by default made from the index: while it runs, another of the
 same index is refused."""
 
 
-def add_place(parser: fields.CommandParser) -> None:
-  """Where a job runs."""
-  parser.add_argument('--project', required=True, help='Google Cloud project')
-  parser.add_argument('--region', required=True, help='such as us-central1')
-  parser.add_argument(
-    '--dataflow_endpoint', metavar='URL', help="instead of Google's server"
-  )
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Where jobs run.
+
+  Attributes:
+    project: Google Cloud project.
+    region: such as us-central1.
+    endpoint: instead of Google's server.
+  """
+
+  project: str
+  region: str
+  endpoint: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DataflowJob:
+  """Where and how a job runs.
+
+  Attributes:
+    place: project and region.
+    image: container of the workers, from launch/deploy/Containerfile.
+    temp_location: gs:// directory for files of the job.
+    worker: what works: 8 cores, an NVIDIA L4, a TPU v5e.
+    right_fitting: with --worker gpu: GPUs for the projection alone, by a
+      resource hint.
+    name: default: made from the index.
+    beam_arguments: more options of Beam, which come last.
+  """
+
+  place: Place
+  image: str | None = None
+  temp_location: str | None = None
+  worker: engines.DataflowWorker = 'cpu'
+  right_fitting: bool = False
+  name: str | None = None
+  beam_arguments: Sequence[str] = ()
+
+  def __post_init__(self):
+    if self.name is not None:
+      common_flags.check_job_name(self.name)
+    if not (self.temp_location or '').startswith('gs://'):
+      raise errors.InputError(
+        f'temp_location is {self.temp_location!r}, expected a gs:// directory'
+      )
+    if not self.image:
+      raise errors.InputError(
+        'image is missing: workers need a container that has this package; '
+        'build launch/deploy/Containerfile and pass --image'
+      )
+    if self.right_fitting and self.worker != 'gpu':
+      raise errors.InputError(
+        f'right_fitting is for worker gpu, not {self.worker}; leave it out'
+      )
+
+
+_NAMES = {
+  'endpoint': fields.Flag('dataflow_endpoint', metavar='URL'),
+  'name': fields.Flag('job_name'),
+}
+PLACE = fields.Group('place', Place, _NAMES)
+JOB = fields.Group(
+  'job',
+  DataflowJob,
+  _NAMES,
+  parts={'beam_arguments': fields.Rest('beam_arguments')},
+)
 
 
 def add_submit(parser: fields.CommandParser) -> None:
-  project_flags.add_job(parser)
-  add_place(parser)
-  parser.add_argument(
-    '--image',
-    help='container of the workers, from launch/deploy/Containerfile',
-  )
-  parser.add_argument(
-    '--temp_location', help='gs:// directory for files of the job'
-  )
-  parser.add_argument(
-    '--worker',
-    choices=get_args(engines.DataflowWorker),
-    default='cpu',
-    help='what works: 8 cores, an NVIDIA L4, a TPU v5e (default: %(default)s)',
-  )
-  parser.add_argument(
-    '--right_fitting',
-    action='store_true',
-    help='with --worker gpu: GPUs for the projection alone, by a resource hint',
-  )
-  parser.add_argument('--job_name', help='default: made from the index')
+  parser.add(project_flags.REQUEST)
+  parser.add(JOB)
   parser.add_argument(
     '--template',
     metavar='FILE',
@@ -68,7 +115,7 @@ def add_submit(parser: fields.CommandParser) -> None:
 
 def add_status(parser: fields.CommandParser) -> None:
   parser.add_argument('job', help='id of the job')
-  add_place(parser)
+  parser.add(PLACE)
   parser.add_argument(
     '--follow',
     action='store_true',

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from launch.flags import common as common_flags, fields
+from launch.flags import common as common_flags
 from pipeline.beam import engine_files, engines
 
 
@@ -20,7 +20,7 @@ class EngineGroup:
   of_search: bool = False
   name = 'engine'
 
-  def add_to(self, parser: fields.CommandParser) -> None:
+  def add_flags(self, parser: argparse.ArgumentParser) -> None:
     about = '; '.join(
       f'{name}: {engine.summary}' for name, engine in engines.ENGINES.items()
     )
@@ -34,7 +34,6 @@ class EngineGroup:
     common_flags.add_number(
       parser, '--num_workers', 2, 'workers on this machine'
     )
-    parser.groups.append(self)
 
   def take(self, values: dict[str, Any]) -> engines.EngineChoice:
     return engines.EngineChoice(
@@ -42,6 +41,9 @@ class EngineGroup:
       values.pop('num_workers'),
       values.pop('beam_arguments'),
     )
+
+  def as_flags(self, argument: engines.EngineChoice) -> dict[str, Any]:
+    return dataclasses.asdict(argument)
 
 
 def add_install_engine(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,10 @@
 """The flags of `influence evaluate`."""
 
 from launch.flags import common as common_flags, fields, sensitivity
+from pipeline.evaluation.options import Design, Retraining
+
+_DESIGN = fields.Group('design', Design)
+_RETRAINING = fields.Group('retraining', Retraining)
 
 
 def add_detection(parser: fields.CommandParser) -> None:
@@ -26,28 +30,26 @@ def add_detection(parser: fields.CommandParser) -> None:
 
 
 def add_lds(parser: fields.CommandParser) -> None:
-  common_flags.TASK.add_to(parser)
+  parser.add(common_flags.TASK)
   _add_indexes(parser)
   common_flags.add_query_split(parser, 'test[:50]')
-  common_flags.add_number(
-    parser, '--num_subsets', 50, 'random parts of the corpus to train on'
-  )
-  common_flags.add_number(parser, '--fraction', 0.5, 'of the corpus, in each')
+  parser.add(_DESIGN)
   _add_retraining(parser)
 
 
 def add_counterfactual(parser: fields.CommandParser) -> None:
-  common_flags.TASK.add_to(parser)
+  parser.add(common_flags.TASK)
   common_flags.add_index(parser)
   common_flags.add_query_split(parser, 'test[:20]')
   common_flags.add_number(
     parser, '--k', 50, 'proponents that are left out, for each query'
   )
+  common_flags.add_number(parser, '--seed', 0, 'of what is random')
   _add_retraining(parser)
 
 
 def add_retrieval(parser: fields.CommandParser) -> None:
-  common_flags.TASK.add_to(parser)
+  parser.add(common_flags.TASK)
   common_flags.add_index(parser)
   common_flags.add_query_split(parser, 'test[:50]')
   parser.add_argument(
@@ -72,7 +74,7 @@ def add_retrieval(parser: fields.CommandParser) -> None:
 
 
 def add_agreement(parser: fields.CommandParser) -> None:
-  common_flags.TASK.add_to(parser)
+  parser.add(common_flags.TASK)
   _add_indexes(parser)
   parser.add_argument(
     '--reference',
@@ -86,7 +88,7 @@ def add_agreement(parser: fields.CommandParser) -> None:
 
 
 def add_sensitivity(parser: fields.CommandParser) -> None:
-  common_flags.TASK.add_to(parser)
+  parser.add(common_flags.TASK)
   parser.add_argument(
     '--knob',
     dest='knobs',
@@ -118,11 +120,8 @@ def add_sensitivity(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--bad', metavar='SQL', help='condition on the rows, to measure detection'
   )
-  common_flags.add_number(
-    parser, '--num_subsets', 50, 'random halves of the corpus to train on'
-  )
-  common_flags.add_number(parser, '--num_workers', 2, 'trainings at a time')
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add(_DESIGN)
+  parser.add(_RETRAINING)
   parser.add_argument(
     '--out',
     required=True,
@@ -131,9 +130,9 @@ def add_sensitivity(parser: fields.CommandParser) -> None:
 
 
 def _add_results(parser: fields.CommandParser, files: str) -> None:
-  parser.add_argument('--seed', type=int, default=0)
+  common_flags.add_number(parser, '--seed', 0, 'of what is random')
   parser.add_argument('--out', help=f'directory for {files}')
-  common_flags.SCORES.add_to(parser)
+  parser.add(common_flags.SCORES)
 
 
 def _add_indexes(parser: fields.CommandParser) -> None:
@@ -147,14 +146,10 @@ def _add_indexes(parser: fields.CommandParser) -> None:
 
 
 def _add_retraining(parser: fields.CommandParser) -> None:
-  common_flags.add_number(
-    parser, '--num_repeats', 1, 'trainings on each part, averaged'
-  )
-  common_flags.add_number(parser, '--num_workers', 2, 'trainings at a time')
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add(_RETRAINING)
   parser.add_argument(
     '--out',
     required=True,
     help='directory for results and losses, which are kept for other runs',
   )
-  common_flags.SCORES.add_to(parser)
+  parser.add(common_flags.SCORES)

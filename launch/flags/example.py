@@ -2,6 +2,9 @@
 
 import argparse
 
+from launch.example_tasks.options import ExampleOptions
+from launch.flags import fields
+
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
@@ -27,7 +30,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_train_example(parser: argparse.ArgumentParser) -> None:
+def add_train_example(parser: fields.CommandParser) -> None:
   parser.add_argument(
     'example',
     choices=('mnist_cnn', 'digits_cnn', 'vit', 'seq2seq', 'language_model'),
@@ -36,45 +39,14 @@ def add_train_example(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--workdir', required=True, help='where the model is stored'
   )
-  parser.add_argument(
-    '--data_dir',
-    help='TFDS directory of the prepared dataset; digits_cnn makes its own',
+  parser.add(
+    fields.Group(
+      'options',
+      ExampleOptions,
+      {
+        'flip_labels': fields.Flag(metavar='FRACTION'),
+        'corrupt_pairs': fields.Flag(metavar='FRACTION'),
+        'pretrained': fields.Flag(metavar='CHECKPOINT'),
+      },
+    )
   )
-  parser.add_argument(
-    '--dataset', help='another TFDS dataset of the same kind (default: its own)'
-  )
-  parser.add_argument(
-    '--train_split',
-    default='train',
-    help="TFDS split to train on, e.g. 'train[:6000]' (default: %(default)s)",
-  )
-  parser.add_argument(
-    '--size',
-    help=(
-      'of the model: Ti/4, S/16, L/32, ... of vit; mini, small, base of texts; '
-      'mini, base of digits_cnn'
-    ),
-  )
-  parser.add_argument(
-    '--flip_labels',
-    type=float,
-    default=0.0,
-    metavar='FRACTION',
-    help='training labels to make wrong (default: %(default)s)',
-  )
-  parser.add_argument(
-    '--corrupt_pairs',
-    type=float,
-    default=0.0,
-    metavar='FRACTION',
-    help='training pairs of sentences to make wrong (default: %(default)s)',
-  )
-  parser.add_argument(
-    '--pretrained',
-    metavar='CHECKPOINT',
-    help='Orbax checkpoint to start from; layers of other shapes start anew',
-  )
-  parser.add_argument(
-    '--num_epochs', type=int, help='default: what suits the example'
-  )
-  parser.add_argument('--seed', type=int, default=0)

@@ -37,15 +37,23 @@ class Flag(NamedTuple):
 
 
 class TakesFlags(Protocol):
-  """Flags that become one argument of a command."""
+  """Flags that become one argument of a command, or one field of another."""
 
   @property
   def name(self) -> str:
     """Of the argument."""
     ...
 
+  def add_flags(self, parser: argparse.ArgumentParser) -> None:
+    """Adds the flags."""
+    ...
+
   def take(self, values: dict[str, Any]) -> Any:
     """The argument, of flags that are taken out of `values`."""
+    ...
+
+  def as_flags(self, argument: Any) -> dict[str, Any]:
+    """The other way round: what each flag is for this argument."""
     ...
 
 
@@ -64,6 +72,11 @@ class CommandParser(argparse.ArgumentParser):
     )
     self.groups: list[TakesFlags] = []
 
+  def add(self, group: TakesFlags) -> None:
+    """Adds flags that become one argument."""
+    group.add_flags(self)
+    self.groups.append(group)
+
   def error(self, message: str) -> NoReturn:
     self.exit(2, f'{self.prog}: error: {message}; see {self.prog} --help\n')
 
@@ -78,24 +91,43 @@ class CommandParser(argparse.ArgumentParser):
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Flags that become one argument of a command.
+  """The fields of a dataclass as flags.
 
   Attributes:
     name: of the argument.
     made_of: dataclass; fields that are dataclasses have flags of their own.
     flags: what differs, by field.
     left_out: fields without a flag.
+    parts: flags of a field that are not those of its type, by field.
   """
 
   name: str
   made_of: Any
   flags: Mapping[str, Flag] = dataclasses.field(default_factory=dict)
   left_out: tuple[str, ...] = ()
+  parts: Mapping[str, TakesFlags] = dataclasses.field(default_factory=dict)
 
-  def add_to(self, parser: CommandParser) -> None:
-    """Adds the flags, and has `take` called when they were parsed."""
-    self._add_flags(parser)
-    parser.groups.append(self)
+  def add_flags(self, parser: argparse.ArgumentParser) -> None:
+    """Adds a flag for each field."""
+    texts, hints = _texts(self.made_of), typing.get_type_hints(self.made_of)
+    for field in self._fields():
+      if part := self._part(field):
+        part.add_flags(parser)
+        continue
+      flag = self.flags.get(field.name, Flag())
+      settings = _of_type(hints[field.name])
+      if is_required(field):
+        settings['required'] = True
+      elif field.default is not dataclasses.MISSING:
+        settings['default'] = field.default
+      if flag.parse:
+        settings['type'] = flag.parse
+      if flag.metavar:
+        settings['metavar'] = flag.metavar
+      text = texts[field.name].replace('%', '%%')
+      if _is_worth_saying(settings.get('default')):
+        text += ' (default: %(default)s)'
+      parser.add_argument(f'--{self._flag_name(field)}', help=text, **settings)
 
   def take(self, values: dict[str, Any]) -> Any:
     """The object, of the flags that are taken out of `values`.
@@ -105,12 +137,21 @@ class Group:
     """
     return self.made_of(
       **{
-        field.name: inner.take(values)
-        if (inner := self._inner(field))
+        field.name: part.take(values)
+        if (part := self._part(field))
         else values.pop(self._flag_name(field))
         for field in self._fields()
       }
     )
+
+  def as_flags(self, argument: Any) -> dict[str, Any]:
+    """What each flag is for an object."""
+    found: dict[str, Any] = {}
+    for field in self._fields():
+      value = getattr(argument, field.name)
+      part = self._part(field)
+      found |= part.as_flags(value) if part else {self._flag_name(field): value}
+    return found
 
   def _fields(self) -> list[dataclasses.Field]:
     return [
@@ -122,41 +163,63 @@ class Group:
   def _flag_name(self, field: dataclasses.Field) -> str:
     return self.flags.get(field.name, Flag()).name or field.name
 
-  def _inner(self, field: dataclasses.Field) -> 'Group | None':
+  def _part(self, field: dataclasses.Field) -> TakesFlags | None:
+    if field.name in self.parts:
+      return self.parts[field.name]
     kind = typing.get_type_hints(self.made_of)[field.name]
     if not dataclasses.is_dataclass(kind):
       return None
     return Group(field.name, kind, self.flags, self.left_out)
 
-  def _add_flags(self, parser: CommandParser) -> None:
-    texts, hints = _texts(self.made_of), typing.get_type_hints(self.made_of)
-    for field in self._fields():
-      if inner := self._inner(field):
-        inner._add_flags(parser)
-        continue
-      flag = self.flags.get(field.name, Flag())
-      settings: dict[str, Any] = {'default': field.default}
-      if field.default is dataclasses.MISSING:
-        settings = {'required': True}
-      settings |= _of_type(hints[field.name])
-      if flag.parse:
-        settings['type'] = flag.parse
-      if flag.metavar:
-        settings['metavar'] = flag.metavar
-      text = texts[field.name].replace('%', '%%')
-      if not isinstance(settings.get('default'), (bool, type(None))):
-        text += ' (default: %(default)s)'
-      parser.add_argument(f'--{self._flag_name(field)}', help=text, **settings)
+
+@dataclasses.dataclass(frozen=True)
+class Rest:
+  """What follows -- on the command line, as a field of a `Group`.
+
+  Attributes:
+    name: by which the table of commands names it.
+  """
+
+  name: str
+
+  def add_flags(self, parser: argparse.ArgumentParser) -> None:
+    """It has none."""
+
+  def take(self, values: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(values.pop(self.name))
+
+  def as_flags(self, argument: Any) -> dict[str, Any]:
+    return {self.name: argument}
+
+
+def is_required(field: dataclasses.Field) -> bool:
+  """Whether a field has no default."""
+  defaults = (field.default, field.default_factory)
+  return all(x is dataclasses.MISSING for x in defaults)
+
+
+def without_none(hint: Any) -> Any:
+  """The type X of a field that is X or None."""
+  if not isinstance(hint, python_types.UnionType):
+    return hint
+  [inner] = [x for x in typing.get_args(hint) if x is not type(None)]
+  return inner
+
+
+def _is_worth_saying(default: Any) -> bool:
+  """Whether a default tells more than that the flag may be left out."""
+  return not isinstance(default, (bool, type(None), dict)) and default != ''
 
 
 def _of_type(hint: Any) -> dict[str, Any]:
   """What argparse is told of a type."""
-  if isinstance(hint, python_types.UnionType):
-    [hint] = [x for x in typing.get_args(hint) if x is not type(None)]
+  hint = without_none(hint)
   if typing.get_origin(hint) is typing.Literal:
     return {'choices': typing.get_args(hint)}
   if hint is bool:
     return {'action': 'store_true'}
+  if typing.get_origin(hint) is Mapping:
+    return {'action': NamedValues, 'metavar': 'NAME=VALUE'}
   return {} if hint is str else {'type': hint}
 
 

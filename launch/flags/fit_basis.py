@@ -11,33 +11,27 @@ from pipeline.bases.random_basis_config import RandomBasisConfig
 
 def add_fit_basis(parser: fields.CommandParser) -> None:
   _add_task_and_place(parser)
-  Group(
-    'config',
-    FitBasisConfig,
-    {'num_iterations': Flag(parse=_count_or_auto, metavar='N|auto')},
-  ).add_to(parser)
-  Group(
-    'resources',
-    Resources,
-    {'placement': Flag('krylov_placement'), **common_flags.MEMORY},
-  ).add_to(parser)
+  auto = {'num_iterations': Flag(parse=_count_or_auto, metavar='N|auto')}
+  parser.add(Group('config', FitBasisConfig, auto))
+  placement = {'placement': Flag('krylov_placement'), **common_flags.MEMORY}
+  parser.add(Group('resources', Resources, placement))
   common_flags.add_multi_process(parser)
 
 
 def add_random_basis(parser: fields.CommandParser) -> None:
   _add_task_and_place(parser)
-  Group('config', RandomBasisConfig).add_to(parser)
+  parser.add(Group('config', RandomBasisConfig))
   common_flags.add_max_rejected_fraction(parser)
 
 
 def add_query_basis(parser: fields.CommandParser) -> None:
   _add_task_and_place(parser)
-  Group('config', QueryBasisConfig).add_to(parser)
+  parser.add(Group('config', QueryBasisConfig))
   common_flags.add_max_rejected_fraction(parser)
 
 
 def _add_task_and_place(parser: fields.CommandParser) -> None:
-  common_flags.TASK.add_to(parser)
+  parser.add(common_flags.TASK)
   parser.add_argument('--out', required=True, help='where the basis is stored')
   parser.add_argument(
     '--parameter_paths',

@@ -25,7 +25,7 @@ def add_export(parser: fields.CommandParser) -> None:
       '(default: %(default)s)'
     ),
   )
-  common_flags.SCORES.add_to(parser)
+  parser.add(common_flags.SCORES)
 
 
 def add_diff(parser: fields.CommandParser) -> None:
@@ -36,7 +36,7 @@ def add_diff(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--new', type=int, help='a generation (default: the newest)'
   )
-  common_flags.SCORES.add_to(parser)
+  parser.add(common_flags.SCORES)
 
 
 def add_rollback(parser: fields.CommandParser) -> None:

@@ -10,18 +10,16 @@ from pipeline.search.request import SearchRequest
 
 
 def add_topk(parser: fields.CommandParser) -> None:
-  common_flags.TASK.add_to(parser)
+  parser.add(common_flags.TASK)
   common_flags.add_index(parser)
   common_flags.add_query_split(parser, 'test[:100]')
   parser.add_argument(
     '--basis', help='default: where it was when the index was made'
   )
-  project_flags.PROJECTION.add_to(parser)
-  fields.Group('request', SearchRequest, left_out=('excluded_ids',)).add_to(
-    parser
-  )
+  parser.add(project_flags.PROJECTION)
+  parser.add(fields.Group('request', SearchRequest, left_out=('excluded_ids',)))
   _add_out(parser)
-  engine_flags.EngineGroup(of_search=True).add_to(parser)
+  parser.add(engine_flags.EngineGroup(of_search=True))
   parser.epilog = (
     f'{parser.epilog}\n\nFor many queries, or an index far away, the search '
     'runs on Beam with --engine or with what\nfollows --, such as '
@@ -32,7 +30,7 @@ def add_topk(parser: fields.CommandParser) -> None:
 def add_self_influence(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   common_flags.add_number(parser, '--k', 100, 'examples wanted')
-  common_flags.SCORES.add_to(parser)
+  parser.add(common_flags.SCORES)
   parser.add_argument(
     '--where',
     metavar='SQL',

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
 from pipeline.bases import fit_basis_config
+from pipeline.tasks import arguments as task_arguments
 
 # What is tried where nothing else is asked for. What damping and numbers of
 # pairs are sensible depends on the model: those are of MNIST-sized ones.
@@ -115,24 +116,6 @@ def _names(config_class: Any) -> set[str]:
   return {field.name for field in dataclasses.fields(config_class)}
 
 
-def _converted(config_class: Any, knob: str, text: str) -> Any:
-  """The value in the first type of the field that takes it."""
-  hint = typing.get_type_hints(config_class)[knob]
-  types = typing.get_args(hint) if not _is_choice(hint) else ()
-  for kind in types or (hint,):
-    if kind in (int, float):
-      try:
-        return kind(text)
-      except ValueError as error:
-        raise errors.InputError(
-          f'{knob} is {text!r}, expected {kind.__name__}'
-        ) from error
-  if hint is bool:
-    return text == 'true'
-  if _is_choice(hint):
-    errors.check_choice(knob, text, hint)
-  return text
-
-
-def _is_choice(hint: Any) -> bool:
-  return typing.get_origin(hint) is typing.Literal
+def _converted(config_class: Any, name: str, text: str) -> Any:
+  hint = typing.get_type_hints(config_class)[name]
+  return task_arguments.convert_text(name, text, hint)

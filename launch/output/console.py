@@ -8,23 +8,19 @@ one JSON object and nothing else.
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import datetime
-import json
 import logging
 import os
-import re
 import sys
 import time
+from typing import Any
 
+from pythonjsonlogger import json
 import rich.console
 import rich.progress
 import rich.table
 
 _LOG_INTERVAL_SECONDS = 15
 _LINE_WIDTH = 10_000
-
-_PAIR = re.compile(r'(\w+)=(\S+)')
-_PAIRS = re.compile(r'(\w+=\S+ ?)+')
 
 logger = logging.getLogger('influence')
 
@@ -88,7 +84,7 @@ class Console:
       yield update
     seconds = time.monotonic() - started
     self.seconds[name] = round(seconds, 3)
-    logger.info('stage=%s state=done seconds=%.1f', name, seconds)
+    log_pairs(stage=name, state='done', seconds=round(seconds, 1))
 
   @contextlib.contextmanager
   def _bar(self, name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
@@ -126,41 +122,22 @@ class Console:
         return
       last_line = now
       rate = num_done / (now - started)
-      logger.info(
-        'stage=%s done=%d total=%d unit=%s rate=%.1f eta_seconds=%.0f',
-        name,
-        num_done,
-        num_total,
-        unit,
-        rate,
-        (num_total - num_done) / rate,
+      log_pairs(
+        stage=name,
+        done=num_done,
+        total=num_total,
+        unit=unit,
+        rate=round(rate, 1),
+        eta_seconds=round((num_total - num_done) / rate),
       )
 
     yield update
 
 
-class _JsonFormatter(logging.Formatter):
-  """One JSON object per line; key=value pairs of a message are fields, too."""
-
-  def format(self, record: logging.LogRecord) -> str:
-    message = record.getMessage()
-    pairs = dict(_PAIR.findall(message)) if _PAIRS.fullmatch(message) else {}
-    when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
-    return json.dumps(
-      {
-        'time': when.isoformat(timespec='milliseconds'),
-        'severity': record.levelname,
-        'message': message,
-        **{name: _number(text) for name, text in pairs.items()},
-      }
-    )
-
-
-def _number(text: str) -> str | float:
-  try:
-    return float(text)
-  except ValueError:
-    return text
+def log_pairs(**values: Any) -> None:
+  """A line of key=value pairs; as JSON, they are fields, too."""
+  text = ' '.join(f'{name}={value}' for name, value in values.items())
+  logger.info(text, extra=values)
 
 
 def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
@@ -175,8 +152,13 @@ def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
     force=True,
   )
   if as_json:
+    formatter = json.JsonFormatter(
+      ['levelname', 'message'],
+      rename_fields={'levelname': 'severity'},
+      timestamp='time',
+    )
     for handler in logging.getLogger().handlers:
-      handler.setFormatter(_JsonFormatter())
+      handler.setFormatter(formatter)
   logger.setLevel(logging.INFO)
   # Dask makes handlers of its own when it is imported.
   os.environ.setdefault('DASK_LOGGING__DISTRIBUTED', 'error')

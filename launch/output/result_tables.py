@@ -1,6 +1,6 @@
 """Results of queries as tables: for the terminal, JSON and Parquet alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from pyarrow import csv
 import pyarrow.parquet as pq
 
 from influence_core import errors
-from launch.output import console as console_lib, json_text
+from launch.output import console as console_lib
 from pipeline.index import reader as index_reader
 from pipeline.search import retrieve
 from pipeline.storage import files as storage, output_places
@@ -85,54 +85,6 @@ def write_table(path: str, table: pa.Table) -> None:
       csv.write_csv(table, file)
     else:
       pq.write_table(table, file, compression='zstd')
-
-
-def write_result(
-  out: str,
-  name: str,
-  result: Mapping[str, Any],
-  tables: Mapping[str, pa.Table],
-  plots: Mapping[str, Callable[[], bytes]],
-) -> list[str]:
-  """Writes files to look at and to compute with, pictures last.
-
-  What took hours is not lost for a picture: one that cannot be drawn is told
-  and left out.
-
-  Args:
-    out: directory.
-    name: of NAME.json.
-    result: for it.
-    tables: by name, without '.parquet'.
-    plots: functions that draw an SVG, by name, without '.svg'.
-
-  Returns:
-    Names of the files that were written.
-  """
-  with storage.open_for_writing(storage.join(out, f'{name}.json')) as file:
-    file.write(json_text.encode(result, indent=2).encode())
-  for table_name, table in tables.items():
-    write_table(storage.join(out, f'{table_name}.parquet'), table)
-  written = [f'{name}.json', *(f'{x}.parquet' for x in tables)]
-  for plot_name, draw in plots.items():
-    file_name = f'{plot_name}.svg'
-    try:
-      picture = draw()
-    except Exception as error:
-      console_lib.logger.warning(
-        '%s cannot be drawn (%s: %s); the results are in %s',
-        *(
-          file_name,
-          type(error).__name__,
-          error,
-          storage.join(out, written[0]),
-        ),
-      )
-      continue
-    with storage.open_for_writing(storage.join(out, file_name)) as file:
-      file.write(picture)
-    written.append(file_name)
-  return written
 
 
 def print_rows(

@@ -27,19 +27,7 @@ def render(
     summary: what `summary.json` holds.
     suspicious: rows of the highest self-influence, best first.
   """
-  workdir = task.arguments['workdir']
-  config = image_classifier.load_config(workdir)
-  params = task.load().load_parameters()
-  known: dict[str, tuple[np.ndarray, int, int]] = {}
-  for split in (config.train_split, 'test'):
-    examples = train_classifier.read_split(config, split)
-    predicted = train_classifier.predict(config, params, examples.images)
-    known |= {
-      example_id: (image, int(label), int(prediction))
-      for example_id, image, label, prediction in zip(
-        examples.ids, examples.images, examples.labels, predicted, strict=True
-      )
-    }
+  known = _known_examples(task)
 
   def card(row: dict[str, Any], *lines: str) -> html_page.Card:
     image, _, _ = known[row['id']]
@@ -76,6 +64,25 @@ def render(
       for query in summary['queries']
     ],
   )
+
+
+def _known_examples(
+  task: TaskReference,
+) -> dict[str, tuple[np.ndarray, int, int]]:
+  """Image, label and predicted label of all examples, by id."""
+  config = image_classifier.load_config(task.arguments['workdir'])
+  params = task.load().load_parameters()
+  known: dict[str, tuple[np.ndarray, int, int]] = {}
+  for split in (config.train_split, 'test'):
+    examples = train_classifier.read_split(config, split)
+    predicted = train_classifier.predict(config, params, examples.images)
+    known |= {
+      example_id: (image, int(label), int(prediction))
+      for example_id, image, label, prediction in zip(
+        examples.ids, examples.images, examples.labels, predicted, strict=True
+      )
+    }
+  return known
 
 
 def _data_uri(image: np.ndarray) -> str:

@@ -5,27 +5,20 @@ from typing import Any
 import jax
 
 from influence_core import errors
-from influence_core.projection.options import ProjectionOptions
 from launch.output import console as console_lib
 from launch.running import hosts_projection, processes, watched_projection
 from pipeline.beam import runner_options
 from pipeline.beam.engines import EngineChoice
-from pipeline.index import choices as index_choices, reader as index_reader
+from pipeline.index import reader as index_reader
 from pipeline.projection import job as projection_job, plan as plan_lib
-from pipeline.tasks.reference import TaskReference
+from pipeline.projection.request import ProjectionRequest
 
 
 def project_and_tell(
   console: console_lib.Console,
   *,
-  task: TaskReference,
-  basis: str,
-  index: str,
+  request: ProjectionRequest,
   engine: EngineChoice,
-  projection_options: ProjectionOptions,
-  vector_dtype: index_choices.VectorDtype,
-  range_size: int,
-  max_rejected_fraction: float,
   stall_minutes: float,
   multi_process: bool,
 ) -> dict[str, Any]:
@@ -45,15 +38,7 @@ def project_and_tell(
       console = console.quiet()  # The first one tells what all have done.
   else:
     beam_options = runner_options.make_options(engine, tell=console.tell)
-  job = projection_job.prepare(
-    task=task,
-    basis=basis,
-    index=index,
-    options=projection_options,
-    vector_dtype=vector_dtype,
-    range_size=range_size,
-    max_rejected_fraction=max_rejected_fraction,
-  )
+  job = projection_job.prepare(request)
   if job.changes.is_empty:
     console.print(
       f'nothing to do: {job.index} holds all {job.plan.num_examples} examples'

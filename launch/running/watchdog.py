@@ -14,6 +14,9 @@ _INTERVAL_SECONDS = 1.0
 # Part of the time that looking for progress may take: a listing of many files
 # in an object store takes seconds, and is paid for.
 _LOOKING_FRACTION = 0.02
+# Interrupts the main thread. The signal of Ctrl-C would not do: what a script
+# starts with & ignores it, and so do all processes that it starts.
+_SIGNAL = signal.SIGUSR1
 # A look that hangs must not keep a command from its end.
 _LAST_LOOK_SECONDS = 5.0
 
@@ -28,12 +31,13 @@ def watch(
 ) -> Iterator[None]:
   """Looks after the work inside the `with` statement.
 
-  Neither function can end the watch by an error, and no slow look delays it.
+  Only in the main thread. Neither function can end the watch by an error, and
+  no slow look delays it.
 
   Args:
     look: called for progress, the rarer the longer it takes.
-    find_stuck: called every second; says what is stuck, or None. Then the main
-      thread, in which the work must be, is interrupted.
+    find_stuck: called every second; says what is stuck, or None. Then the work
+      is interrupted.
 
   Raises:
     StalledError: Something was stuck.
@@ -57,11 +61,12 @@ def watch(
     while not stop.wait(_INTERVAL_SECONDS):
       if reason := find_stuck():
         stuck.append(reason)
-        signal.pthread_kill(main, signal.SIGINT)
+        signal.pthread_kill(main, _SIGNAL)
         return
 
   looker = threading.Thread(target=show_progress, daemon=True)
   watcher = threading.Thread(target=keep_watch, daemon=True)
+  before = signal.signal(_SIGNAL, signal.default_int_handler)
   looker.start()
   watcher.start()
   try:
@@ -76,6 +81,7 @@ def watch(
   finally:
     stop.set()
     watcher.join()
+    signal.signal(_SIGNAL, before)
     looker.join(_LAST_LOOK_SECONDS)
 
 

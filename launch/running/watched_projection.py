@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import io
 import tempfile
-from typing import Any
 
 from apache_beam.options import pipeline_options
 
@@ -63,18 +61,10 @@ def run(
     # Beam's workers print the traceback of an error that is raised here too.
     contextlib.redirect_stderr(io.StringIO()),
   ):
-    settings = job.settings
     if runner_options.is_local(options):
-      settings = dataclasses.replace(settings, journal=journal)
+      job = job.with_journal(journal)
     if ranges:
-      _run_pipeline(
-        console,
-        job,
-        plan_path=plan_path,
-        settings=settings,
-        max_rejected_fraction=job.max_rejected_fraction,
-        options=options,
-      )
+      _run_pipeline(console, job, plan_path, options)
     else:
       publishing.publish_plan(
         index, plan_lib.load(plan_path), (), job.max_rejected_fraction
@@ -85,7 +75,8 @@ def run(
 def _run_pipeline(
   console: console_lib.Console,
   job: projection_job.ProjectionJob,
-  **arguments: Any,
+  plan_path: str,
+  options: pipeline_options.PipelineOptions,
 ) -> None:
   """Runs the pipeline, again when the engine lost its workers.
 
@@ -95,7 +86,7 @@ def _run_pipeline(
   for attempt in range(1, _MAX_ATTEMPTS + 1):
     try:
       with error_lines.server_errors():
-        project_corpus.run_pipeline(job.changes.wanted, **arguments)
+        project_corpus.run_pipeline(job, plan_path, options)
       return
     except RuntimeError as error:
       if error_lines.expected_error(error):

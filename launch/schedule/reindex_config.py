@@ -25,25 +25,22 @@ from collections.abc import Mapping
 import dataclasses
 import difflib
 import tomllib
+import typing
 from typing import Any
 
 from influence_core import errors
-from launch.flags import parser as flags_lib
+from launch.flags import fields, parser as flags_lib
 from launch.running import command_line
 from pipeline.storage import files as storage
 from pipeline.tasks.reference import TaskReference
 
-_KINDS: dict[str, tuple[Any, str]] = {
-  'task': (str, 'a text'),
-  'basis': (str, 'a text'),
-  'index': (str, 'a text'),
-  'task_arg': (dict, 'a table'),
-  'project': (dict, 'a table'),
-  'refit_basis': (bool, 'true or false'),
-  'verify': (bool, 'true or false'),
-  'gc': (dict, 'a table'),
-  'announce': (list, 'a list of texts'),
-  'lock_hours': ((int, float), 'a number'),
+# What a type of Python is in TOML.
+_KINDS: dict[Any, tuple[Any, str]] = {
+  str: (str, 'a text'),
+  bool: (bool, 'true or false'),
+  float: ((int, float), 'a number'),
+  Mapping: (dict, 'a table'),
+  tuple: (list, 'a list of texts'),
 }
 
 
@@ -106,23 +103,31 @@ def load(path: str) -> ReindexConfig:
     content = tomllib.loads(storage.read_bytes(path).decode())
   except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
     raise errors.InputError(f'{path} is no TOML file ({error})') from error
-  for name in content:
-    if name not in _KINDS:
-      close = difflib.get_close_matches(name, _KINDS, 1)
-      hint = f'did you mean {close[0]}' if close else f'it has {list(_KINDS)}'
-      raise errors.InputError(f'{path} has an unknown key {name!r}; {hint}')
-  for name in ('task', 'basis', 'index'):
-    if name not in content:
-      raise errors.InputError(f'{path} lacks {name}, a text')
-  for name, value in content.items():
-    if not isinstance(value, _KINDS[name][0]):
-      raise errors.InputError(
-        f'{path}: {name} is {value!r}, expected {_KINDS[name][1]}'
-      )
+  _check_keys(path, content)
   config = ReindexConfig(**content)
   config.project_arguments(config.basis)
   config.gc_arguments()
   return config
+
+
+def _check_keys(path: str, content: Mapping[str, Any]) -> None:
+  """Checks names and types against the fields of `ReindexConfig`."""
+  known = {field.name: field for field in dataclasses.fields(ReindexConfig)}
+  for name in content:
+    if name not in known:
+      close = difflib.get_close_matches(name, known, 1)
+      hint = f'did you mean {close[0]}' if close else f'it has {list(known)}'
+      raise errors.InputError(f'{path} has an unknown key {name!r}; {hint}')
+  for name, hint in typing.get_type_hints(ReindexConfig).items():
+    kind = fields.without_none(hint)
+    kinds, words = _KINDS[typing.get_origin(kind) or kind]
+    if name not in content:
+      if fields.is_required(known[name]):
+        raise errors.InputError(f'{path} lacks {name}, {words}')
+    elif not isinstance(content[name], kinds):
+      raise errors.InputError(
+        f'{path}: {name} is {content[name]!r}, expected {words}'
+      )
 
 
 def _as_flags(values: Mapping[str, Any]) -> list[str]:

@@ -87,13 +87,9 @@ def fit_basis(
       doubled_sample=job.agreement(run, pairs, 'doubled_sample', both),
     )
   report = dataclasses.replace(report, rejected=samples.rejected)
+  vectors = basis_lib.eigenvectors(run.vectors, pairs, loaded.selected)
   record = task_basis.save(
-    path,
-    loaded,
-    config,
-    pairs.eigenvalues,
-    basis_lib.eigenvectors(run.vectors, pairs, loaded.selected),
-    report,
+    path, loaded, config, pairs.eigenvalues, vectors, report
   )
   job.remove_files()
   return record

@@ -1,8 +1,8 @@
-"""Arnoldi iterations that survive being killed: where vectors go, and resuming.
+"""Arnoldi iterations that survive being killed.
 
 Vectors live on the devices, in host memory or in files, whichever is the first
-that they fit; a durable copy is written after every step in any case, and
-continued from.
+that they fit (`krylov_placement`); files of them are written after every step
+in any case, and continued from.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from influence_core import choices, errors, parameter_selection, types
+from influence_core import choices, parameter_selection, types
 from influence_core.curvature import operator as curvature_operator
-from influence_core.devices import memory as device_memory, multi_device
-from influence_core.eigenpairs import arnoldi, device_vectors, krylov_vectors
-from pipeline.bases import curvature_sample, krylov_files
+from influence_core.devices import multi_device
+from influence_core.eigenpairs import arnoldi, krylov_vectors
+from pipeline.bases import curvature_sample, krylov_files, krylov_placement
 from pipeline.bases.fit_basis_config import Resources
 from pipeline.storage import files as storage
 from pipeline.tasks import loaded_task
@@ -43,6 +43,10 @@ class Iteration:
   is_done: Callable[[arnoldi.ArnoldiState], bool]
   restart_policy: arnoldi.RestartPolicy | None
   identity: Mapping[str, Any]
+
+  def num_bytes(self, num_columns: int) -> int:
+    """Of all vectors, so many entries of each."""
+    return self.max_vectors * num_columns * self.dtype.itemsize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,164 +91,124 @@ def run_iteration(
     errors.InputError: Memory or disk do not suffice, or another iteration is
       kept in `directory`.
   """
-  operator = curvature_sample.make_operator(
-    loaded,
-    sample,
-    curvature_operator.CurvatureOptions(
-      curvature=iteration.curvature,
-      microbatch_size=resources.microbatch_size,
-      memory_budget_bytes=resources.memory_budget_bytes,
-      reserved_bytes=_reserved_bytes(loaded, iteration, resources),
-      parameter_placement=resources.parameter_placement,
-    ),
-  )
-  columns = operator.slice_size * jax.local_device_count()
-  num_bytes = iteration.max_vectors * columns * iteration.dtype.itemsize
-  placement = _placement(operator, num_bytes, resources, directory)
-  files = krylov_files.KrylovFiles(
-    storage.join(directory, f'process-{jax.process_index():03d}'),
-    columns,
-    iteration.dtype,
-  )
-  _check_disk(files, iteration, num_bytes)
-  announce(
-    f'{iteration.curvature} products, {operator.mode}, by '
-    f'{operator.microbatch_size} examples, intermediate values kept for '
-    f'{operator.num_kept} of {operator.num_microbatches} calls; parameters '
-    f'{resources.parameter_placement}; up to {iteration.max_vectors} '
-    f'Krylov vectors of {operator.num_parameters:,} {iteration.dtype.name}, '
-    f'{num_bytes / 1e9:.2f} GB, on {placement}; as much disk at {directory}'
-  )
-  files.claim(
-    {
-      **iteration.identity,
-      'columns': columns,
-      'num_processes': jax.process_count(),
-    }
-  )
-  if placement == 'disk':
-    vectors: krylov_vectors.KrylovVectors = krylov_vectors.HostVectors(files)
-  else:
-    vectors = _make_vectors(placement, iteration, operator, columns)
-  state = _resume(files, vectors, placement, announce)
+  operator = _make_operator(loaded, sample, iteration, resources)
+  durable = _place_vectors(operator, iteration, resources, directory, announce)
+  state = durable.resume(announce)
   if state is None:
     initial = operator.random_vector([iteration.seed])
-    state = arnoldi.start(vectors, initial)
+    state = arnoldi.start(durable.vectors, initial)
     del initial
-    _keep(files, vectors, placement, state)
+    durable.keep(state)
 
-  def keep_and_tell(state):
-    _keep(files, vectors, placement, state)
+  def keep_and_tell(state: arnoldi.ArnoldiState) -> None:
+    durable.keep(state)
     on_step(state)
 
   state = arnoldi.iterate(
     operator,
-    vectors,
+    durable.vectors,
     state,
     num_parameters=operator.num_parameters,
     is_done=iteration.is_done,
     restart_policy=iteration.restart_policy,
     on_step=keep_and_tell,
   )
-  return KrylovRun(operator, vectors, state, files)
+  return KrylovRun(operator, durable.vectors, state, durable.files)
 
 
-def _keep(files, vectors, placement: str, state: arnoldi.ArnoldiState) -> None:
-  if placement != 'disk':
-    files.mirror(vectors, state)
-  files.save_state(state)
-
-
-def _resume(
-  files, vectors, placement: str, announce
-) -> arnoldi.ArnoldiState | None:
-  """The last state that all processes have, with its vectors in place."""
-  newest = multi_device.smallest_over_processes(files.newest())
-  if newest < 0:
-    return None
-  state = files.load_state(newest)
-  announce(f'continuing after {newest} products kept at {files.directory}')
-  if placement == 'disk':
-    files.verify()
-    return state
-  for number in range(len(files)):
-    row = files.row(number).astype(np.float32)
-    slices = row.reshape(jax.local_device_count(), -1)
-    vectors.append(multi_device.place(slices), 1.0)
-  return state
-
-
-def _make_vectors(placement, iteration, operator, columns):
-  if placement == 'device':
-    return device_vectors.DeviceVectors(
-      iteration.max_vectors, operator.slice_size, iteration.dtype
-    )
-  return krylov_vectors.HostVectors(
-    krylov_vectors.MemoryRows(iteration.max_vectors, columns, iteration.dtype)
+def _make_operator(
+  loaded: loaded_task.LoadedTask,
+  sample: types.Features,
+  iteration: Iteration,
+  resources: Resources,
+) -> curvature_operator.CurvatureOperator:
+  """The operator, which leaves room for vectors on the devices."""
+  size = parameter_selection.num_parameters(loaded.selected)
+  on_each = iteration.num_bytes(-(-size // jax.device_count()))
+  return curvature_sample.make_operator(
+    loaded,
+    sample,
+    curvature_operator.CurvatureOptions(
+      curvature=iteration.curvature,
+      microbatch_size=resources.microbatch_size,
+      memory_budget_bytes=resources.memory_budget_bytes,
+      reserved_bytes=krylov_placement.reserved_bytes(on_each, resources),
+      parameter_placement=resources.parameter_placement,
+    ),
   )
 
 
-def _reserved_bytes(
-  loaded: loaded_task.LoadedTask, iteration: Iteration, resources: Resources
-) -> int:
-  """Memory of each device that vectors will take if they fit."""
-  is_cpu = jax.default_backend() == 'cpu'
-  if resources.placement == 'disk' or (
-    resources.placement == 'host' and not is_cpu
-  ):
-    return 0
-  size = parameter_selection.num_parameters(loaded.selected)
-  slice_size = -(-size // jax.device_count())
-  return iteration.max_vectors * slice_size * iteration.dtype.itemsize
-
-
-def _placement(
-  operator,
-  num_bytes: int,
+def _place_vectors(
+  operator: curvature_operator.CurvatureOperator,
+  iteration: Iteration,
   resources: Resources,
   directory: str,
-) -> str:
-  """The first place that `num_bytes` of this process's vectors fit."""
-  devices = jax.local_device_count()
-  left = operator.unused_bytes
-  is_cpu = jax.default_backend() == 'cpu'
-  fits_devices = num_bytes <= left * devices
-  host = left * devices if is_cpu else device_memory.host_budget_bytes()
-  if resources.placement != 'auto':
-    chosen = resources.placement
-  elif fits_devices and not is_cpu:
-    chosen = 'device'
-  else:
-    chosen = 'host' if num_bytes <= host else 'disk'
-  if chosen == 'host':
-    device_memory.check_host_memory(
-      num_bytes,
-      'Krylov vectors',
-      'pass --krylov_placement disk, --krylov_dtype bfloat16, --max_vectors or '
-      'fewer iterations',
-    )
-  if chosen == 'device' and not fits_devices:
-    raise errors.InputError(
-      f'Krylov vectors take {num_bytes:,} bytes, but {left * devices:,} are '
-      'left on the devices; pass --krylov_placement host or disk, '
-      '--krylov_dtype bfloat16 or --max_vectors'
-    )
-  if chosen == 'disk' and not storage.is_local(directory):
-    raise errors.InputError(
-      f'{num_bytes:,} bytes of Krylov vectors do not fit in memory and '
-      f'{directory} is on no local disk; pass --work_dir on one'
-    )
-  return chosen
-
-
-def _check_disk(files, iteration: Iteration, num_bytes: int) -> None:
-  free = storage.free_bytes(files.directory)
-  there = sum(storage.sizes(files.directory).values())
+  announce: Callable[[str], None],
+) -> '_DurableVectors':
+  """No vectors yet, at the place that they will fit."""
+  columns = operator.slice_size * jax.local_device_count()
+  num_bytes = iteration.num_bytes(columns)
+  place = krylov_placement.choose(operator, num_bytes, resources, directory)
+  files = krylov_files.KrylovFiles(
+    storage.join(directory, f'process-{jax.process_index():03d}'),
+    columns,
+    iteration.dtype,
+  )
   # A restart writes new vectors beside the old ones.
-  needed = num_bytes * (2 if iteration.restart_policy else 1) - there
-  if free is not None and needed > free:
-    raise errors.InputError(
-      f'{needed:,} bytes of disk are needed at {files.directory} and '
-      f'{free:,} are free; choose another --work_dir, fewer iterations, '
-      '--max_vectors or --krylov_dtype bfloat16'
+  krylov_placement.check_disk(
+    files.directory, num_bytes * (2 if iteration.restart_policy else 1)
+  )
+  announce(
+    f'{iteration.curvature} products, {operator.mode}, by '
+    f'{operator.microbatch_size} examples, intermediate values kept for '
+    f'{operator.num_kept} of {operator.num_microbatches} calls; parameters '
+    f'{resources.parameter_placement}; up to {iteration.max_vectors} '
+    f'Krylov vectors of {operator.num_parameters:,} {iteration.dtype.name}, '
+    f'{num_bytes / 1e9:.2f} GB, on {place}; as much disk at {directory}'
+  )
+  processes = jax.process_count()
+  files.claim(
+    {**iteration.identity, 'columns': columns, 'num_processes': processes}
+  )
+  return _DurableVectors(files, place, iteration.max_vectors)
+
+
+class _DurableVectors:
+  """Krylov vectors at their place, with files that follow them.
+
+  On disk they are those files; elsewhere these are a copy.
+  """
+
+  def __init__(
+    self, files: krylov_files.KrylovFiles, place: str, num_rows: int
+  ):
+    self.files = files
+    self._on_disk = place == 'disk'
+    self.vectors = krylov_placement.make_vectors(place, files.vectors, num_rows)
+
+  def keep(self, state: arnoldi.ArnoldiState) -> None:
+    """Makes a state durable."""
+    if not self._on_disk:
+      self.files.mirror(self.vectors, state)
+    self.files.save_state(state)
+
+  def resume(
+    self, announce: Callable[[str], None]
+  ) -> arnoldi.ArnoldiState | None:
+    """The last state that all processes have, with its vectors in place."""
+    newest = multi_device.smallest_over_processes(self.files.newest())
+    if newest < 0:
+      return None
+    state = self.files.load_state(newest)
+    announce(
+      f'continuing after {newest} products kept at {self.files.directory}'
     )
+    stored = self.files.vectors
+    if self._on_disk:
+      stored.verify()
+      return state
+    for number in range(len(stored)):
+      row = stored.row(number).astype(np.float32)
+      slices = row.reshape(jax.local_device_count(), -1)
+      self.vectors.append(multi_device.place(slices), 1.0)
+    return state

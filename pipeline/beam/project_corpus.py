@@ -9,7 +9,7 @@ end of a bundle, so that every Beam runner gives the same result. No example
 ever crosses an edge: ranges go out, descriptions of committed shards come back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import dataclasses
 from typing import Any
 
@@ -19,6 +19,7 @@ from apache_beam.utils import shared
 
 from pipeline.index import format as index_format
 from pipeline.projection import (
+  job as projection_job,
   plan as plan_lib,
   publishing,
   worker as projection_worker,
@@ -78,26 +79,24 @@ class PublishManifest(beam.DoFn):
 
 def build_pipeline(
   root: beam.Pipeline,
-  ranges: Sequence[index_format.ExampleRange],
-  *,
+  job: projection_job.ProjectionJob,
   plan_path: str,
-  settings: projection_worker.ProjectionSettings,
-  max_rejected_fraction: float,
   accelerator: str | None = None,
 ) -> beam.PCollection:
-  """Attaches the projection of a plan's ranges to a Beam pipeline.
+  """Attaches the projection of what is missing to a Beam pipeline.
 
   Args:
     root: the pipeline.
-    ranges: to project.
-    plan_path: where the plan is.
-    settings: for the workers.
-    max_rejected_fraction: nothing is published when more are unusable.
+    job: what to do.
+    plan_path: where its plan is.
     accelerator: of the machines that project, as a resource hint of Dataflow.
   """
-  project: beam.PTransform = beam.ParDo(ProjectRange(settings))
+  # A job that a template has launched needs work even with nothing to do.
+  ranges = job.changes.wanted or job.plan.ranges[:1]
+  project: beam.PTransform = beam.ParDo(ProjectRange(job.settings))
   if accelerator:
     project = project.with_resource_hints(accelerator=accelerator)
+  publish = PublishManifest(job.index, plan_path, job.max_rejected_fraction)
   return (
     root
     | 'Ranges' >> beam.Create([dataclasses.asdict(x) for x in ranges])
@@ -105,48 +104,32 @@ def build_pipeline(
     | 'Project' >> project
     | 'Gather'
     >> beam.CombineGlobally(beam.combiners.ToListCombineFn()).without_defaults()
-    | 'Publish'
-    >> beam.ParDo(
-      PublishManifest(settings.index, plan_path, max_rejected_fraction)
-    )
+    | 'Publish' >> beam.ParDo(publish)
   )
 
 
 def submit_pipeline(
-  ranges: Sequence[index_format.ExampleRange],
-  *,
+  job: projection_job.ProjectionJob,
   plan_path: str,
-  settings: projection_worker.ProjectionSettings,
-  max_rejected_fraction: float,
   options: pipeline_options.PipelineOptions,
   accelerator: str | None = None,
 ) -> beam.runners.runner.PipelineResult:
-  """Like `run_pipeline`, but does not wait: the result is the job's handle."""
+  """Begins the job without waiting for it; the result is its handle."""
   root = beam.Pipeline(options=options)
-  build_pipeline(
-    root,
-    ranges,
-    plan_path=plan_path,
-    settings=settings,
-    max_rejected_fraction=max_rejected_fraction,
-    accelerator=accelerator,
-  )
+  build_pipeline(root, job, plan_path, accelerator)
   return root.run()
 
 
 def run_pipeline(
-  ranges: Sequence[index_format.ExampleRange], **arguments: Any
+  job: projection_job.ProjectionJob,
+  plan_path: str,
+  options: pipeline_options.PipelineOptions,
 ) -> None:
-  """Projects ranges on the chosen Beam runner, publishes, and waits for it.
-
-  Args:
-    ranges: to project.
-    **arguments: of `submit_pipeline`.
+  """Does the job on the chosen Beam runner, publishes, and waits for it.
 
   Raises:
     RuntimeError: The runner failed.
   """
-  result = submit_pipeline(ranges, **arguments)
-  state = result.wait_until_finish()
+  state = submit_pipeline(job, plan_path, options).wait_until_finish()
   if state not in (None, beam.runners.runner.PipelineState.DONE):
     raise RuntimeError(f'the pipeline ended in state {state}')

@@ -15,6 +15,7 @@ from influence_core import types
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
 from pipeline.evaluation import retrainings
+from pipeline.evaluation.options import Design, Retraining
 from pipeline.search.query_session import QuerySession
 from pipeline.tasks import loaded_task, queries as query_lib
 
@@ -26,7 +27,7 @@ class Datamodelling:
     self,
     loaded: loaded_task.LoadedTask,
     query_split: str,
-    design: retrainings.Design,
+    design: Design,
   ):
     """Reads the queries and draws the parts.
 
@@ -42,7 +43,7 @@ class Datamodelling:
     self._query_split = query_split
     self._batch = query_lib.read(loaded, query_split)
     ids = retrainings.all_ids(loaded.task.corpus)
-    self._parts = design.parts(ids)
+    self._parts = retrainings.draw_parts(design, ids)
 
   @property
   def query_ids(self) -> list[str]:
@@ -66,9 +67,8 @@ class Datamodelling:
   def actual(
     self,
     directory: str,
+    retraining: Retraining,
     *,
-    num_repeats: int,
-    num_workers: int,
     progress: types.ProgressCallback = types.no_progress,
   ) -> np.ndarray:
     """[num_parts, num_queries] float64 losses, see `retrainings.losses`."""
@@ -77,8 +77,7 @@ class Datamodelling:
       self._batch,
       self._parts,
       directory,
-      num_repeats=num_repeats,
-      num_workers=num_workers,
+      retraining,
       progress=progress,
     )
 

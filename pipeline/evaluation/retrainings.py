@@ -9,13 +9,13 @@ on with the missing parts. The fingerprint covers model and part.
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
-import dataclasses
 
 import jax
 import numpy as np
 
 from influence_core import errors, types
 from pipeline.corpora import tfds_corpus as corpus
+from pipeline.evaluation.options import Design, Retraining
 from pipeline.storage import checked_files, files as storage, fingerprints
 from pipeline.tasks import loaded_task, task as task_lib
 
@@ -23,58 +23,12 @@ from pipeline.tasks import loaded_task, task as task_lib
 Part = frozenset[str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Design:
-  """Which random parts of the corpus are trained on.
-
-  Attributes:
-    num_subsets: different parts.
-    fraction: of the corpus in each.
-    seed: of the choice.
-  """
-
-  num_subsets: int
-  fraction: float
-  seed: int
-
-  def __post_init__(self):
-    if self.num_subsets < 2:
-      raise errors.InputError(
-        f'num_subsets is {self.num_subsets}, expected at least 2'
-      )
-    if not 0 < self.fraction < 1:
-      raise errors.InputError(
-        f'fraction is {self.fraction}, expected more than 0 and less than 1'
-      )
-
-  def parts(self, ids: Sequence[str]) -> list[Part]:
-    """The parts, of round(fraction * num_examples) examples each."""
-    count = round(self.fraction * len(ids))
-    parts = []
-    for number in range(self.num_subsets):
-      generator = np.random.default_rng([self.seed, number])
-      chosen = generator.choice(len(ids), count, replace=False)
-      parts.append(frozenset(ids[position] for position in chosen))
-    return parts
-
-
-def check(
-  task: task_lib.Task, *, num_repeats: int, num_workers: int
-) -> Callable[[Part, int], types.Params]:
-  """Checks what `losses` needs, before any work for it.
-
-  Args:
-    task: to be trained again.
-    num_repeats: see `losses`.
-    num_workers: see `losses`.
-
-  Returns:
-    How the task is trained.
+def check(task: task_lib.Task) -> Callable[[Part, int], types.Params]:
+  """How a task is trained again; to be asked before any work for it.
 
   Raises:
-    errors.InputError: It cannot be trained, or a number is not positive.
+    errors.InputError: It cannot be.
   """
-  errors.check_at_least_one(num_repeats=num_repeats, num_workers=num_workers)
   if task.retrain is None:
     raise errors.InputError(
       f'task {task.name} has no retrain; add it to the task'
@@ -82,14 +36,24 @@ def check(
   return task.retrain
 
 
+def draw_parts(design: Design, ids: Sequence[str]) -> list[Part]:
+  """The parts of a design, of round(fraction * num_examples) examples each."""
+  count = round(design.fraction * len(ids))
+  parts = []
+  for number in range(design.num_subsets):
+    generator = np.random.default_rng([design.seed, number])
+    chosen = generator.choice(len(ids), count, replace=False)
+    parts.append(frozenset(ids[position] for position in chosen))
+  return parts
+
+
 def losses(
   loaded: loaded_task.LoadedTask,
   queries: loaded_task.ExampleBatch,
   parts: Sequence[Part],
   directory: str,
+  retraining: Retraining,
   *,
-  num_repeats: int,
-  num_workers: int,
   progress: types.ProgressCallback = types.no_progress,
 ) -> np.ndarray:
   """Trains on every part and evaluates the queries.
@@ -99,18 +63,16 @@ def losses(
     queries: what the losses are of.
     parts: what is trained on.
     directory: where losses are kept.
-    num_repeats: trainings on each, with other seeds, whose losses are averaged.
-    num_workers: trainings at a time, in threads of this process.
+    retraining: how often, and how many at a time, in threads of this process.
     progress: called with trainings done and in all.
 
   Returns:
     [num_parts, num_queries] float64.
 
   Raises:
-    errors.InputError: The task cannot be trained again, or a number is not
-      positive.
+    errors.InputError: The task cannot be trained again.
   """
-  retrain = check(loaded.task, num_repeats=num_repeats, num_workers=num_workers)
+  retrain, num_repeats = check(loaded.task), retraining.num_repeats
   known = dict(loaded.fingerprints)
   evaluate = jax.jit(loaded.task.per_example_loss)
 
@@ -129,7 +91,7 @@ def losses(
 
   jobs = [(part, repeat) for part in parts for repeat in range(num_repeats)]
   rows = []
-  with concurrent.futures.ThreadPoolExecutor(num_workers) as pool:
+  with concurrent.futures.ThreadPoolExecutor(retraining.num_workers) as pool:
     for row in pool.map(compute, jobs):
       rows.append(row)
       progress(len(rows), len(jobs))

@@ -289,24 +289,8 @@ def _check_accounts(
     )
 
 
-def projection_fingerprints(
-  task_fingerprints: Mapping[str, str],
-  basis_fingerprint: str,
-  *,
-  basis_dtype: str,
-  vector_dtype: str,
-) -> dict[str, str]:
-  """What every shard of an index depends on, whatever its source."""
-  return {
-    **task_fingerprints,
-    'basis': basis_fingerprint,
-    'basis_dtype': basis_dtype,
-    'dtype': vector_dtype,
-  }
-
-
 def range_fingerprint(source: str, projection: Mapping[str, str]) -> str:
-  """Ties a shard to its source file and to `projection_fingerprints`."""
+  """Ties a shard to its source file and to all that projections depend on."""
   return fingerprints.of_json(
     {'schema_version': SCHEMA_VERSION, 'source': source, **projection}
   )

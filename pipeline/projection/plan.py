@@ -5,20 +5,15 @@ last step of the pipeline publishes only what fulfils it. Ranges that the newest
 generation has are adopted from it, so that only what changed is projected.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 import dataclasses
 import itertools
 import math
 from typing import Any
 import uuid
 
-from influence_core import errors
 from pipeline.corpora import tfds_corpus as corpus_lib
-from pipeline.index import (
-  choices as index_choices,
-  format as index_format,
-  manifest as manifest_lib,
-)
+from pipeline.index import format as index_format, manifest as manifest_lib
 from pipeline.storage import checked_files, files as storage, fingerprints
 
 
@@ -55,15 +50,7 @@ class Plan:
 
 def make_plan(
   corpus: corpus_lib.TfdsCorpus,
-  *,
-  task: dict[str, Any],
-  basis: str,
-  eigenvalues: tuple[float, ...],
-  query_ids: tuple[str, ...] = (),
-  task_fingerprints: Mapping[str, str],
-  basis_fingerprint: str,
-  basis_dtype: str,
-  vector_dtype: index_choices.VectorDtype,
+  provenance: manifest_lib.Provenance,
   range_size: int,
 ) -> Plan:
   """Cuts a corpus into ranges of at most `range_size` examples.
@@ -74,31 +61,17 @@ def make_plan(
 
   Args:
     corpus: the training split.
-    task: the task reference as JSON.
-    basis: absolute path of the basis.
-    eigenvalues: of the basis.
-    query_ids: see `manifest.Provenance`.
-    task_fingerprints: from `LoadedTask.fingerprints`.
-    basis_fingerprint: of eigenvalues and eigenvectors.
-    basis_dtype: that gradients are projected with.
-    vector_dtype: that projections are stored in.
-    range_size: largest number of examples of a range.
-
-  Raises:
-    errors.InputError: range_size is not positive.
+    provenance: what it is projected with; the corpus itself is added to its
+      fingerprints.
+    range_size: largest number of examples of a range, at least 1.
   """
-  errors.check_at_least_one(range_size=range_size)
-  common = index_format.projection_fingerprints(
-    task_fingerprints,
-    basis_fingerprint,
-    basis_dtype=basis_dtype,
-    vector_dtype=vector_dtype,
-  )
   ranges, source_fingerprints = [], []
   for shard in corpus.source_shards():
     source = corpus.shard_fingerprint(shard.name)
     source_fingerprints.append([shard.name, shard.start, shard.stop, source])
-    fingerprint = index_format.range_fingerprint(source, common)
+    fingerprint = index_format.range_fingerprint(
+      source, provenance.fingerprints
+    )
     size = shard.stop - shard.start
     count = math.ceil(size / range_size)
     edges = [shard.start + size * i // count for i in range(count + 1)]
@@ -106,13 +79,9 @@ def make_plan(
       index_format.ExampleRange(shard.name, start, stop, fingerprint)
       for start, stop in itertools.pairwise(edges)
     ]
-  corpus_fingerprint = fingerprints.of_json(source_fingerprints)
-  provenance = manifest_lib.Provenance(
-    task,
-    basis,
-    eigenvalues,
-    {**common, 'corpus': corpus_fingerprint},
-    query_ids,
+  found = {'corpus': fingerprints.of_json(source_fingerprints)}
+  provenance = dataclasses.replace(
+    provenance, fingerprints={**provenance.fingerprints, **found}
   )
   return Plan(provenance, tuple(ranges))
 

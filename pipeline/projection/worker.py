@@ -13,18 +13,16 @@ import pyarrow as pa
 
 from influence_core import errors
 from influence_core.devices import host_allocator
-from influence_core.projection.options import ProjectionOptions
 from pipeline.bases import stored_basis
 from pipeline.index import (
-  choices as index_choices,
   format as index_format,
   rejected_examples,
   vector_codec,
 )
 from pipeline.projection import journal as work_journal
+from pipeline.projection.request import ProjectionRequest
 from pipeline.storage import fingerprints
 from pipeline.tasks import checked_projector, loaded_task
-from pipeline.tasks.reference import TaskReference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,27 +30,30 @@ class ProjectionSettings:
   """Paths and small settings: all that travels to the workers.
 
   Attributes:
-    task: how to make the task.
-    basis: path of the basis.
-    index: path of the index.
-    options: how to project.
-    vector_dtype: how projections are stored.
-    range_size: examples of the largest range.
+    request: what is projected; its paths are absolute, and its task selects the
+      parameters of the basis.
     task_fingerprints: what the plan was made for.
     basis_fingerprint: what the plan was made for.
+    largest_range: examples of the largest range of the plan.
     journal: directory for the `journal` of workers on the launcher's machine;
       None elsewhere.
   """
 
-  task: TaskReference
-  basis: str
-  index: str
-  options: ProjectionOptions
-  vector_dtype: index_choices.VectorDtype
-  range_size: int
+  request: ProjectionRequest
   task_fingerprints: dict[str, str]
   basis_fingerprint: str
+  largest_range: int = 0
   journal: str | None = None
+
+  @property
+  def fingerprints(self) -> dict[str, str]:
+    """What every shard depends on, whatever its source."""
+    return {
+      **self.task_fingerprints,
+      'basis': self.basis_fingerprint,
+      'basis_dtype': self.request.options.basis_dtype,
+      'dtype': self.request.vector_dtype,
+    }
 
 
 class ProjectionWorker:
@@ -71,34 +72,34 @@ class ProjectionWorker:
       self._load()
 
   def _load(self) -> None:
-    settings = self._settings
-    record = stored_basis.load_record(settings.basis)
+    settings, request = self._settings, self._settings.request
+    record = stored_basis.load_record(request.basis)
     self._loaded = loaded_task.LoadedTask.unchecked(
-      settings.task, probe=stored_basis.load_probe(record)
+      request.task, probe=stored_basis.load_probe(record)
     )
     fingerprints.check_equal(
       self._loaded.fingerprints,
       settings.task_fingerprints,
-      what=f'the task loaded by a worker ({settings.task.import_path})',
+      what=f'the task loaded by a worker ({request.task.import_path})',
       next_step='give all workers the same code and checkpoint',
     )
     fingerprints.check_equal(
       {'basis': record.fingerprint},
       {'basis': settings.basis_fingerprint},
-      what=f'the basis loaded by a worker ({settings.basis})',
+      what=f'the basis loaded by a worker ({request.basis})',
       next_step='run project again',
     )
     self._loaded.check_loss()
     basis = stored_basis.load(record)
     self._projection_dim = basis.projection_dim
     self._codec = vector_codec.VectorCodec(
-      settings.vector_dtype, basis.eigenvalues
+      request.vector_dtype, basis.eigenvalues
     )
     self._projector = checked_projector.make_projector(
       self._loaded,
       basis.eigenvectors,
-      settings.options,
-      num_examples=settings.range_size,
+      request.options,
+      num_examples=settings.largest_range,
     )
     # Threads of a process take turns on its accelerators, whose memory is
     # planned for one call; on CPU, calls that overlap keep the cores busy.
@@ -117,7 +118,7 @@ class ProjectionWorker:
       errors.InputError: The source shard changed after the plan was made, or
         a shard of an interrupted run has other columns.
     """
-    index = self._settings.index
+    index = self._settings.request.index
     shard = index_format.find_shard(index, example_range)
     if shard:
       self._loaded.form.columns.check_same(
@@ -137,12 +138,7 @@ class ProjectionWorker:
     corpus = self._loaded.task.corpus
     found = index_format.range_fingerprint(
       corpus.shard_fingerprint(example_range.source_shard),
-      index_format.projection_fingerprints(
-        self._settings.task_fingerprints,
-        self._settings.basis_fingerprint,
-        basis_dtype=self._settings.options.basis_dtype,
-        vector_dtype=self._settings.vector_dtype,
-      ),
+      self._settings.fingerprints,
     )
     if found != example_range.fingerprint:
       raise errors.InputError(

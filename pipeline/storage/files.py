@@ -208,7 +208,7 @@ def remove_empty_directory(path: str) -> None:
 
 def is_local(path: str) -> bool:
   """Whether a path is on this machine's file system."""
-  return isinstance(filesystem_of(path)[0], local.LocalFileSystem)
+  return fsspec.utils.get_protocol(path) in local.LocalFileSystem.protocol
 
 
 def free_bytes(directory: str) -> int | None:

@@ -43,7 +43,7 @@ def convert(
         f'{", ".join(named) or "none"}'
       )
     annotation = _resolved(function, parameter.annotation)
-    converted[name] = _converted(name, text, annotation)
+    converted[name] = convert_text(name, text, annotation)
   missing = [
     name
     for name in named
@@ -89,7 +89,17 @@ def _resolved(function: Callable, annotation: Any) -> Any:
     return str
 
 
-def _converted(name: str, text: str, annotation: Any) -> Any:
+def convert_text(name: str, text: str, annotation: Any) -> Any:
+  """The text in the first type that an annotation allows and that takes it.
+
+  Args:
+    name: of the argument, for errors.
+    text: as typed.
+    annotation: see `task.TaskReference` for the types that are known.
+
+  Raises:
+    errors.InputError: It is nothing of these types.
+  """
   choices = _choices(annotation)
   for choice in choices:
     try:

@@ -37,6 +37,7 @@ from influence_core.devices import host_allocator, multi_device
 from influence_core.eigenpairs import (
   arnoldi,
   basis as basis_lib,
+  host_vectors,
   krylov_vectors,
   ritz,
 )
@@ -82,8 +83,8 @@ def ours(name: str, flags) -> dict[str, Any]:
   case = MODELS[name](num_examples=flags.num_examples)
   operator = _operator(case)
   size = operator.num_parameters
-  vectors = krylov_vectors.HostVectors(
-    krylov_vectors.MemoryRows(
+  vectors = host_vectors.HostVectors(
+    host_vectors.MemoryRows(
       flags.num_steps + 1, size, krylov_vectors.DTYPES['float32']
     )
   )

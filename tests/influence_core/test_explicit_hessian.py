@@ -13,11 +13,14 @@ from influence_core.curvature import operator as curvature_operator
 from influence_core.eigenpairs import (
   arnoldi,
   basis as basis_lib,
+  host_vectors,
   krylov_vectors,
 )
 from influence_core.projection import projector as gradient_projection
 from influence_core.scores import influence as influence_scores
 from influence_core.scores.options import ScoreOptions
+
+pytestmark = pytest.mark.slow
 
 L2_WEIGHT = 1e-3
 NUM_TRAIN = 500
@@ -87,8 +90,8 @@ def fixture_fitted(trained):
     sample=train,
     options=curvature_operator.CurvatureOptions(l2_weight=L2_WEIGHT),
   )
-  vectors = krylov_vectors.HostVectors(
-    krylov_vectors.MemoryRows(
+  vectors = host_vectors.HostVectors(
+    host_vectors.MemoryRows(
       NUM_STEPS + 1, len(hessian), krylov_vectors.DTYPES['float32']
     )
   )

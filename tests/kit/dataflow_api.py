@@ -73,7 +73,7 @@ class DataflowApi:
         )
 
     self._server = object_store.LoopbackServer(('localhost', 0), Handler)
-    threading.Thread(target=self._server.serve_forever, daemon=True).start()
+    self._server.start()
     self.endpoint = f'http://localhost:{self._server.server_port}'
 
   def close(self) -> None:

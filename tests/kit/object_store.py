@@ -30,9 +30,15 @@ class Reply:
 
 
 class LoopbackServer(server.ThreadingHTTPServer):
-  """Says nothing of clients that go away."""
+  """Says nothing of clients that go away, and ends at once."""
 
   daemon_threads = True
+
+  def start(self):
+    """Answers in a thread until `shutdown`, which waits for it to look up."""
+    threading.Thread(
+      target=self.serve_forever, args=(0.01,), daemon=True
+    ).start()
 
   def handle_error(self, request, client_address):
     if not isinstance(sys.exc_info()[1], ConnectionError):
@@ -76,7 +82,7 @@ class ObjectStore:
         raise AttributeError(name)
 
     self._proxy = LoopbackServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
+    self._proxy.start()
     self.endpoint = f'http://127.0.0.1:{self._proxy.server_port}'
     self._forward(
       'POST',

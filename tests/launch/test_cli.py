@@ -129,6 +129,7 @@ def test_bad_fit(influence, tmp_path, task_flags, flags, message):
   assert message in found.error_line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
@@ -305,6 +306,7 @@ def test_flipped_bit_is_found_and_named(
   assert path.name in influence(command, *flags, '--index', copy).error_line
 
 
+@pytest.mark.slow
 def test_later_commands_follow_the_selection_of_the_basis(
   influence, task_flags, tmp_path
 ):
@@ -385,6 +387,7 @@ def test_help_imports_nothing_that_takes_long():
   assert done.stderr == b''
 
 
+@pytest.mark.slow
 def test_module_is_the_same_program(influence_process):
   shown = influence_process('--help')
   assert shown.status == 0

@@ -54,7 +54,7 @@ def parse(*argv):
     {'size': fields.Flag('big', float, 'SIZE')},
     left_out=('hidden',),
   )
-  group.add_to(parser)
+  parser.add(group)
   values = vars(parser.parse_args(argv))
   [taken] = parser.groups
   found = taken.take(values)

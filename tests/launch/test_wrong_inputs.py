@@ -239,6 +239,7 @@ def test_outputs_that_cannot_be_written(refused, command, tmp_path):
     refused(command, {ExitStatus.FAILED}, instead={flag: f'{wrong}{suffix}'})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', WRITERS)
 def test_full_disk(refused, command, tmp_path, monkeypatch):
   """Nothing is left that looks like a result."""

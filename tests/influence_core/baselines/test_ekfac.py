@@ -9,7 +9,7 @@ from influence_core import errors, parameter_selection
 from influence_core.baselines import ekfac, kronecker_factors, pseudo_gradients
 from influence_core.curvature import products as curvature_products
 from pipeline.bases import stored_basis
-from tests.kit import projection_cases
+from tests.kit import marks, projection_cases
 
 CASES = {case.name: case for case in projection_cases.hard_cases()}
 # Every kind of site: products, shared weights, batches, convolutions, lookups.
@@ -47,7 +47,11 @@ def per_example_gradients(case):
   return jax.vmap(jax.grad(loss), (None, 0))(selected, case.features)
 
 
-@pytest.mark.parametrize('name', NAMES)
+# Compiled in more than a second each, but for one.
+@pytest.mark.parametrize(
+  'name',
+  marks.slow_where(NAMES, {*NAMES} - {'weight_as_left_operand'}),
+)
 def test_factors_make_up_the_gradient(name):
   case = CASES[name]
   gradients = factored(case)
@@ -73,6 +77,7 @@ def test_factors_make_up_the_gradient(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['dense_applied_twice', 'convolution_grouped'])
 def test_blocks_are_the_diagonal_in_their_eigenvectors(name):
   """Of the explicit Fisher matrix of each parameter; so is the solution."""
@@ -128,6 +133,7 @@ def test_eigenvectors_are_those_of_the_kronecker_factors():
     )
 
 
+@pytest.mark.slow
 def test_damping_follows_the_mean_eigenvalue():
   case = CASES['dense_applied_twice']
   gradients = factored(case)
@@ -146,6 +152,7 @@ def test_damping_follows_the_mean_eigenvalue():
   )
 
 
+@pytest.mark.slow
 def test_noise_gives_the_gauss_newton_matrix():
   """Over unit noise the second moment is exact: a sum over the outputs."""
   generator = np.random.default_rng(0)

@@ -15,10 +15,11 @@ from influence_core.curvature import (
 from influence_core.eigenpairs import (
   arnoldi,
   basis as basis_lib,
+  host_vectors,
   krylov_vectors,
   trust as basis_trust,
 )
-from tests.kit import devices
+from tests.kit import devices, marks
 
 GENERATOR = np.random.default_rng(0)
 SAMPLE = {
@@ -114,7 +115,9 @@ def as_matrix(operator):
 
 
 # 23 examples: one microbatch with and without padding, many, one each.
-@pytest.mark.parametrize('microbatch_size', [1, 5, 23, 64, None])
+@pytest.mark.parametrize(
+  'microbatch_size', marks.slow_where([1, 5, 23, 64, None], [1, 23, 64])
+)
 @pytest.mark.parametrize(
   'curvature', ['hessian', 'gauss_newton', 'empirical_fisher']
 )
@@ -130,6 +133,7 @@ def test_equals_explicit_matrix(curvature, microbatch_size):
   assert operator.mode == 'forward over reverse'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'curvature', ['hessian', 'gauss_newton', 'empirical_fisher']
 )
@@ -149,6 +153,7 @@ def test_loss_without_forward_derivative(curvature):
   )
 
 
+@pytest.mark.slow
 def test_subset_of_the_parameters():
   np.testing.assert_allclose(
     as_matrix(make_operator(paths=('hidden',))),
@@ -176,6 +181,7 @@ def test_microbatch_follows_from_the_memory_budget():
     make_operator(memory_budget_bytes=whole.resident_bytes + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('activation', [jnp.tanh, custom_tanh])
 @pytest.mark.parametrize(
   'curvature', ['hessian', 'gauss_newton', 'empirical_fisher']
@@ -213,6 +219,7 @@ def test_reserved_memory_that_cannot_be_had_is_not_waited_for():
   assert operator.num_kept == operator.num_microbatches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_devices', [2, 3])
 def test_sharded_parameters_on_several_devices(num_devices):
   done = devices.run_module(
@@ -240,8 +247,8 @@ def test_random_vectors_do_not_depend_on_slices():
 
 def fit(projection_dim, keep_negative=False, sample_size=23):
   operator = make_operator()
-  vectors = krylov_vectors.HostVectors(
-    krylov_vectors.MemoryRows(SIZE + 1, SIZE, krylov_vectors.DTYPES['float32'])
+  vectors = host_vectors.HostVectors(
+    host_vectors.MemoryRows(SIZE + 1, SIZE, krylov_vectors.DTYPES['float32'])
   )
   state = arnoldi.iterate(
     operator,
@@ -301,6 +308,7 @@ def test_no_positive_eigenvalue_is_an_error():
     basis_lib.kept_pairs(state, 2, keep_negative=False)
 
 
+@pytest.mark.slow
 def test_trace_estimate_is_near_the_trace():
   operator, vectors, pairs, _ = fit(4)
   estimate = basis_trust.estimate_trace(

@@ -9,6 +9,7 @@ from influence_core.devices import multi_device
 from influence_core.eigenpairs import (
   arnoldi,
   device_vectors,
+  host_vectors,
   krylov_vectors,
   ritz,
 )
@@ -26,9 +27,9 @@ def symmetric_matrix(eigenvalues, seed=0):
 
 def make_vectors(store, capacity, size, dtype='float32'):
   if store == 'memory':
-    rows = krylov_vectors.MemoryRows(capacity, size, DTYPES[dtype])
+    rows = host_vectors.MemoryRows(capacity, size, DTYPES[dtype])
     rows.block_columns = 64  # Several blocks, the last of them shorter.
-    return krylov_vectors.HostVectors(rows)
+    return host_vectors.HostVectors(rows)
   return device_vectors.DeviceVectors(
     capacity, size, DTYPES[dtype], block_columns=64
   )
@@ -141,8 +142,8 @@ def test_vectors_with_heavy_head_stay_orthogonal(store):
   diagonal = np.zeros(size, np.float32)
   diagonal[:200] = np.logspace(2, -2, 200)
   vectors = (
-    krylov_vectors.HostVectors(
-      krylov_vectors.MemoryRows(21, size, DTYPES['float32'])
+    host_vectors.HostVectors(
+      host_vectors.MemoryRows(21, size, DTYPES['float32'])
     )
     if store == 'memory'
     else device_vectors.DeviceVectors(21, size, DTYPES['float32'])

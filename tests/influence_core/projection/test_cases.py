@@ -13,7 +13,7 @@ from influence_core.projection import (
 )
 from influence_core.projection.options import ProjectionOptions
 from tests.benchmarks import projection_models
-from tests.kit import plain_projection, projection_cases
+from tests.kit import marks, plain_projection, projection_cases
 
 CASES = {case.name: case for case in projection_cases.hard_cases()}
 
@@ -38,6 +38,48 @@ DENSE = {
   'custom_jvp_on_weight': {'w'},
   'custom_vjp_with_parameter': {'w'},
   'stop_gradient_on_one_use': {'w'},
+}
+
+# What takes longest to compile, but for one of each kind.
+SLOW = {
+  'batch_norm_frozen',
+  'bfloat16_compute',
+  'bfloat16_params',
+  'bfloat16_params_float32_compute',
+  'convolution_1d_causal',
+  'convolution_3d',
+  'convolution_chain_with_norms',
+  'convolution_circular',
+  'convolution_input_dilated',
+  'convolution_uneven_padding',
+  'convolution_unshared',
+  'convolutional',
+  'dense_applied_twice_with_l2',
+  'dropout_deterministic',
+  'encoder_decoder',
+  'fori_loop',
+  'group_norm',
+  'gru',
+  'language_model',
+  'language_model_remat',
+  'language_model_scanned',
+  'language_model_scanned_remat',
+  'language_model_scanned_with_l2',
+  'loop_over_stacked_parameter',
+  'lstm',
+  'lstm_bidirectional',
+  'matrix_inside_and_outside_scan',
+  'nested_scans',
+  'nnx_attention',
+  'parameter_as_initial_carry',
+  'rematerialised_dense',
+  'rms_norm',
+  'scan_over_parameters_and_data',
+  'scanned_layers',
+  'scanned_layers_stacked_on_axis_1',
+  'soft_mixture_of_experts',
+  'top_one_mixture_of_experts',
+  'vision_transformer',
 }
 
 
@@ -67,7 +109,7 @@ def relative_errors(found, expected):
   ]
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', marks.slow_where(CASES, SLOW))
 def test_equals_plain_gradients(name):
   case = CASES[name]
   basis = random_basis(case.params)
@@ -105,6 +147,7 @@ def test_matrices_are_factored(name):
     assert dense == DENSE.get(name, set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name',
   [
@@ -129,6 +172,7 @@ def test_small_blocks_give_the_same(name):
   assert max(relative_errors(found, expected)) < FLOAT32_TOLERANCE
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_depth():
   """A scanned layer adds its input to what is kept, and nothing else."""
 
@@ -153,6 +197,7 @@ def test_memory_does_not_grow_with_depth():
   assert input_bytes < 4 * batch * 12 * 32 * 32 / 10
 
 
+@pytest.mark.slow
 def test_tokens_add_up_to_the_example():
   sizes = {
     'num_examples': 3,

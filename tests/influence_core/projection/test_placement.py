@@ -20,6 +20,7 @@ CASES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('placement', ['replicated', 'sharded', 'streamed'])
 @pytest.mark.parametrize('num_devices', [3])
 def test_equals_plain_gradients(placement, num_devices):

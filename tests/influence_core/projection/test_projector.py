@@ -9,6 +9,7 @@ import pytest
 from influence_core import errors, parameter_selection
 from influence_core.projection import projector as gradient_projection
 from influence_core.projection.options import ProjectionOptions
+from tests.kit import marks
 
 
 class Network(nn.Module):
@@ -71,7 +72,9 @@ def make_projector(loss=per_example_loss, basis=None, **options):
 
 
 # 10 examples: ragged tail, exact fit, larger than all, one at a time.
-@pytest.mark.parametrize('batch_size', [1, 4, 5, 10, 16])
+@pytest.mark.parametrize(
+  'batch_size', marks.slow_where([1, 4, 5, 10, 16], [1, 5, 10])
+)
 @pytest.mark.parametrize('patterns', [('.*',), ('Dense',)])
 def test_equals_explicit_gradients(batch_size, patterns):
   basis = random_basis(patterns)
@@ -96,6 +99,7 @@ def test_compiles_once_for_all_batches():
   assert len(traces) == num_traces
 
 
+@pytest.mark.slow
 def test_bfloat16_basis_is_close_and_not_the_same():
   basis = random_basis()
   exact = make_projector(basis=basis).project(FEATURES)
@@ -110,6 +114,7 @@ def test_bfloat16_basis_is_close_and_not_the_same():
   )
 
 
+@pytest.mark.slow
 def test_memory_budget_bounds_the_batch():
   large = make_projector()
   # Half of what a full batch takes, so that a smaller one must be found.
@@ -131,6 +136,7 @@ def test_memory_budget_bounds_the_batch():
   )
 
 
+@pytest.mark.slow
 def test_basis_that_does_not_fit_is_streamed():
   basis = random_basis(dim=40)
   memory = make_projector(basis=basis).memory

@@ -2,7 +2,6 @@
 
 from http import server
 import json
-import threading
 
 from google.cloud import batch_v1
 from google.protobuf import json_format
@@ -213,7 +212,7 @@ def fixture_api():
       self.wfile.write(data)
 
   stand_in = LoopbackServer(('localhost', 0), Handler)
-  threading.Thread(target=stand_in.serve_forever, daemon=True).start()
+  stand_in.start()
   yield f'http://localhost:{stand_in.server_port}', received
   stand_in.shutdown()
 

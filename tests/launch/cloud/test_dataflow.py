@@ -8,7 +8,11 @@ import pytest
 from influence_core import errors
 from launch.cloud import dataflow_job, flex_template
 from launch.commands import status
-from launch.flags import dataflow as dataflow_flags, fields
+from launch.flags import (
+  common as common_flags,
+  dataflow as dataflow_flags,
+  fields,
+)
 from pipeline.beam import engines
 from pipeline.index import reader as index_reader
 from pipeline.storage import files as storage
@@ -291,9 +295,10 @@ def test_launcher_takes_every_kind_of_parameter():
   with pytest.raises(errors.InputError, match='of the form --name=value'):
     flex_template.command_line(['task'])
   with pytest.raises(errors.InputError, match='takes no comma'):
-    flex_template.joined({'x': 'a,b'})
+    flex_template.join_arguments({'x': 'a,b'})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('instead', 'message'),
   [
@@ -319,6 +324,7 @@ def test_mistakes_are_told_before_work(influence, api, instead, message):
   assert not api.jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('worker', ['cpu', 'tpu'])
 def test_right_fitting_is_for_gpus(influence, api, command, worker):
   found = influence(*command, '--worker', worker, '--right_fitting')
@@ -344,5 +350,5 @@ def test_service_that_refuses_is_told(influence, api):
 def test_job_names_are_made_of_any_index():
   for index in ('gs://b/My Index_2/', 'gs://b/x', 'gs://b/' + 'long' * 40):
     name = dataflow_job.default_name(index)
-    assert dataflow_job._JOB_NAME.fullmatch(name)
+    common_flags.check_job_name(name)
   assert ROOT.joinpath('launch/deploy').exists()

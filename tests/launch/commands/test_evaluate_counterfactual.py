@@ -19,6 +19,7 @@ def fixture_counterfactual(influence, task_flags, index, tmp_path):
   return run
 
 
+@pytest.mark.slow
 def test_losses_rise_without_proponents(counterfactual, tmp_path):
   done = counterfactual('--json')
   assert done.status == 0, done.stderr

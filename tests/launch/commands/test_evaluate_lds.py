@@ -10,7 +10,7 @@ from scipy import stats
 
 from influence_core import errors
 from influence_core.scores import evaluation
-from pipeline.evaluation import retrainings
+from pipeline.evaluation import options, retrainings
 
 
 def test_score_is_spearman_by_query():
@@ -40,14 +40,14 @@ def test_interval_is_that_of_the_mean():
 
 
 def test_parts_are_random_halves():
-  design = retrainings.Design(200, 0.5, seed=0)
+  design = options.Design(200, 0.5, seed=0)
   ids = [str(number) for number in range(100)]
-  parts = design.parts(ids)
+  parts = retrainings.draw_parts(design, ids)
   assert all(len(part) == 50 for part in parts)
   counts = np.array([sum(x in part for part in parts) for x in ids])
   # Each is in half of 200 parts: five standard deviations of 7.1.
   assert np.abs(counts - 100).max() < 36
-  assert parts == design.parts(ids)
+  assert parts == retrainings.draw_parts(design, ids)
 
 
 @pytest.fixture(name='lds')
@@ -88,6 +88,7 @@ def test_influence_predicts_ridge_regression(
   assert '<svg' in (tmp_path / 'lds' / 'lds.svg').read_text()
 
 
+@pytest.mark.slow
 def test_trainings_are_kept(lds, tmp_path):
   assert lds().status == 0
   directory = tmp_path / 'lds' / 'retrainings'
@@ -100,6 +101,7 @@ def test_trainings_are_kept(lds, tmp_path):
   assert len(os.listdir(directory)) == 60
 
 
+@pytest.mark.slow
 def test_other_queries_of_kept_trainings(lds, tmp_path):
   directory = tmp_path / 'lds' / 'retrainings'
 

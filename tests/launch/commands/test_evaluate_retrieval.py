@@ -104,6 +104,7 @@ def fixture_agreement(influence, task_flags, index, tmp_path):
   return run
 
 
+@pytest.mark.slow
 def test_all_pairs_are_the_exact_inverse(agreement, tmp_path):
   done = agreement('--json', '--out', tmp_path / 'a')
   assert done.status == 0, done.stderr
@@ -118,6 +119,7 @@ def test_all_pairs_are_the_exact_inverse(agreement, tmp_path):
   assert table['query_id'].to_pylist()[0].endswith('__0')
 
 
+@pytest.mark.slow
 def test_random_pairs_are_chosen_by_seed(agreement):
   flags = ['--json', '--projection_dim', 3, '--pair_choice', 'random']
   values = [

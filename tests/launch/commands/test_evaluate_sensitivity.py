@@ -22,6 +22,7 @@ def fixture_measure(influence, task_flags, tmp_path):
   return run
 
 
+@pytest.mark.slow
 def test_every_kind_of_knob(measure, tmp_path):
   """Of scores, of the basis, and of the parameters."""
   knobs = [
@@ -57,6 +58,7 @@ def test_every_kind_of_knob(measure, tmp_path):
   assert os.listdir(tmp_path / 's' / 'retrainings') == kept
 
 
+@pytest.mark.slow
 def test_others_are_as_fixed(measure):
   metrics = ['--query_split', 'test[:8]', '--json', '--knob', 'damping=0,1']
 

@@ -68,6 +68,7 @@ def test_other_run_keeps_away(reindex, tmp_path):
   reindex()
 
 
+@pytest.mark.slow
 def test_lock_is_held_by_one(tmp_path):
   def take(_):
     try:
@@ -98,6 +99,7 @@ def test_lock_in_an_object_store(store):
   assert len(storage.list_names(f'{index}/locks')) == 2
 
 
+@pytest.mark.slow
 def test_stale_basis_fails_or_is_fitted_again(reindex, basis):
   line = reindex(fault='other_paths', expected=ExitStatus.STALE).error_line
   assert 'selected paths' in line
@@ -109,6 +111,7 @@ def test_stale_basis_fails_or_is_fitted_again(reindex, basis):
   assert again['project']['num_projected'] == 0
 
 
+@pytest.mark.slow
 def test_bases_of_older_models_are_collected(reindex, basis, tmp_path):
   copy = tmp_path / 'bases' / 'b'
   shutil.copytree(basis, copy)
@@ -146,6 +149,7 @@ def test_damage_is_found(reindex, tmp_path):
   reindex(top='verify = false')
 
 
+@pytest.mark.slow
 def test_too_many_rejected(reindex):
   line = reindex(fault='bad_example', expected=ExitStatus.REJECTED).error_line
   assert 'more than the allowed fraction' in line

@@ -66,6 +66,7 @@ def fixture_interrupt(monkeypatch):
   return set_up
 
 
+@pytest.mark.slow
 def test_metrics_are_kept_with_the_model(influence, interrupt, tmp_path):
   command = train_argv(tmp_path / 'w', '--json')
   interrupt()
@@ -80,6 +81,7 @@ def test_metrics_are_kept_with_the_model(influence, interrupt, tmp_path):
     assert again[name] == whole[name]
 
 
+@pytest.mark.slow
 def test_recipe_goes_on_after_measuring_was_interrupted(
   influence, interrupt, monkeypatch, tmp_path
 ):
@@ -118,6 +120,7 @@ def test_training_of_another_process_is_not_disturbed(influence, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_leftovers_of_an_interrupted_training_are_replaced(
   influence, monkeypatch, tmp_path
 ):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from launch.example_tasks import language_model, subwords, transformer
-from launch.example_tasks.example import ExampleOptions
+from launch.example_tasks.options import ExampleOptions
 from tests.kit import text_corpus
 
 TASK = ['--task', 'launch.example_tasks.language_model:make_task', '--task_arg']
@@ -50,6 +50,7 @@ def test_learns_and_is_projected(influence, data_dir, tmp_path, size):
   assert done.json['num_examples'] == text_corpus.NUM_TRAIN
 
 
+@pytest.mark.slow
 def test_no_logit_knows_its_token():
   model = transformer.LanguageModel(20, 16, 1, 2)
   tokens = jnp.array([[3, 4, 5, 1, 0]])

@@ -18,6 +18,7 @@ from launch.example_tasks import (
   transformer,
   translation,
 )
+from launch.example_tasks.options import ExampleOptions
 from pipeline.tasks import checkpoints
 from tests.kit import text_corpus
 
@@ -31,7 +32,7 @@ def fixture_trained(tmp_path_factory):
   text_corpus.prepare(path / 'data')
   config = dataclasses.replace(
     translation.make_config(
-      example.ExampleOptions(
+      ExampleOptions(
         data_dir=str(path / 'data'), dataset='numbers', num_epochs=100
       )
     ),
@@ -89,6 +90,7 @@ def test_loss_is_sum_or_mean_over_real_tokens():
     translation.output_loss(logits, features, 'max')
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing():
   """Nor does what comes after the place of a logit."""
   model = transformer.EncoderDecoder(20, 16, 1, 2)

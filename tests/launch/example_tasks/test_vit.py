@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from influence_core import parameter_selection
 from launch.example_tasks import image_classifier, train_classifier, vit
-from launch.example_tasks.example import ExampleOptions
+from launch.example_tasks.options import ExampleOptions
 from pipeline.tasks import checkpoints
 from tests.kit import datasets
 

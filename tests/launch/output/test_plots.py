@@ -85,6 +85,7 @@ def commands(index, task, out):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', commands('', [], ''))
 def test_results_are_there_when_a_picture_fails(
   influence, task_flags, index, monkeypatch, tmp_path, name

@@ -52,16 +52,7 @@ def test_plan_is_there_before_the_work(
     ['project', *task_flags, '--basis', str(basis)]
     + ['--index', str(tmp_path / 'i')]
   )
-  job = projection_job.prepare(
-    options=values['projection_options'],
-    **{
-      name: values[name]
-      for name in (
-        'task', 'basis', 'index', 'vector_dtype', 'range_size',
-        'max_rejected_fraction',
-      )
-    },
-  )  # fmt: skip
+  job = projection_job.prepare(values['request'])
   hosts_projection.run(console.Console(), job, num_threads=1)
   assert len(plans) == 1
 

@@ -1,5 +1,6 @@
 """The watch goes on whatever happens to what it calls."""
 
+import signal
 import threading
 
 import pytest
@@ -44,6 +45,16 @@ def test_what_is_stuck_is_ended_though_looking_hangs(monkeypatch):
   with pytest.raises(watchdog.StalledError):
     wait_to_be_ended(hanging.wait, stuck_at(3))
   hanging.set()
+
+
+def test_what_is_stuck_is_ended_in_the_background():
+  """What a script starts with & ignores Ctrl-C from the beginning."""
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    with pytest.raises(watchdog.StalledError):
+      wait_to_be_ended(lambda: None, stuck_at(3))
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def test_watch_that_fails_is_told_once_and_goes_on(caplog):

@@ -27,6 +27,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', COMMANDS)
 @pytest.mark.parametrize(
   ('numbers', 'loss', 'count', 'reason'),

@@ -78,6 +78,7 @@ def kill_after(num_steps):
   return progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('placement', ['host', 'device', 'disk'])
 @pytest.mark.parametrize('num_steps', [1, 4])
 def test_continues_at_the_last_vector(loaded, tmp_path, placement, num_steps):
@@ -103,6 +104,7 @@ def test_continues_at_the_last_vector(loaded, tmp_path, placement, num_steps):
   )
 
 
+@pytest.mark.slow
 def test_restarts_are_continued_too(loaded, tmp_path):
   options = {'projection_dim': 1, 'num_iterations': 9, 'max_vectors': 4}
   whole, _ = fit(loaded, tmp_path / 'whole', **options)
@@ -120,6 +122,7 @@ def test_restarts_are_continued_too(loaded, tmp_path):
   assert record.fingerprint == whole.fingerprint
 
 
+@pytest.mark.slow
 def test_placements_and_microbatches_agree(loaded, tmp_path):
   records = [
     fit(loaded, tmp_path / f'{placement}-{size}', placement=placement,
@@ -176,6 +179,7 @@ def test_too_small_corpus_for_two_samples(loaded, tmp_path):
     fit(loaded, tmp_path, check_sample=True, sample_size=200)
 
 
+@pytest.mark.slow
 def test_other_curvature(workdir, tmp_path):
   loaded = load(workdir)
   # A square loss of a linear model: Gauss-Newton is the Hessian.

@@ -48,6 +48,7 @@ def relative_error(found, expected):
   return np.abs(found - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('curvature', ['hessian', 'gauss_newton'])
 @pytest.mark.parametrize('method', ['cg', 'exact'])
 def test_equals_the_inverse_hessian(scores, gradients, method, curvature):
@@ -61,6 +62,7 @@ def test_equals_the_inverse_hessian(scores, gradients, method, curvature):
   assert relative_error(found, expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_damping_is_added(scores, gradients):
   found = scores('cg', '--damping', 2, '--tolerance', 1e-5)
   train, queries = gradients
@@ -70,6 +72,7 @@ def test_damping_is_added(scores, gradients):
   assert relative_error(found, expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_lissa_comes_near(scores, gradients):
   """The whole sample as one microbatch: no noise, only the series' end."""
   flags = ['--microbatch_size', linear_task.NUM_TRAIN, '--num_products', 2000]
@@ -81,6 +84,7 @@ def test_lissa_comes_near(scores, gradients):
   assert relative_error(found, expected) < 1e-3
 
 
+@pytest.mark.slow
 def test_lissa_with_random_microbatches_comes_near(scores, gradients):
   flags = ['--microbatch_size', 32, '--num_products', 2000, '--damping', 1]
   found = scores('lissa', *flags)
@@ -97,6 +101,7 @@ def test_gradient_gives_inner_products(scores, gradients):
   assert relative_error(scores('gradient'), queries @ train.T) < 1e-5
 
 
+@pytest.mark.slow
 def test_ekfac_is_the_inverse_of_its_blocks(scores, gradients):
   """Two parameters with a row or a column each: their blocks are exact."""
   found = scores('ekfac', '--curvature', 'empirical_fisher', '--damping', 0.5)
@@ -114,6 +119,7 @@ def test_ekfac_is_the_inverse_of_its_blocks(scores, gradients):
   assert relative_error(found, expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_topk_finds_the_queries_of_the_basis(
   scores, influence, task_flags, tmp_path
 ):
@@ -139,6 +145,7 @@ def test_self_influence_is_refused(scores, influence, tmp_path):
   assert 'self-influence needs' in line.error_line
 
 
+@pytest.mark.slow
 def test_description_says_what_it_is(scores, influence, tmp_path):
   scores('cg')
   shown = influence('describe', '--basis', tmp_path / 'b_cg').stdout

@@ -152,6 +152,7 @@ def test_processes_leave_out_and_fail_together(workdir, tmp_path):
   assert (report.sample_size, len(report.rejected)) == (288, 15)
 
 
+@pytest.mark.slow
 def test_missing_environment_is_told_in_one_line(workdir, tmp_path):
   environment = {k: v for k, v in os.environ.items() if 'JAX_' not in k}
   done = subprocess.run(

@@ -198,6 +198,7 @@ def test_missing_job_server_is_told_before_work(
   assert not (tmp_path / 'i').exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', ['project', 'topk'])
 def test_server_that_does_not_answer_is_told(
   influence, task_flags, basis, index, tmp_path, command

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from influence_core import errors
-from influence_core.projection.options import ProjectionOptions
 from pipeline.beam import project_corpus
 from pipeline.index import (
   format as index_format,
@@ -22,10 +21,12 @@ from pipeline.index import (
   reader as index_reader,
 )
 from pipeline.projection import (
+  job as projection_job,
   plan as plan_lib,
   publishing,
   worker as projection_worker,
 )
+from pipeline.projection.request import ProjectionRequest
 from pipeline.storage import checked_files
 from pipeline.tasks.reference import TaskReference
 from tests.conftest import ROOT
@@ -196,6 +197,7 @@ def test_killed_and_run_again_gives_the_same_index(
   assert_same_index(index, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('fault', 'reason'),
   [('bad_example', 'no such thing'), ('nan_example', 'non-finite')],
@@ -252,24 +254,18 @@ def test_only_a_fulfilled_plan_is_published():
 
 def test_graph_is_one_chain_with_one_leaf():
   """What every runner can do: no side input, no tag, no second output."""
-  settings = projection_worker.ProjectionSettings(
-    TaskReference('a:b'),
-    basis='',
-    index='',
-    options=ProjectionOptions(),
-    vector_dtype='float32',
-    range_size=1,
-    task_fingerprints={},
-    basis_fingerprint='',
+  plan = make_plan(2)
+  job = projection_job.ProjectionJob(
+    plan,
+    plan_lib.Changes(None, (), plan.ranges, 0, 0, None, False),
+    projection_worker.ProjectionSettings(
+      ProjectionRequest(TaskReference('a:b'), basis='', index=''),
+      task_fingerprints={},
+      basis_fingerprint='',
+    ),
   )
   root = beam.Pipeline(runner='FnApiRunner')
-  project_corpus.build_pipeline(
-    root,
-    make_plan(2).ranges,
-    plan_path='',
-    settings=settings,
-    max_rejected_fraction=0,
-  )
+  project_corpus.build_pipeline(root, job, plan_path='')
   consumers: dict = {}
   leaves = []
 

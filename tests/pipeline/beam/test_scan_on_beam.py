@@ -43,6 +43,7 @@ def test_gives_what_a_local_search_gives(index, monkeypatch, selection, mode):
   assert list((index / 'searches').iterdir()) == []
 
 
+@pytest.mark.slow
 def test_command_takes_beam_options(influence, task_flags, index):
   command = [
     *('topk', *task_flags, '--index', index, '--query_split', 'test[:4]'),

@@ -112,6 +112,7 @@ READS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('read', 'kind'),
   [

@@ -119,6 +119,7 @@ def interleaved(max_examples):
   return lambda test: settings(given(test))
 
 
+@pytest.mark.slow
 @interleaved(max_examples=200)
 def test_any_interleaving_publishes_each_example_once(store, turns, orders):
   processes = start_three(store, orders)

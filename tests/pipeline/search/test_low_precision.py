@@ -178,6 +178,7 @@ def test_upper_bounds_are_above_every_score(exact, low):
     assert (end.scores >= scores).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
 def test_commands(influence, task_flags, basis, index, tmp_path, dtype):
   """An index in low precision, certified, gives the answer of float32."""

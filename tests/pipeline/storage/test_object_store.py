@@ -13,6 +13,8 @@ from pipeline.storage import files as storage
 from tests.kit import object_store
 from tests.kit.synthetic_index import QUERIES, VECTORS, make_index
 
+pytestmark = pytest.mark.slow
+
 
 def url(name):
   return f'gs://{object_store.BUCKET}/{name}'

@@ -19,6 +19,8 @@ from pipeline.tasks import checkpoints
 from tests.kit import linear_task
 from tests.pipeline.storage.test_object_store import url
 
+pytestmark = pytest.mark.slow
+
 
 def upload(directory: Path, name: str) -> None:
   for file in sorted(directory.rglob('*')):
@@ -200,7 +202,6 @@ def test_copy_that_is_being_made_is_not_deleted(store, monkeypatch):
   assert not slow.exists()
 
 
-@pytest.mark.slow
 def test_whole_way_in_an_object_store(store, influence, workdir, tmp_path):
   """Task, corpus, basis and index there give the index of local files."""
   upload(workdir / 'data', 'w/data')

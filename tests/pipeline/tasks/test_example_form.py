@@ -47,6 +47,7 @@ def test_next_ones_are_taken(workdir, numbers, checked):
   assert probed.form == loaded.form
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('numbers', ['bad_start', 'nan_start', 'first_long'])
 def test_commands_go_on_without_them(influence, workdir, tmp_path, numbers):
   task, allowed = flags(workdir, numbers), ['--max_rejected_fraction', 0.1]

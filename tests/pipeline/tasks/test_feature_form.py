@@ -72,6 +72,7 @@ def flags(workdir, numbers, **more):
 SMALL = ['--projection_dim', 2, '--num_iterations', 3, '--sample_size', 303]
 
 
+@pytest.mark.slow
 def test_integers_among_floats_are_the_same_job(influence, workdir, tmp_path):
   vectors = []
   for numbers in ('mixed', 'floats'):
@@ -90,6 +91,7 @@ def test_integers_among_floats_are_the_same_job(influence, workdir, tmp_path):
   np.testing.assert_array_equal(*vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('numbers', 'reason'),
   [

@@ -83,6 +83,7 @@ def test_every_kind_is_stored_and_printed(
   assert done.status == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('columns', 'expected'),
   [
@@ -110,6 +111,7 @@ def test_values_are_converted_where_nothing_is_lost(
   assert done.status == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('columns', 'reason'),
   [
@@ -162,6 +164,7 @@ def test_impossible_columns_are_named_before_work_starts(
   assert message in fitted.error_line
 
 
+@pytest.mark.slow
 def test_other_columns_do_not_come_beside_reused_shards(project, tmp_path):
   assert project('plain').status == 0
   changed = project('other_type')
@@ -235,6 +238,7 @@ def test_integers_of_64_bits_without_a_sign():
     schema.fitted({'a': -1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('columns', 'message'),
   [

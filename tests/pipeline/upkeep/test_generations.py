@@ -57,6 +57,7 @@ def test_only_what_changed_is_projected(project, tmp_path):
   assert ids(tmp_path / 'i') == ids(tmp_path / 'i', 2)[101:]
 
 
+@pytest.mark.slow
 def test_another_model_makes_all_anew_and_says_so(
   influence, project, workdir, tmp_path
 ):
@@ -90,6 +91,7 @@ def test_generations_are_listed(influence, project, tmp_path):
   assert 'has no manifest' in missing.error_line
 
 
+@pytest.mark.slow
 def test_rollback_publishes_an_older_generation_again(
   influence, project, tmp_path
 ):
@@ -109,6 +111,7 @@ def test_rollback_publishes_an_older_generation_again(
   assert 'nothing to do' in project('train[:202]').stdout
 
 
+@pytest.mark.slow
 def test_rollback_needs_the_files(influence, project, tmp_path):
   project('train[:202]')
   shard = manifest_lib.load(str(tmp_path / 'i')).shards[0]
@@ -118,6 +121,7 @@ def test_rollback_needs_the_files(influence, project, tmp_path):
   assert '1 files of generation 1 are gone' in failed.error_line
 
 
+@pytest.mark.slow
 def test_difference_between_generations(influence, project, workdir, tmp_path):
   data = tmp_path / 'w'
   shutil.copytree(workdir, data, ignore=lambda *_: ['index', 'basis'])
@@ -187,6 +191,7 @@ def test_garbage_is_what_no_kept_generation_names(influence, project, tmp_path):
   assert influence(*collect).json['paths'] == []
 
 
+@pytest.mark.slow
 def test_garbage_spares_running_jobs_and_recent_readers(project, tmp_path):
   index = str(tmp_path / 'i')
   project('train[:202]')

@@ -4,8 +4,8 @@ import resource
 import numpy as np
 import pytest
 
-from influence_core.eigenpairs import krylov_vectors
-from pipeline.bases import krylov_files
+from influence_core.eigenpairs import host_vectors, krylov_vectors
+from pipeline.bases import vector_files
 from pipeline.storage import files as storage
 
 NUM_COLUMNS = 1000
@@ -14,7 +14,7 @@ NUM_COLUMNS = 1000
 @pytest.fixture(name='small_chunks', autouse=True)
 def fixture_small_chunks(monkeypatch):
   # Blocks of 16 columns, 4 or 8 of them in a chunk, the last ones shorter.
-  monkeypatch.setattr(krylov_files, '_CHUNK_BYTES', 256)
+  monkeypatch.setattr(vector_files, '_CHUNK_BYTES', 256)
   monkeypatch.setattr(krylov_vectors, 'BLOCK_COLUMNS', 16)
 
 
@@ -22,14 +22,14 @@ def make_both(path, dtype_name, num_vectors=5, seed=0):
   """The same vectors in files and in memory."""
   dtype = krylov_vectors.DTYPES[dtype_name]
   rows = (
-    krylov_files.KrylovFiles(str(path), NUM_COLUMNS, dtype),
-    krylov_vectors.MemoryRows(20, NUM_COLUMNS, dtype),
+    vector_files.VectorFiles(str(path), NUM_COLUMNS, dtype),
+    host_vectors.MemoryRows(20, NUM_COLUMNS, dtype),
   )
   values = np.random.default_rng(seed).normal(size=(num_vectors, NUM_COLUMNS))
   for store in rows:
     for value in values / np.sqrt(NUM_COLUMNS):
       store.append(value.astype(dtype))
-  return tuple(krylov_vectors.HostVectors(store) for store in rows)
+  return tuple(host_vectors.HostVectors(store) for store in rows)
 
 
 def slices(seed):
