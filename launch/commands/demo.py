@@ -63,14 +63,17 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     'report': storage.join(out, 'report.html'),
     'seconds': dict(console.seconds),
   }
-  with storage.open_for_writing(storage.join(out, 'summary.json')) as file:
-    file.write(json_text.encode(summary, indent=1).encode())
+  _write(storage.join(out, 'summary.json'), json_text.encode(summary, indent=1))
   with console.stage('report', 'pages'):
     page = demo_report.render(task, summary, suspicious['results'])
-    with storage.open_for_writing(summary['report']) as file:
-      file.write(page.encode())
+    _write(summary['report'], page)
   _print_findings(console, out, summary)
   return summary
+
+
+def _write(path: str, text: str) -> None:
+  with storage.open_for_writing(path) as file:
+    file.write(text.encode())
 
 
 def _group_by_query(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -54,6 +54,11 @@ class _Measures:
     self, session: QuerySession, options: ScoreOptions
   ) -> dict[str, evaluation.MeanInterval]:
     """Each metric with its interval, by name."""
+    if options.projection_dim is not None:  # The basis may have fewer.
+      dim = min(
+        options.projection_dim, session.index.manifest.provenance.projection_dim
+      )
+      options = dataclasses.replace(options, projection_dim=dim)
     found: dict[str, evaluation.MeanInterval] = {}
     if self.measured is not None and self.losses is not None:
       predicted = self.measured.predicted(session, options)
@@ -112,21 +117,12 @@ def run(
     ScoreOptions(),
   ).with_fixed(fixed)
   values = sensitivity.values_of(knobs)
-  wanted = sensitivity.settings(base, values)
+  wanted = sensitivity.share_bases(sensitivity.settings(base, values))
   if query_split is not None:
     measures = _with_losses(
       console, measures, task, query_split, design, retraining, out
     )
-  rows = []
-  with console.stage('sensitivity', 'settings') as progress:
-    for number, (knob, value, setting) in enumerate(wanted):
-      index = _make_index(console.quiet(), task, setting, out)
-      figures = measures.figures(QuerySession(index, task), setting.options)
-      rows += [
-        {'knob': knob, 'value': value, 'metric': metric, **found._asdict()}
-        for metric, found in figures.items()
-      ]
-      progress(number + 1, len(wanted))
+  rows = _measure_all(console, measures, task, wanted, out)
   asked = {
     'fixed': dict(fixed),
     'query_split': query_split,
@@ -136,6 +132,33 @@ def run(
     'seed': design.seed,
   }
   return _report(rows, asked).show(console, out)
+
+
+def _measure_all(
+  console: console_lib.Console,
+  measures: _Measures,
+  task: TaskReference,
+  wanted: list[tuple[str, str, sensitivity.Setting]],
+  out: str,
+) -> list[dict[str, Any]]:
+  """A row for each figure of each setting."""
+
+  @functools.lru_cache(maxsize=1)  # Settings of an index follow each other.
+  def open_session(config, paths):
+    index = _make_index(console.quiet(), task.selecting(paths), config, out)
+    return QuerySession(index, task)
+
+  rows = []
+  with console.stage('sensitivity', 'settings') as progress:
+    for number, (knob, value, setting) in enumerate(wanted):
+      session = open_session(setting.config, setting.parameter_paths)
+      figures = measures.figures(session, setting.options)
+      rows += [
+        {'knob': knob, 'value': value, 'metric': metric, **found._asdict()}
+        for metric, found in figures.items()
+      ]
+      progress(number + 1, len(wanted))
+  return rows
 
 
 def _report(
@@ -182,26 +205,21 @@ def _with_losses(
 def _make_index(
   console: console_lib.Console,
   task: TaskReference,
-  setting: sensitivity.Setting,
+  config: fit_basis_config.FitBasisConfig,
   out: str,
 ) -> str:
-  """The index of a setting; what is there already is used."""
-  selecting = task.selecting(setting.parameter_paths)
-  setting = setting.within(selecting.load().num_selected())
+  """The index of a basis; what is there already is used."""
+  config = config.within(task.load().num_selected())
   name = fingerprints.of_json(
-    [
-      dataclasses.asdict(setting.config),
-      setting.parameter_paths,
-      task.to_json(),
-    ]
+    [dataclasses.asdict(config), task.parameter_paths, task.to_json()]
   )
   basis = storage.join(out, 'bases', name)
   index = storage.join(out, 'indexes', name)
   basis_fit.fit_and_show(
     console,
-    task=selecting,
+    task=task,
     out=basis,
-    config=setting.config,
+    config=config,
     resources=fit_basis_config.Resources(),
   )
   command_line.run(

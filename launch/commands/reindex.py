@@ -75,14 +75,12 @@ def _current_basis(
   path = refitted_bases.path_for(record.path, model)
   names = fit_basis_config.FitBasisConfig.__dataclass_fields__
   config = {name: record.config[name] for name in names}
-  # The new model may have fewer directions.
   size = parameter_selection.num_parameters(loaded.selected)
-  config['projection_dim'] = min(config['projection_dim'], size)
   basis_fit.fit_and_show(
     console,
     task=task,
     out=path,
-    config=fit_basis_config.FitBasisConfig(**config),
+    config=fit_basis_config.FitBasisConfig(**config).within(size),
     resources=fit_basis_config.Resources(
       max_rejected_fraction=request.max_rejected_fraction
     ),

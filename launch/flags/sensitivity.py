@@ -1,6 +1,6 @@
 """Options of an influence that can be varied, and the values to try."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import typing
 from typing import Any, NamedTuple
@@ -60,11 +60,13 @@ class Setting(NamedTuple):
         setting = setting.with_value(name, text)
     return setting
 
-  def within(self, num_parameters: int) -> 'Setting':
-    """The setting with no more pairs than so many parameters have."""
-    dim = min(self.config.projection_dim, num_parameters)
-    config = dataclasses.replace(self.config, projection_dim=dim)
-    return self._replace(config=config)
+  @property
+  def basis_key(self) -> tuple[Any, ...]:
+    """What a basis depends on; the same where one has the pairs of another."""
+    config = self.config
+    if config.num_iterations is not None and config.max_vectors is None:
+      config = dataclasses.replace(config, projection_dim=1)
+    return config, self.parameter_paths
 
   def with_value(self, knob: str, text: str) -> 'Setting':
     """The setting with another value of a knob.
@@ -110,6 +112,31 @@ def settings(
     for knob, texts in knobs.items()
     for text in texts
   ]
+
+
+def share_bases(
+  settings: Sequence[tuple[str, str, Setting]],
+) -> list[tuple[str, str, Setting]]:
+  """The same with one basis for settings that differ in the number of pairs.
+
+  The leading pairs of an iteration are the same however many are kept, but
+  where their number decides when it ends or starts again.
+  """
+  largest: dict[Any, int] = {}
+  for _, _, setting in settings:
+    dim = setting.config.projection_dim
+    largest[setting.basis_key] = max(dim, largest.get(setting.basis_key, 0))
+  shared = []
+  for knob, text, setting in settings:
+    dim, all_pairs = setting.config.projection_dim, largest[setting.basis_key]
+    if dim < all_pairs:
+      dims = [x for x in (setting.options.projection_dim, dim) if x]
+      setting = setting._replace(
+        config=dataclasses.replace(setting.config, projection_dim=all_pairs),
+        options=dataclasses.replace(setting.options, projection_dim=min(dims)),
+      )
+    shared.append((knob, text, setting))
+  return shared
 
 
 def _names(config_class: Any) -> set[str]:

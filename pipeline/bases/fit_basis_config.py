@@ -77,6 +77,11 @@ class FitBasisConfig:
         f'+ 3 ({self.projection_dim + 3})'
       )
 
+  def within(self, num_parameters: int) -> 'FitBasisConfig':
+    """With no more pairs than so many parameters have."""
+    dim = min(self.projection_dim, num_parameters)
+    return dataclasses.replace(self, projection_dim=dim)
+
   @property
   def max_products(self) -> int:
     """Operator products of an iteration at most."""
