@@ -57,7 +57,7 @@ def as_local(tree: Any) -> Any:
 
 
 def _local_sharding() -> jax.NamedSharding:
-  return cut(0, jax.local_devices())
+  return shard_along(0, jax.local_devices())
 
 
 def parallel_map(
@@ -115,7 +115,7 @@ def devices_by_process() -> list[jax.Device]:
   ]
 
 
-def cut(
+def shard_along(
   axis: int | None, devices: Sequence[jax.Device] | None = None
 ) -> jax.NamedSharding:
   """Cuts an array evenly along an axis.
@@ -144,7 +144,7 @@ def as_global(local: jax.Array) -> jax.Array:
   """
   shards = [shard.data for shard in local.addressable_shards]
   return jax.make_array_from_single_device_arrays(
-    (jax.device_count(), *local.shape[1:]), cut(0), shards
+    (jax.device_count(), *local.shape[1:]), shard_along(0), shards
   )
 
 
@@ -153,7 +153,7 @@ def global_examples(batch: 'DeviceBatch') -> 'DeviceBatch':
 
   def joined(leaf):
     flat = leaf.reshape(-1, *leaf.shape[2:])
-    return jax.make_array_from_process_local_data(cut(0), flat)
+    return jax.make_array_from_process_local_data(shard_along(0), flat)
 
   return jax.tree.map(joined, batch)
 

@@ -36,7 +36,8 @@ def fit_devices(params: types.Params) -> types.Params:
   devices = jax.local_devices()
   return jax.tree.map(
     lambda leaf: jax.device_put(
-      leaf, multi_device.cut(_axis(np.shape(leaf), len(devices)), devices)
+      leaf,
+      multi_device.shard_along(_axis(np.shape(leaf), len(devices)), devices),
     ),
     params,
   )
@@ -142,7 +143,7 @@ class Sharded:
   ):
     """Puts each device's part on it; arguments as for `Replicated`."""
     shardings = {
-      path: multi_device.cut(_axis(leaf.shape, jax.device_count()))
+      path: multi_device.shard_along(_axis(leaf.shape, jax.device_count()))
       for path, leaf in leaves.items()
     }
     self.leaves = {
@@ -158,7 +159,7 @@ class Sharded:
     both = (self._vector_shardings, self._vector_shardings)
     self._gather = jax.jit(self._gather_everywhere, out_shardings=both)
     self._finish = jax.jit(
-      _finish_everywhere, out_shardings=multi_device.cut(0)
+      _finish_everywhere, out_shardings=multi_device.shard_along(0)
     )
 
   def map(self, function: Callable, *, donate_argnums: tuple = ()) -> Any:
@@ -175,7 +176,7 @@ class Sharded:
       )
       for path, shape in self._shapes.items()
     }
-    split = multi_device.cut(0)
+    split = multi_device.shard_along(0)
     size = microbatch * jax.device_count()
     batch = multi_device.DeviceBatch(
       jax.tree.map(

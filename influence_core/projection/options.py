@@ -10,14 +10,14 @@ class ProjectionOptions:
   """How to project; the defaults are right for most.
 
   Attributes:
-    batch_size: examples of a call over all local devices; if not given, as many
-      as are useful and fit in memory.
-    basis_dtype: of the basis on the devices; bfloat16 halves memory and
-      traffic, sums are float32 in both.
-    basis_placement: on every device, split over the local devices, or streamed
-      from the host; auto is the first that fits.
-    memory_budget_bytes: memory to use on each device, such as 12G; if not
-      given, most of it.
+    batch_size: number of examples in a call, over all local devices; default:
+      as many as are useful and fit in memory.
+    basis_dtype: dtype of the basis on the devices; bfloat16 halves memory and
+      traffic, sums stay float32.
+    basis_placement: replicated on every device, sharded over the local devices,
+      or streamed from the host; auto is the first that fits.
+    memory_budget_bytes: memory to use on each device, such as 12G; default:
+      most of it.
     parameter_groups: regular expressions of parameter paths; if any are given,
       results are split by group, see `parameter_selection.group_parameters`.
   """

@@ -11,19 +11,19 @@ class ScoreOptions:
   """How projections are turned into scores; all chosen at query time.
 
   Attributes:
-    damping: added to every eigenvalue used, >= 0, in units of eigenvalues.
-    negative_eigenvalues: drop gives their pairs weight zero; abs takes the
-      absolute value; clip raises them to the smallest positive eigenvalue,
-      which gives these pairs the largest weight of all, however negative
-      they were.
-    projection_dim: number of pairs used; if not given, all.
-    pair_choice: which of them; random ones are the baseline that shows whether
-      the leading ones matter.
-    pair_seed: of random pairs.
+    damping: value added to every eigenvalue used, >= 0, in units of
+      eigenvalues.
+    negative_eigenvalues: drop ignores their pairs; abs takes the absolute
+      value; clip raises them to the smallest positive eigenvalue, which gives
+      these pairs the largest weight of all, however negative they were.
+    projection_dim: number of pairs used; default: all.
+    pair_choice: which pairs are used; random ones are the baseline that shows
+      whether the leading ones matter.
+    pair_seed: random seed of the choice of random pairs.
     normalization: gradient_norm divides by |g_x| of the training example, so
       that outliers with large gradients do not win every query; cosine divides
-      by the self-influence of both sides (square roots), giving scores in
-      [-1, 1].
+      by the self-influence of both sides (square roots), giving scores in [-1,
+      1].
   """
 
   damping: float = 0.0

@@ -55,7 +55,7 @@ def run(
     trained = False
   else:
     with (
-      example_lib.begun(workdir),
+      example_lib.begin_training(workdir),
       console.stage('train', 'steps') as progress,
     ):
       about.train(config, workdir, progress)

@@ -50,7 +50,7 @@ def epochs_path(workdir: str) -> str:
 
 
 @contextlib.contextmanager
-def begun(workdir: str) -> Iterator[None]:
+def begin_training(workdir: str) -> Iterator[None]:
   """A training in a work directory, in place of one that was interrupted.
 
   Raises:

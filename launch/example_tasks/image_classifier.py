@@ -170,14 +170,14 @@ def preprocess(
 ) -> dict[str, np.ndarray]:
   """Image in [0, 1] and the label it was trained with."""
   label = flips.get(raw[ID_KEY], raw['label'])
-  image = fitted(np.asarray(raw['image']), config.image_shape)
+  image = fit_image(np.asarray(raw['image']), config.image_shape)
   return {
     'image': image.astype(np.float32) / config.max_pixel,
     'label': np.asarray(label, np.int32),
   }
 
 
-def fitted(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def fit_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
   """An image of any size as [height, width, channels] of its middle.
 
   Grey becomes three equal channels where those are wanted.

@@ -144,7 +144,7 @@ def output_loss(
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits, features['tokens']
   )
-  return texts_lib.reduced(losses, features['tokens'], reduction)
+  return texts_lib.reduce_tokens(losses, features['tokens'], reduction)
 
 
 def load_vocabulary(

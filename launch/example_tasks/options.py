@@ -11,16 +11,17 @@ class ExampleOptions:
 
   Attributes:
     data_dir: TFDS directory of the prepared dataset; digits_cnn makes its own.
-    dataset: another TFDS dataset of the same kind (default: its own).
+    dataset: another TFDS dataset of the same kind; default: its own.
     train_split: TFDS split to train on, e.g. 'train[:6000]'.
-    size: of the model: Ti/4, S/16, L/32, ... of vit; mini, small, base of
-      texts; mini, base of digits_cnn.
+    size: name of a model size: Ti/4, S/16, L/32, ... of vit; mini, small, base
+      of texts; mini, base of digits_cnn.
     flip_labels: fraction of the training labels to make wrong.
     corrupt_pairs: fraction of the training pairs of sentences to make wrong.
     pretrained: Orbax checkpoint to start from; layers of other shapes start
       anew.
-    num_epochs: passes over the training split; default: what suits the example.
-    seed: of initialisation, order and wrong labels.
+    num_epochs: number of passes over the training split; default: what suits
+      the example.
+    seed: random seed of initialisation, order and wrong labels.
   """
 
   data_dir: str = ''

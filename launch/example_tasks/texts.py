@@ -135,7 +135,9 @@ def make_task(
   )
 
 
-def reduced(losses: jax.Array, tokens: jax.Array, reduction: str) -> jax.Array:
+def reduce_tokens(
+  losses: jax.Array, tokens: jax.Array, reduction: str
+) -> jax.Array:
   """[batch, tokens] losses -> [batch] sums or means over what is no padding.
 
   Raises:

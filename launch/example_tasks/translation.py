@@ -72,7 +72,7 @@ def output_loss(
   """Cross-entropy of each sentence, [batch]: sum or mean over its tokens."""
   target = features['target']
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-  return texts.reduced(losses, target, reduction)
+  return texts.reduce_tokens(losses, target, reduction)
 
 
 def make_config(options: ExampleOptions) -> TranslationConfig:

@@ -12,21 +12,24 @@ class ClusterJob:
   """What runs, and on which machines.
 
   Attributes:
-    image: container, from launch/deploy/Containerfile.
-    name: a-z, 0-9 and -.
+    image: container image, from launch/deploy/Containerfile.
+    name: name of the job: a-z, 0-9 and -.
     command: what follows `influence`.
-    machine_type: such as g2-standard-8; on Kubernetes that of the nodes.
-    accelerator: type, such as nvidia-l4; on Kubernetes also
+    machine_type: machine type, such as g2-standard-8; on Kubernetes that of the
+      nodes.
+    accelerator: accelerator type, such as nvidia-l4; on Kubernetes also
       tpu-v5-lite-podslice.
-    num_accelerators: on each machine.
-    topology: of a TPU slice, such as 2x4, with --num_accelerators of each host.
-    num_hosts: machines that work together by --multi_process, a process on
-      each.
-    spot: cheaper machines that may be taken away.
-    max_hours: then it is stopped.
-    num_retries: of a task that fails.
-    service_account: that it runs as: an email; on Kubernetes its name.
-    labels: of the job and its machines; may be repeated.
+    num_accelerators: number of accelerators on each machine.
+    topology: topology of a TPU slice, such as 2x4, with --num_accelerators of
+      each host.
+    num_hosts: number of machines that work together by --multi_process, a
+      process on each.
+    spot: use cheaper machines that may be taken away.
+    max_hours: hours after which the job is stopped.
+    num_retries: number of retries of a task that fails.
+    service_account: account that the job runs as: an email; on Kubernetes its
+      name.
+    labels: label of the job and its machines; may be repeated.
   """
 
   image: str
@@ -64,10 +67,10 @@ class BatchPlace:
 
   Attributes:
     project: Google Cloud project.
-    region: such as us-central1.
-    network: such as global/networks/default.
-    subnetwork: such as regions/R/subnetworks/S.
-    endpoint: instead of Google's server.
+    region: region, such as us-central1.
+    network: network of the machines, such as global/networks/default.
+    subnetwork: subnetwork of the machines, such as regions/R/subnetworks/S.
+    endpoint: server to use instead of Google's.
   """
 
   project: str

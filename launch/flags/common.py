@@ -18,7 +18,7 @@ def add_number(
 ) -> None:
   parser.add_argument(
     name,
-    type=type(default),
+    **fields.number(type(default)),
     default=default,
     help=f'{text} (default: {default})',
   )
@@ -40,7 +40,7 @@ class TaskGroup:
       '--task_arg',
       action=fields.NamedValues,
       metavar='NAME=VALUE',
-      help='argument of that function; may be repeated',
+      help='argument of the task function; may be repeated',
     )
 
   def take(self, values: dict[str, Any]) -> TaskReference:
@@ -69,18 +69,20 @@ def add_max_rejected_fraction(parser: argparse.ArgumentParser) -> None:
     parser,
     '--max_rejected_fraction',
     index_choices.MAX_REJECTED_FRACTION,
-    'fail when more examples are unusable',
+    'fraction of the examples that may be unusable before the job fails',
   )
 
 
 def add_query_split(parser: argparse.ArgumentParser, example: str) -> None:
   parser.add_argument(
-    '--query_split', required=True, help=f"TFDS split, e.g. '{example}'"
+    '--query_split',
+    required=True,
+    help=f"TFDS split of the queries, e.g. '{example}'",
   )
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--index', required=True, help='directory of the index')
+  parser.add_argument('--index', required=True, help='path of the index')
 
 
 def add_multi_process(parser: argparse.ArgumentParser) -> None:

@@ -26,8 +26,8 @@ class Place:
 
   Attributes:
     project: Google Cloud project.
-    region: such as us-central1.
-    endpoint: instead of Google's server.
+    region: region, such as us-central1.
+    endpoint: server to use instead of Google's.
   """
 
   project: str
@@ -41,12 +41,12 @@ class DataflowJob:
 
   Attributes:
     place: project and region.
-    image: container of the workers, from launch/deploy/Containerfile.
+    image: container image of the workers, from launch/deploy/Containerfile.
     temp_location: gs:// directory for files of the job.
-    worker: what works: 8 cores, an NVIDIA L4, a TPU v5e.
-    right_fitting: with --worker gpu: GPUs for the projection alone, by a
+    worker: machines of the workers: 8 cores, an NVIDIA L4, a TPU v5e.
+    right_fitting: with --worker gpu, use GPUs for the projection alone, by a
       resource hint.
-    name: default: made from the index.
+    name: name of the job; default: made from the index.
     beam_arguments: more options of Beam, which come last.
   """
 
@@ -103,7 +103,7 @@ def add_submit(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--even_if_done',
     action='store_true',
-    help='send a job with nothing to do, too, as launching a template needs',
+    help='send a job even if nothing is to do, as launching a template needs',
   )
   parser.add_argument(
     '--print_request',
@@ -119,7 +119,7 @@ def add_status(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--follow',
     action='store_true',
-    help='tell what happens until the job ends',
+    help='show its messages until the job ends',
   )
   parser.epilog = (
     f'{parser.epilog}\n\nexit status: 0 if the job is done or, without '
@@ -130,6 +130,6 @@ def add_status(parser: fields.CommandParser) -> None:
 
 def add_template(parser: fields.CommandParser) -> None:
   parser.add_argument(
-    '--image', required=True, help='container of the launcher'
+    '--image', required=True, help='container image of the launcher'
   )
   parser.add_argument('--out', required=True, help='the file to write')

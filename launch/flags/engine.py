@@ -32,7 +32,7 @@ class EngineGroup:
       help=f'where Beam runs (default: {without}). {about}',
     )
     common_flags.add_number(
-      parser, '--num_workers', 2, 'workers on this machine'
+      parser, '--num_workers', 2, 'number of workers on this machine'
     )
 
   def take(self, values: dict[str, Any]) -> engines.EngineChoice:

@@ -13,18 +13,21 @@ def add_detection(parser: fields.CommandParser) -> None:
     '--bad',
     required=True,
     metavar='SQL',
-    help='condition on the columns of the rows, e.g. "label <> true_label"',
+    help='SQL condition that bad examples meet, e.g. "label <> true_label"',
   )
   parser.add_argument(
     '--where',
     metavar='SQL',
-    help='rank only rows that satisfy this condition (default: all)',
+    help='SQL condition: rank only these rows (default: all)',
   )
   common_flags.add_number(
-    parser, '--num_first', 100, 'examples that somebody would look at'
+    parser,
+    '--num_first',
+    100,
+    'number of first examples to measure precision on',
   )
   common_flags.add_number(
-    parser, '--num_bootstrap', 100, 'resamplings for 95 %% intervals'
+    parser, '--num_bootstrap', 100, 'number of resamplings for 95 %% intervals'
   )
   _add_results(parser, 'JSON, Parquet and a plot')
 
@@ -42,9 +45,9 @@ def add_counterfactual(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   common_flags.add_query_split(parser, 'test[:20]')
   common_flags.add_number(
-    parser, '--k', 50, 'proponents that are left out, for each query'
+    parser, '--k', 50, 'number of proponents to leave out for each query'
   )
-  common_flags.add_number(parser, '--seed', 0, 'of what is random')
+  common_flags.add_number(parser, '--seed', 0, 'random seed')
   _add_retraining(parser)
 
 
@@ -57,18 +60,18 @@ def add_retrieval(parser: fields.CommandParser) -> None:
     required=True,
     metavar='SQL',
     help=(
-      'condition on the columns of an example, and of the query with the '
-      'prefix query_, e.g. "label = query_label" or "id = query_id"'
+      'SQL condition that examples to be found meet, with columns of the query '
+      'prefixed query_, e.g. "label = query_label" or "id = query_id"'
     ),
   )
   parser.add_argument(
     '--kind',
     choices=('proponents', 'opponents'),
     default='proponents',
-    help='which come first (default: %(default)s)',
+    help='end of the ranking to measure (default: %(default)s)',
   )
   common_flags.add_number(
-    parser, '--k', 10, 'examples that somebody would look at'
+    parser, '--k', 10, 'number of first examples to measure precision on'
   )
   _add_results(parser, 'JSON and Parquet')
 
@@ -80,10 +83,10 @@ def add_agreement(parser: fields.CommandParser) -> None:
     '--reference',
     required=True,
     metavar='INDEX',
-    help='index to compare with, e.g. of query-basis --method exact',
+    help='index to compare with, e.g. on a basis of query-basis --method exact',
   )
   common_flags.add_query_split(parser, 'test[:50]')
-  common_flags.add_number(parser, '--k', 10, 'proponents to compare')
+  common_flags.add_number(parser, '--k', 10, 'number of proponents to compare')
   _add_results(parser, 'JSON and Parquet')
 
 
@@ -118,7 +121,9 @@ def add_sensitivity(parser: fields.CommandParser) -> None:
     help='TFDS split, to measure the linear datamodelling score',
   )
   parser.add_argument(
-    '--bad', metavar='SQL', help='condition on the rows, to measure detection'
+    '--bad',
+    metavar='SQL',
+    help='SQL condition on the rows, to measure detection',
   )
   parser.add(_DESIGN)
   parser.add(_RETRAINING)
@@ -130,7 +135,7 @@ def add_sensitivity(parser: fields.CommandParser) -> None:
 
 
 def _add_results(parser: fields.CommandParser, files: str) -> None:
-  common_flags.add_number(parser, '--seed', 0, 'of what is random')
+  common_flags.add_number(parser, '--seed', 0, 'random seed')
   parser.add_argument('--out', help=f'directory for {files}')
   parser.add(common_flags.SCORES)
 
@@ -141,7 +146,7 @@ def _add_indexes(parser: fields.CommandParser) -> None:
     required=True,
     action='append',
     dest='indexes',
-    help='of the same corpus; may be repeated, to compare methods',
+    help='path of an index; may be repeated, to compare those of one corpus',
   )
 
 

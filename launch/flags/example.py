@@ -20,8 +20,8 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     '--out',
     required=True,
     help=(
-      'directory for RESULTS.md and all that it rests on; a second run with '
-      'the same one goes on'
+      'directory for RESULTS.md and everything behind it; a second run there '
+      'resumes'
     ),
   )
   parser.add_argument(

@@ -220,7 +220,12 @@ def _of_type(hint: Any) -> dict[str, Any]:
     return {'action': 'store_true'}
   if typing.get_origin(hint) is Mapping:
     return {'action': NamedValues, 'metavar': 'NAME=VALUE'}
-  return {} if hint is str else {'type': hint}
+  return number(hint) if hint in (int, float) else {}
+
+
+def number(kind: type[int] | type[float]) -> dict[str, Any]:
+  """What argparse is told of a number."""
+  return {'type': kind, 'metavar': 'N' if kind is int else 'X'}
 
 
 def _texts(made_of: Any) -> dict[str, str]:

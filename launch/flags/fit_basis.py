@@ -32,14 +32,15 @@ def add_query_basis(parser: fields.CommandParser) -> None:
 
 def _add_task_and_place(parser: fields.CommandParser) -> None:
   parser.add(common_flags.TASK)
-  parser.add_argument('--out', required=True, help='where the basis is stored')
+  parser.add_argument('--out', required=True, help='path to store the basis at')
   parser.add_argument(
     '--parameter_paths',
     action='append',
     metavar='REGEX',
     help=(
-      "parameters to use instead of the task's, by their paths; '!REGEX' "
-      'leaves out; may be repeated; later commands follow the basis'
+      "regular expression of parameter paths to use instead of the task's; "
+      "'!REGEX' leaves out; may be repeated; later commands use those of the "
+      'basis'
     ),
   )
 

@@ -8,8 +8,8 @@ from pipeline.index import choices as index_choices
 
 def add_describe(parser: fields.CommandParser) -> None:
   group = parser.add_mutually_exclusive_group(required=True)
-  group.add_argument('--basis', help='a basis from fit-basis')
-  group.add_argument('--index', help='an index from project')
+  group.add_argument('--basis', help='path of a basis')
+  group.add_argument('--index', help='path of an index')
 
 
 def add_export(parser: fields.CommandParser) -> None:
@@ -21,8 +21,8 @@ def add_export(parser: fields.CommandParser) -> None:
     choices=get_args(index_choices.ExportFormat),
     default='parquet',
     help=(
-      'rows with a list column, plain projections, or an inner-product index '
-      '(default: %(default)s)'
+      'file format: rows with a list column, plain projections, or an '
+      'inner-product index (default: %(default)s)'
     ),
   )
   parser.add(common_flags.SCORES)
@@ -31,10 +31,10 @@ def add_export(parser: fields.CommandParser) -> None:
 def add_diff(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   parser.add_argument(
-    '--old', type=int, help='a generation (default: the one before --new)'
+    '--old', type=int, help='older generation (default: the one before --new)'
   )
   parser.add_argument(
-    '--new', type=int, help='a generation (default: the newest)'
+    '--new', type=int, help='newer generation (default: the newest)'
   )
   parser.add(common_flags.SCORES)
 
@@ -42,19 +42,21 @@ def add_diff(parser: fields.CommandParser) -> None:
 def add_rollback(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   parser.add_argument(
-    '--generation', type=int, required=True, help='the one to go back to'
+    '--generation', type=int, required=True, help='generation to go back to'
   )
 
 
 def add_gc(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
-  common_flags.add_number(parser, '--keep', 1, 'newest generations to keep')
+  common_flags.add_number(
+    parser, '--keep', 1, 'number of newest generations to keep'
+  )
   common_flags.add_number(
     parser,
     '--grace_hours',
     72.0,
-    'keep also what was written or superseded so recently; longer than any '
-    'query or project takes',
+    'hours for which what was written or superseded is kept, too; longer than '
+    'any query or projection takes',
   )
   parser.add_argument(
     '--dry_run', action='store_true', help='only say what would be deleted'

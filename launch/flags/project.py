@@ -29,7 +29,7 @@ def add_project(parser: fields.CommandParser) -> None:
     parser,
     '--stall_minutes',
     30.0,
-    'fail when a worker on this machine takes longer for a batch',
+    'minutes a worker on this machine may take for a batch before this fails',
   )
   common_flags.add_multi_process(parser)
   parser.epilog = (
@@ -43,12 +43,15 @@ def add_project(parser: fields.CommandParser) -> None:
 def add_doctor(parser: fields.CommandParser) -> None:
   parser.add(common_flags.TASK)
   parser.add_argument(
-    '--basis', help='from fit-basis (default: random vectors)'
+    '--basis', help='path of a basis (default: random vectors)'
   )
   common_flags.add_number(
-    parser, '--projection_dim', 50, 'eigenpairs to plan for, without --basis'
+    parser,
+    '--projection_dim',
+    50,
+    'number of eigenpairs to plan for, without --basis',
   )
   common_flags.add_number(
-    parser, '--num_examples', 256, 'examples to measure the rate on'
+    parser, '--num_examples', 256, 'number of examples to measure the rate on'
   )
   parser.add(PROJECTION)

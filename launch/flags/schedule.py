@@ -9,7 +9,7 @@ def add_reindex(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--config',
     required=True,
-    help='TOML file, local or gs://: task, basis, index and what else is to do',
+    help='TOML file, local or gs://, with task, basis, index and steps',
   )
   parser.epilog = (
     f'{parser.epilog}\n\nIt fits the basis again where the model changed '
@@ -20,35 +20,47 @@ def add_reindex(parser: argparse.ArgumentParser) -> None:
 
 def add_schedule(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    '--config', required=True, help='of `influence reindex`, local or gs://'
+    '--config',
+    required=True,
+    help='file of `influence reindex`, local or gs://',
   )
   parser.add_argument(
     '--cron',
     required=True,
     dest='cron_times',
-    help="when, as in a crontab: '0 3 * * *' is every day at 3",
+    help="times as in a crontab: '0 3 * * *' is every day at 3",
   )
   parser.add_argument('--out', required=True, help='directory for the files')
   parser.add_argument(
     '--name',
     default='influence-reindex',
     help=(
-      'of the schedule, its files and units; another for each schedule of a '
-      'machine (default: %(default)s)'
+      'name of the schedule, its files and units; unique on a machine '
+      '(default: %(default)s)'
     ),
   )
   cloud = parser.add_argument_group(
     'on Google Cloud',
     'Terraform of Cloud Scheduler and Workflows, and the Cloud Batch job',
   )
-  cloud.add_argument('--project', help='write these files, too')
-  cloud.add_argument('--region', help='such as us-central1')
-  cloud.add_argument('--image', help='from launch/deploy/Containerfile')
-  cloud.add_argument('--machine_type', help='such as g2-standard-8')
-  cloud.add_argument('--accelerator', help='type, such as nvidia-l4')
+  cloud.add_argument(
+    '--project', help='Google Cloud project; writes these files, too'
+  )
+  cloud.add_argument('--region', help='region, such as us-central1')
+  cloud.add_argument(
+    '--image', help='container image, from launch/deploy/Containerfile'
+  )
+  cloud.add_argument(
+    '--machine_type', help='machine type, such as g2-standard-8'
+  )
+  cloud.add_argument(
+    '--accelerator', help='accelerator type, such as nvidia-l4'
+  )
   cloud.add_argument(
     '--topic',
     default='',
-    help='Pub/Sub topic that is told how a run ended: projects/P/topics/T',
+    help='Pub/Sub topic for the result of each run: projects/P/topics/T',
   )
-  cloud.add_argument('--time_zone', default='UTC', help='default: %(default)s')
+  cloud.add_argument(
+    '--time_zone', default='UTC', help='of --cron (default: %(default)s)'
+  )

@@ -14,7 +14,7 @@ def add_topk(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
   common_flags.add_query_split(parser, 'test[:100]')
   parser.add_argument(
-    '--basis', help='default: where it was when the index was made'
+    '--basis', help='path of the basis, if it is no longer where it was'
   )
   parser.add(project_flags.PROJECTION)
   parser.add(fields.Group('request', SearchRequest, left_out=('excluded_ids',)))
@@ -29,12 +29,12 @@ def add_topk(parser: fields.CommandParser) -> None:
 
 def add_self_influence(parser: fields.CommandParser) -> None:
   common_flags.add_index(parser)
-  common_flags.add_number(parser, '--k', 100, 'examples wanted')
+  common_flags.add_number(parser, '--k', 100, 'number of examples')
   parser.add(common_flags.SCORES)
   parser.add_argument(
     '--where',
     metavar='SQL',
-    help='search only these examples, e.g. "label = 3 and length < 40"',
+    help='SQL condition: search only these, e.g. "label = 3 and length < 40"',
   )
   _add_out(parser)
 

@@ -32,7 +32,7 @@ def influence_table(
     error_bound or certified of an index in low precision, and those of the
     examples; query by query, best first in each group.
   """
-  nothing = retrieve.nothing(len(query_ids))
+  nothing = retrieve.no_result(len(query_ids))
   parts = [
     _ranked(query_ids, kind, top)
     for result in found.values() or [nothing]

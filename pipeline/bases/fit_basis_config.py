@@ -17,24 +17,28 @@ class FitBasisConfig:
   """What basis is fitted.
 
   Attributes:
-    projection_dim: eigenpairs wanted.
-    num_iterations: Arnoldi steps, at least projection_dim; about twice as many
-      make the last pairs converge. Without a number (None; auto as a flag)
-      they go on until all wanted pairs have a residual up to `tolerance`.
-    tolerance: largest residual |Hv - lambda v| / |lambda| of a pair to rely on.
-    max_vectors: Krylov vectors kept at a time, by thick restarts; if not given
-      all, or a few times projection_dim where iterations have no number.
-    sample_size: examples the curvature is averaged over, drawn at random.
-    curvature: which matrix; gauss_newton needs a task with split_loss.
+    projection_dim: number of eigenpairs wanted.
+    num_iterations: number of Arnoldi steps, at least projection_dim; with about
+      twice as many the last pairs converge. auto (None in Python) goes on until
+      the residuals of all wanted pairs are at most tolerance.
+    tolerance: largest residual |Hv - lambda v| / |lambda| of a pair that counts
+      as reliable.
+    max_vectors: largest number of Krylov vectors kept at a time, by thick
+      restarts; default: all, or a few times projection_dim if iterations are
+      auto.
+    sample_size: number of examples, drawn at random, that the curvature is
+      averaged over.
+    curvature: matrix whose eigenpairs are fitted; gauss_newton needs a task
+      with split_loss.
     keep_negative: also keep pairs with negative eigenvalues.
-    krylov_dtype: that Krylov vectors are kept in; bfloat16 halves memory and
+    krylov_dtype: dtype of stored Krylov vectors; bfloat16 halves memory and
       disk.
-    basis_dtype: that eigenvectors are stored in.
-    num_trace_probes: products spent on the trace; 0 for no estimate.
-    check_sample: also fit a basis on other examples, and on both samples, to
-      see how far the basis is a property of the corpus; costs four times the
-      job.
-    seed: of the sample and the initial vector.
+    basis_dtype: dtype of stored eigenvectors.
+    num_trace_probes: number of operator products spent on estimating the trace;
+      0 for no estimate.
+    check_sample: also fit bases on a second sample and on both together, to
+      measure how far the basis describes the corpus; costs four times as much.
+    seed: random seed of the sample and of the initial vector.
   """
 
   projection_dim: int = 50
@@ -102,17 +106,18 @@ class Resources:
   """What a job may use; results do not depend on it, but for rounding.
 
   Attributes:
-    microbatch_size: examples differentiated at a time on each device; if not
-      given, as many as are useful and fit.
-    memory_budget_bytes: memory to use on each device, such as 12G; if not
-      given, most of it.
-    placement: where Krylov vectors are kept; auto is the first that they fit.
-    parameter_placement: parameters on every device, or a part of each on every
-      device, for models that do not fit one.
-    work_dir: where Krylov vectors are made durable, a local disk for placement
-      on disk; if not given, in the directory of the basis.
-    max_rejected_fraction: the job fails when more of the sampled examples are
-      unusable.
+    microbatch_size: number of examples differentiated at a time on each device;
+      default: as many as are useful and fit.
+    memory_budget_bytes: memory to use on each device, such as 12G; default:
+      most of it.
+    placement: where Krylov vectors live; auto is the first place where they
+      fit.
+    parameter_placement: parameters replicated on every device, or sharded over
+      the devices for models that do not fit on one.
+    work_dir: directory for durable Krylov vectors, on a local disk if they live
+      there; default: inside the directory of the basis.
+    max_rejected_fraction: fraction of the sampled examples that may be unusable
+      before the job fails.
   """
 
   microbatch_size: int | None = None

@@ -12,18 +12,21 @@ class QueryBasisConfig:
 
   Attributes:
     query_split: TFDS split of the queries, e.g. 'test[:50]'.
-    method: what stands for the inverse curvature: nothing (gradient),
-      conjugate gradients, LiSSA, the explicit matrix, EK-FAC.
-    curvature: which matrix; gauss_newton needs a task with split_loss.
-    damping: added to every eigenvalue; if not given zero, and for ekfac a tenth
-      of the mean eigenvalue of each parameter.
-    num_products: most products for a query, of cg and lissa.
-    tolerance: residual at which cg stops.
-    scale: what lissa divides the curvature by; if not given, it is found.
-    microbatch_size: examples of a product of lissa.
-    sample_size: examples the curvature is averaged over, drawn at random.
-    basis_dtype: that vectors are stored in.
-    seed: of the sample and all other choices.
+    method: approximation of the inverse curvature: none (gradient), conjugate
+      gradients, LiSSA, the explicit matrix, EK-FAC.
+    curvature: matrix that is inverted; gauss_newton needs a task with
+      split_loss.
+    damping: value added to every eigenvalue; default: zero, and for ekfac a
+      tenth of the mean eigenvalue of each parameter.
+    num_products: largest number of curvature products for a query, with cg and
+      lissa.
+    tolerance: relative residual at which cg stops.
+    scale: divisor of the curvature, with lissa; default: estimated.
+    microbatch_size: number of examples in a product of lissa.
+    sample_size: number of examples, drawn at random, that the curvature is
+      averaged over.
+    basis_dtype: dtype of stored vectors.
+    seed: random seed of the sample and all other choices.
   """
 
   query_split: str

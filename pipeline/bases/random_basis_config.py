@@ -10,12 +10,13 @@ class RandomBasisConfig:
   """What random basis is made.
 
   Attributes:
-    projection_dim: number of vectors.
-    method: random for inner products of gradients, random_gram to weight them
-      by the inverse Gram matrix, as TRAK.
-    sample_size: examples of the Gram matrix, drawn at random.
-    basis_dtype: that vectors are stored in.
-    seed: of signs and sample.
+    projection_dim: number of random vectors.
+    method: random gives inner products of projected gradients; random_gram
+      weights them by the inverse Gram matrix, as TRAK does.
+    sample_size: number of examples, drawn at random, that the Gram matrix is
+      averaged over.
+    basis_dtype: dtype of stored vectors.
+    seed: random seed of signs and sample.
   """
 
   projection_dim: int = 50

@@ -10,9 +10,9 @@ class Design:
   """Which random parts of the corpus are trained on.
 
   Attributes:
-    num_subsets: random parts of the corpus to train on.
-    fraction: of the corpus, in each.
-    seed: of the choice, and of intervals.
+    num_subsets: number of random parts of the corpus to train on.
+    fraction: size of each part, as a fraction of the corpus.
+    seed: random seed of the parts, and of intervals.
   """
 
   num_subsets: int = 50
@@ -35,8 +35,9 @@ class Retraining:
   """How each part is trained on.
 
   Attributes:
-    num_repeats: trainings on each part, with other seeds, averaged.
-    num_workers: trainings at a time.
+    num_repeats: number of trainings on each part, with other seeds, whose
+      losses are averaged.
+    num_workers: number of trainings at a time.
   """
 
   num_repeats: int = 1

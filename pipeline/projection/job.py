@@ -86,7 +86,7 @@ def prepare(request: ProjectionRequest) -> ProjectionJob:
   plan = plan_lib.make_plan(loaded.task.corpus, provenance, request.range_size)
   largest = max(item.num_examples for item in plan.ranges)
   settings = dataclasses.replace(settings, largest_range=largest)
-  changes = plan_lib.changes(index, plan)
+  changes = plan_lib.find_changes(index, plan)
   _check_columns(index, changes, loaded)
   return ProjectionJob(plan, changes, settings)
 

@@ -129,7 +129,7 @@ class Changes:
   is_empty: bool
 
 
-def changes(index: str, plan: Plan) -> Changes:
+def find_changes(index: str, plan: Plan) -> Changes:
   """Compares a plan with the newest generation.
 
   Files are checked by name and size in one listing, so that a scheduler can
@@ -163,7 +163,7 @@ def changes(index: str, plan: Plan) -> Changes:
   )
 
 
-def adopted(
+def adopt_shards(
   index: str, plan: Plan, committed: Iterable[index_format.Shard]
 ) -> list[index_format.Shard]:
   """Shards of an earlier generation for ranges that were not projected."""

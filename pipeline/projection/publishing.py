@@ -24,7 +24,7 @@ def publish_plan(
       published.
   """
   new = list(committed)
-  shards = order_shards(plan, [*new, *plan_lib.adopted(index, plan, new)])
+  shards = order_shards(plan, [*new, *plan_lib.adopt_shards(index, plan, new)])
   if missing := index_format.missing_files(index, shards):
     raise errors.InputError(
       f'{len(missing)} files of the new generation are gone, such as '

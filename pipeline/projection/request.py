@@ -13,13 +13,14 @@ class ProjectionRequest:
   """A corpus, what it is projected on, and how that is stored.
 
   Attributes:
-    task: whose corpus and gradients.
-    basis: from fit-basis.
-    index: directory of the index.
+    task: whose corpus and gradients are projected.
+    basis: path of a basis from fit-basis, random-basis or query-basis.
+    index: path of the index.
     options: how to project.
-    range_size: examples of a unit of work, at most.
-    max_rejected_fraction: fail when more examples are unusable.
-    vector_dtype: how projections are stored; bfloat16 halves and int8 quarters
+    range_size: largest number of examples in a unit of work.
+    max_rejected_fraction: fraction of the examples that may be unusable before
+      the job fails.
+    vector_dtype: dtype of stored projections; bfloat16 halves and int8 quarters
       the index, and topk states the error of each score.
   """
 

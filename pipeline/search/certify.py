@@ -28,7 +28,7 @@ ExactVectors = Callable[[np.ndarray], np.ndarray]
 _CANDIDATES = (8, 64, 512)
 
 
-def search(
+def search_certified(
   index: index_reader.Index,
   query_projections: np.ndarray,
   *,

@@ -170,7 +170,7 @@ class QuerySession:
     if request.certify:
       projector = self._projector_for(_CERTIFIED_BATCH)
       search = functools.partial(
-        certify_lib.search,
+        certify_lib.search_certified,
         exact_vectors=reprojection.Reprojection(
           self.index, self.loaded, projector
         ),

@@ -12,12 +12,12 @@ class SearchRequest:
   """Which examples are wanted for each query.
 
   Attributes:
-    k: examples wanted at each end.
+    k: number of examples at each end.
     options: how to score.
     selection: which examples can be found.
-    exclude_self: do not find a query that is a training example itself.
-    certify: of an index in bfloat16 or int8, project candidates again until
-      the answer is that of float32 for certain.
+    exclude_self: leave out the query itself where it is a training example.
+    certify: with an index in bfloat16 or int8, project candidates again until
+      the answer is certain to be that of float32.
   """
 
   k: int = 10

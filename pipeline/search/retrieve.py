@@ -123,7 +123,7 @@ def search(
   return exclude(index, results, k=k, selection=selection)
 
 
-def nothing(num_queries: int) -> Found:
+def no_result(num_queries: int) -> Found:
   """What is found where no example can be."""
   none = trim(top_k.Leaders.none(num_queries, 1))
   return Found(none, none, trim(top_k.Leaders.none(1, 1)))

@@ -8,9 +8,9 @@ class Selection:
   """Which examples can be found.
 
   Attributes:
-    where: search only these examples, SQL on the columns of the rows such as
-      "label = 3 and length < 40".
-    group_by: find as many examples for each value of this column.
+    where: SQL condition on the columns of the rows; only these examples are
+      searched, e.g. "label = 3 and length < 40".
+    group_by: column; finds --k examples for each of its values.
     excluded_ids: [num_queries] an id that is not found for each query, as for
       queries that are training examples themselves; None for no such.
   """

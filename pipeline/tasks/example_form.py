@@ -64,7 +64,7 @@ class ExampleForm:
       row_columns.ColumnSchema.of([example.row for example in examples]),
     )
 
-  def fitted(self, example: PreparedExample) -> PreparedExample:
+  def convert(self, example: PreparedExample) -> PreparedExample:
     """The example in this form.
 
     Raises:
@@ -72,8 +72,8 @@ class ExampleForm:
     """
     try:
       return example._replace(
-        features=self.features.fitted(example.features),
-        row=self.columns.fitted(example.row),
+        features=self.features.convert(example.features),
+        row=self.columns.convert(example.row),
       )
     except feature_form.UnfitFeaturesError as error:
       raise UnusableExampleError(f'features: {error}') from error
@@ -82,7 +82,7 @@ class ExampleForm:
 
   def fits(self, example: PreparedExample) -> bool:
     try:
-      self.fitted(example)
+      self.convert(example)
     except UnusableExampleError:
       return False
     return True
@@ -140,7 +140,7 @@ def first_usable(
     try:
       example = prepare(task, example_id, raw)
       if form:
-        form.fitted(example)
+        form.convert(example)
     except UnusableExampleError as error:
       rejected[example_id] = str(error)
       continue

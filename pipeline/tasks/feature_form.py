@@ -61,7 +61,7 @@ class FeatureForm:
       ),
     )
 
-  def fitted(self, features: types.Features) -> types.Features:
+  def convert(self, features: types.Features) -> types.Features:
     """Features in this form.
 
     Args:
@@ -77,7 +77,7 @@ class FeatureForm:
     return jax.tree.unflatten(
       self.structure,
       [
-        _fitted(*item)
+        _convert(*item)
         for item in zip(
           self.paths, leaves, self.shapes, self.dtypes, strict=True
         )
@@ -124,7 +124,7 @@ def signature(features: types.Features) -> Any:
   )
 
 
-def _fitted(
+def _convert(
   path: str, leaf: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
   if leaf.shape != shape:

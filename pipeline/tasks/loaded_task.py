@@ -233,7 +233,7 @@ class LoadedTask:
     for example_id, raw in examples:
       try:
         example = example_form.prepare(self.task, example_id, raw)
-        usable.append(self.form.fitted(example))
+        usable.append(self.form.convert(example))
       except example_form.UnusableExampleError as error:
         rejected[example_id] = str(error)
     return ExampleBatch(

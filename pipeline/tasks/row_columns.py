@@ -74,7 +74,7 @@ class ColumnSchema:
       frozenset(name for name, found in types.items() if found is None),
     )
 
-  def fitted(self, row: Mapping[str, Any]) -> dict[str, Any]:
+  def convert(self, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row in this schema; a column that it lacks is missing.
 
     Args:
@@ -94,7 +94,7 @@ class ColumnSchema:
     return {
       name: _text(row.get(name))
       if name in self.as_text
-      else _fitted(name, row.get(name), arrow_type)
+      else _convert(name, row.get(name), arrow_type)
       for name, arrow_type in self.types.items()
     }
 
@@ -248,7 +248,7 @@ def _joined_type(known: pa.DataType | None, value: Any) -> pa.DataType | None:
   return known
 
 
-def _fitted(name: str, value: Any, arrow_type: pa.DataType) -> Any:
+def _convert(name: str, value: Any, arrow_type: pa.DataType) -> Any:
   """The value as the type holds it."""
   if value is None:
     return None

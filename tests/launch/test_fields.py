@@ -67,7 +67,7 @@ def test_fields_are_flags():
   assert found == Outer('s')
   for line in (
     "--split SPLIT e.g. 'test[:10%]'",
-    '--count COUNT how many; if not given, all --big SIZE',
+    '--count N how many; if not given, all --big SIZE',
     '--big SIZE in units (default: 0.5)',
     '--kind {a,b} which of two (default: a)',
   ):

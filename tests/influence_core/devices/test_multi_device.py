@@ -46,5 +46,5 @@ def test_arrays_are_cut_in_that_order(monkeypatch):
     return jax.devices()
 
   monkeypatch.setattr(multi_device, 'devices_by_process', devices)
-  multi_device.cut(0)
+  multi_device.shard_along(0)
   assert asked == [1]

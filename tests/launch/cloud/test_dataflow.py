@@ -12,6 +12,7 @@ from launch.flags import (
   common as common_flags,
   dataflow as dataflow_flags,
   fields,
+  parser,
 )
 from pipeline.beam import engines
 from pipeline.index import reader as index_reader
@@ -268,12 +269,30 @@ def test_template_is_launched_and_its_launcher_sends_the_job(
 
 
 def test_parameters_are_the_flags():
-  parser = fields.CommandParser()
-  dataflow_flags.add_submit(parser)
-  flags = {action.dest for action in parser._actions}
+  command = fields.CommandParser()
+  dataflow_flags.add_submit(command)
+  flags = {action.dest for action in command._actions}
   flags -= set(flex_template._OF_LAUNCHING)
   found = {x['name'] for x in flex_template.parameters()}
   assert found == flags - {'task_arg'} | {'task_args', 'beam_arguments'}
+
+
+def test_launcher_gets_what_was_typed():
+  typed = ['submit', 'dataflow', '--task', 'a:b', '--task_arg', 'x=1']
+  typed += ['--basis', 'gs://b/b', '--index', 'gs://b/i', '--batch_size', '8']
+  typed += ['--max_rejected_fraction', '0', '--memory_budget', '2G']
+  typed += ['--vector_dtype', 'int8', '--worker', 'gpu', '--right_fitting']
+  place = ['--project', 'p', '--region', 'r', '--temp_location', 'gs://b/t']
+  more = ['--image', 'i', '--job_name', 'n', '--', '--labels=a=b']
+  _, values = parser.parse([*typed, *place, *more])
+  launched = flex_template.launch_parameter(
+    values['job'], 'gs://b/t.json', values['request']
+  )
+  argv = [f'--{k}={v}' for k, v in launched['parameters'].items()]
+  argv += ['--project=p', '--region=r', '--temp_location=gs://b/t']
+  _, again = parser.parse(flex_template.command_line([*argv, '--job_name=n']))
+  assert again['request'] == values['request']
+  assert again['job'] == values['job']
 
 
 def test_launcher_takes_every_kind_of_parameter():

@@ -115,7 +115,7 @@ def test_training_of_another_process_is_not_disturbed(influence, tmp_path):
     gone.wait()
   for other in ({'process': gone.pid}, {'host': 'elsewhere'}):
     example.save_json(str(marker), holder | other)
-    with example.begun(str(tmp_path)):
+    with example.begin_training(str(tmp_path)):
       pass
     assert not marker.exists()
 

@@ -132,10 +132,10 @@ def test_sizes_are_those_of_the_field(size, millions):
 def test_images_of_any_size_are_brought_to_one():
   image = np.zeros((10, 20, 1), np.uint8)
   image[:, 2:18] = 200  # The middle, which is kept.
-  found = image_classifier.fitted(image, (5, 5, 3))
+  found = image_classifier.fit_image(image, (5, 5, 3))
   assert found.shape == (5, 5, 3)
   assert (found == 200).all()
-  same = image_classifier.fitted(image, (10, 20, 1))
+  same = image_classifier.fit_image(image, (10, 20, 1))
   assert same is image
 
 

@@ -113,7 +113,7 @@ def test_certified_ranks_are_those_of_float32(exact, low, options):
     asked.extend(positions.tolist())
     return VECTORS[positions]
 
-  found = certify.search(
+  found = certify.search_certified(
     low, QUERIES, k=10, options=options, exact_vectors=exact_vectors
   )[None]
   expected = retrieve.search(exact, QUERIES, k=10, options=options)[None]
@@ -136,7 +136,7 @@ def test_certified_with_groups_and_without_the_query_itself(exact, low):
     'selection': selection,
   }
   queries = VECTORS[:5]
-  found = certify.search(
+  found = certify.search_certified(
     low, queries, exact_vectors=lambda x: VECTORS[x], **arguments
   )
   expected = retrieve.search(exact, queries, **arguments)
@@ -151,7 +151,7 @@ def test_certified_with_groups_and_without_the_query_itself(exact, low):
 def test_what_is_not_certain_is_said(low, monkeypatch):
   """With as many candidates as leaders, the last ranks cannot be sure."""
   monkeypatch.setattr(certify, '_CANDIDATES', (1,))
-  found = certify.search(
+  found = certify.search_certified(
     low,
     QUERIES,
     k=50,

@@ -16,7 +16,7 @@ def form_of(*values):
 
 
 def fitted(form, value):
-  return form.fitted(feature_form.prepared({'a': value}))['a']
+  return form.convert(feature_form.prepared({'a': value}))['a']
 
 
 @pytest.mark.parametrize(

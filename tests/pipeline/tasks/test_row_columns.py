@@ -218,13 +218,13 @@ def test_what_no_column_can_hold_is_named(value, message):
 def test_lossy_values_are_refused(first, later):
   schema = row_columns.ColumnSchema.of([{'a': first}])
   with pytest.raises(row_columns.UnfitColumnError, match="column 'a' is"):
-    schema.fitted({'a': later})
+    schema.convert({'a': later})
 
 
 def test_numbers_of_the_first_examples_are_joined():
   schema = row_columns.ColumnSchema.of([{'a': 1}, {'a': 2.5}, {'a': None}])
   assert schema.types == {'a': pa.float64()}
-  rows = [schema.fitted({'a': value}) for value in (1, np.int8(3), None)]
+  rows = [schema.convert({'a': value}) for value in (1, np.int8(3), None)]
   assert schema.arrays(rows)['a'].to_pylist() == [1.0, 3.0, None]
 
 
@@ -232,10 +232,10 @@ def test_integers_of_64_bits_without_a_sign():
   rows = [{'a': 5}, {'a': 2**63 + 1}]
   schema = row_columns.ColumnSchema.of(rows)
   assert schema.types == {'a': pa.uint64()}
-  found = schema.arrays([schema.fitted(row) for row in rows])['a']
+  found = schema.arrays([schema.convert(row) for row in rows])['a']
   assert found.to_pylist() == [5, 2**63 + 1]
   with pytest.raises(row_columns.UnfitColumnError, match='is -1, expected'):
-    schema.fitted({'a': -1})
+    schema.convert({'a': -1})
 
 
 @pytest.mark.slow
