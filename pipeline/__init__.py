@@ -22,12 +22,13 @@ if TYPE_CHECKING:
   )
   from influence_core.scores.options import ScoreOptions as ScoreOptions
   from pipeline.bases.stored_basis import load_basis as load_basis
-  from pipeline.corpora.tfds_corpus import (
+  from pipeline.corpora.corpus import (
     ID_KEY as ID_KEY,
+    Corpus as Corpus,
     RawExample as RawExample,
-    TfdsCorpus as TfdsCorpus,
     UndecodableExample as UndecodableExample,
   )
+  from pipeline.corpora.tfds_corpus import TfdsCorpus as TfdsCorpus
   from pipeline.search.open_index import (
     OpenIndex as OpenIndex,
     open_index as open_index,
@@ -43,20 +44,21 @@ if TYPE_CHECKING:
   from pipeline.tasks.task import Task as Task
 
 _HOMES = {
-  'ID_KEY': 'pipeline.corpora.tfds_corpus',
+  'Corpus': 'pipeline.corpora.corpus',
+  'ID_KEY': 'pipeline.corpora.corpus',
   'GradientProjector': 'influence_core.projection.projector',
   'InputError': 'influence_core.errors',
   'OpenIndex': 'pipeline.search.open_index',
   'ProjectionOptions': 'influence_core.projection.options',
   'QuerySession': 'pipeline.search.query_session',
-  'RawExample': 'pipeline.corpora.tfds_corpus',
+  'RawExample': 'pipeline.corpora.corpus',
   'ScoreOptions': 'influence_core.scores.options',
   'SearchRequest': 'pipeline.search.request',
   'Selection': 'pipeline.search.selection',
   'SplitLoss': 'influence_core.curvature.products',
   'Task': 'pipeline.tasks.task',
   'TfdsCorpus': 'pipeline.corpora.tfds_corpus',
-  'UndecodableExample': 'pipeline.corpora.tfds_corpus',
+  'UndecodableExample': 'pipeline.corpora.corpus',
   'load_arrays': 'pipeline.tasks.checkpoints',
   'load_basis': 'pipeline.bases.stored_basis',
   'open_index': 'pipeline.search.open_index',

@@ -22,7 +22,7 @@ import numpy as np
 from influence_core import errors
 from influence_core.devices import memory as device_memory
 from influence_core.eigenpairs import basis as basis_lib, reports
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib
 from pipeline.storage import (
   checked_files,
   files as storage,

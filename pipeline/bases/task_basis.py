@@ -24,7 +24,7 @@ def full_config(config: Any, loaded: loaded_task.LoadedTask) -> dict[str, Any]:
     **dataclasses.asdict(config),
     'parameter_paths': loaded.selection,
     'l2_weight': loaded.task.l2_weight,
-    'corpus': dataclasses.asdict(loaded.task.corpus),
+    'corpus': loaded.task.corpus.to_json(),
   }
 
 

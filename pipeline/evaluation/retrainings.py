@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from influence_core import errors, types
-from pipeline.corpora import tfds_corpus as corpus
+from pipeline.corpora.corpus import Corpus
 from pipeline.evaluation.options import Design, Retraining
 from pipeline.storage import checked_files, files as storage, fingerprints
 from pipeline.tasks import loaded_task, task as task_lib
@@ -99,7 +99,7 @@ def losses(
   return np.reshape(rows, shape).mean(axis=1)
 
 
-def all_ids(data: corpus.TfdsCorpus) -> list[str]:
+def all_ids(data: Corpus) -> list[str]:
   """Ids of a corpus, in its order."""
   return [
     f'{shard.name}__{record}'

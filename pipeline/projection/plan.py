@@ -12,7 +12,7 @@ import math
 from typing import Any
 import uuid
 
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib
 from pipeline.index import format as index_format, manifest as manifest_lib
 from pipeline.storage import checked_files, files as storage, fingerprints
 
@@ -49,7 +49,7 @@ class Plan:
 
 
 def make_plan(
-  corpus: corpus_lib.TfdsCorpus,
+  corpus: corpus_lib.Corpus,
   provenance: manifest_lib.Provenance,
   range_size: int,
 ) -> Plan:

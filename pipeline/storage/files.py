@@ -13,7 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from typing import Any
+from typing import Any, BinaryIO
 import uuid
 
 import fsspec
@@ -134,6 +134,35 @@ def _read(path: str, **limits: int) -> bytes:
   try:
     with store_errors(path):
       return filesystem.cat_file(name, **limits)
+  except FileNotFoundError as error:
+    raise DamagedFileError(f'{path} is missing') from error
+
+
+@contextlib.contextmanager
+def open_for_reading(path: str) -> Iterator[BinaryIO]:
+  """A file to be read from its begin to its end.
+
+  Raises:
+    DamagedFileError: The file is missing.
+  """
+  filesystem, name = filesystem_of(path)
+  try:
+    with store_errors(path), filesystem.open(name, 'rb') as file:
+      yield file
+  except FileNotFoundError as error:
+    raise DamagedFileError(f'{path} is missing') from error
+
+
+def open_random_access(path: str) -> BinaryIO:
+  """A file for a library that reads parts of it; to be closed by the caller.
+
+  Raises:
+    DamagedFileError: The file is missing.
+  """
+  filesystem, name = filesystem_of(path)
+  try:
+    with store_errors(path):
+      return filesystem.open(name, 'rb')
   except FileNotFoundError as error:
     raise DamagedFileError(f'{path} is missing') from error
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from influence_core import errors, types
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib
 from pipeline.tasks import feature_form, row_columns, task as task_lib
 
 # Examples preprocessed and run through the loss before any work starts.
@@ -165,13 +165,13 @@ def stack_features(examples: Sequence[PreparedExample]) -> types.Features:
   return jax.tree.map(lambda *leaves: np.stack(leaves), *features)
 
 
-def num_looked_at(corpus: corpus_lib.TfdsCorpus) -> int:
+def num_looked_at(corpus: corpus_lib.Corpus) -> int:
   """Examples at the beginning of a corpus that are looked at."""
   return min(_MAX_LOOKED_AT, corpus.num_examples)
 
 
 def steps(
-  corpus: corpus_lib.TfdsCorpus,
+  corpus: corpus_lib.Corpus,
 ) -> Iterator[Iterator[tuple[str, AnyExample]]]:
   """They, in steps: mostly the first few are all that is needed."""
   count = num_looked_at(corpus)

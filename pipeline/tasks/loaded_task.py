@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from influence_core import errors, parameter_arrays, parameter_selection, types
 from influence_core.devices import parameter_layout
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib
 from pipeline.storage import fingerprints
 from pipeline.tasks import example_form, loss_check, task as task_lib, user_code
 from pipeline.tasks.reference import TaskReference

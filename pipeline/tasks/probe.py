@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from influence_core import errors
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib
 from pipeline.storage import files as storage
 
 _OBJECTS, _SHAPE = 'objects', 'shape'

@@ -11,7 +11,7 @@ from typing import Any
 
 from influence_core import parameter_selection, types
 from influence_core.curvature import products as curvature_products
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Task:
   name: str
   load_parameters: Callable[[], types.Params]
   per_example_loss: types.PerExampleLoss
-  corpus: corpus_lib.TfdsCorpus
+  corpus: corpus_lib.Corpus
   preprocess: Callable[[corpus_lib.RawExample], types.Features]
   row_columns: Callable[[corpus_lib.RawExample], Mapping[str, Any]] | None = (
     None

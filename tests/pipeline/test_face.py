@@ -11,6 +11,7 @@ from tests import test_layers
 from tests.conftest import ROOT
 
 FACE = {
+  'Corpus',
   'GradientProjector',
   'ID_KEY',
   'InputError',

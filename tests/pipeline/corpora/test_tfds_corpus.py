@@ -8,6 +8,7 @@ import pytest
 
 from influence_core import errors
 from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.corpora.corpus import UndecodableExample
 from tests.kit import linear_task
 
 
@@ -163,12 +164,12 @@ def test_truncated_file_gives_no_examples_silently(data_dir):
   examples = list(open_corpus(data_dir).read_range(name, 0, 3))
   assert len(examples) == 3
   for _, raw in examples:
-    assert isinstance(raw, corpus_lib.UndecodableExample)
+    assert isinstance(raw, UndecodableExample)
 
 
 def test_other_formats_are_refused(data_dir):
   path = data_dir / 'points' / '1.0.0' / 'dataset_info.json'
-  text = path.read_text().replace('array_record', 'tfrecord')
+  text = path.read_text().replace('array_record', 'riegeli')
   path.write_text(text)
-  with pytest.raises(errors.InputError, match='tfrecord format, expected'):
+  with pytest.raises(errors.InputError, match='riegeli format, expected'):
     open_corpus(data_dir).check()

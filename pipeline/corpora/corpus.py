@@ -1,0 +1,160 @@
+"""What a corpus is: examples in files, read by ranges of a file.
+
+A file, or a part of it, is a *source shard*: the unit that is fingerprinted,
+and that no range crosses. An example is known by its id, `<file>__<record>`,
+the same whatever the range, the worker or the order of reading; a raw example
+has it under the key `tfds_id`.
+"""
+
+import abc
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import functools
+import itertools
+from typing import Any, Self
+
+from influence_core import errors
+
+RawExample = Mapping[str, Any]
+
+# Records read at a time: one by one, each costs as much as a compressed block.
+_READ_TOGETHER = 256
+
+ID_KEY = 'tfds_id'
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceShard:
+  """Part of one file: examples [start, stop)."""
+
+  name: str
+  start: int
+  stop: int
+
+
+@dataclasses.dataclass(frozen=True)
+class UndecodableExample:
+  """Stands for an example that could not be read."""
+
+  reason: str
+
+
+class Corpus(abc.ABC):
+  """Examples that are read by range, by position and by id.
+
+  A kind of corpus says which parts of which files it has, what changes when a
+  file does, and how records of a file are read. It is a frozen dataclass of
+  small values, made anew in every process.
+  """
+
+  @abc.abstractmethod
+  def source_shards(self) -> list[SourceShard]:
+    """The parts of files that make up the corpus, in order.
+
+    Raises:
+      errors.InputError: Nothing is there, or it is of another kind.
+    """
+
+  @abc.abstractmethod
+  def shard_fingerprint(self, name: str) -> str:
+    """Changes when the file does; read from the listing, not the content.
+
+    Raises:
+      errors.InputError: The file is missing.
+    """
+
+  @abc.abstractmethod
+  def with_split(self, split: str) -> Self:
+    """Another split of the same data, such as 'test[:100]'."""
+
+  @abc.abstractmethod
+  def read_records(
+    self, name: str, records: Sequence[int]
+  ) -> Sequence[RawExample | UndecodableExample]:
+    """Records of one file, in the order of `records`, without ids.
+
+    Raises:
+      errors.InputError: The file cannot be read at all.
+    """
+
+  def to_json(self) -> dict[str, Any]:
+    """What the corpus was made of, by name."""
+    own: Any = self
+    return dataclasses.asdict(own)
+
+  def check(self) -> None:
+    """Opens the corpus.
+
+    Raises:
+      errors.InputError: See `source_shards`; or a file of it is missing, or it
+        has an example twice.
+    """
+    shards = self.source_shards()
+    _check_disjoint(shards)
+    for name in dict.fromkeys(shard.name for shard in shards):
+      self.shard_fingerprint(name)
+
+  @functools.cached_property
+  def num_examples(self) -> int:
+    return sum(shard.stop - shard.start for shard in self.source_shards())
+
+  @functools.cached_property
+  def _firsts(self) -> list[int]:
+    """Position in the corpus of the first example of each part."""
+    sizes = [shard.stop - shard.start for shard in self.source_shards()]
+    return list(itertools.accumulate(sizes[:-1], initial=0))
+
+  def read_range(
+    self, shard_name: str, start: int, stop: int
+  ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
+    """Examples [start, stop) of a source shard, each with its id.
+
+    Raises:
+      errors.InputError: The file cannot be read at all.
+    """
+    return self.read_ids([f'{shard_name}__{x}' for x in range(start, stop)])
+
+  def read_positions(
+    self, positions: Sequence[int]
+  ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
+    """Examples by their position in the corpus, each with its id."""
+    shards, firsts = self.source_shards(), self._firsts
+    ids = []
+    for position in positions:
+      # A file may have several parts: `test[:3]+test[50:53]`.
+      number = bisect.bisect_right(firsts, position) - 1
+      record = shards[number].start + position - firsts[number]
+      ids.append(f'{shards[number].name}__{record}')
+    return self.read_ids(ids)
+
+  def read_ids(
+    self, ids: Sequence[str]
+  ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
+    """Examples by their ids."""
+    for start in range(0, len(ids), _READ_TOGETHER):
+      some = ids[start : start + _READ_TOGETHER]
+      for name, group in itertools.groupby(some, _file_of):
+        own = list(group)
+        records = [int(text.rpartition('__')[2]) for text in own]
+        found = self.read_records(name, records)
+        for example_id, raw in zip(own, found, strict=True):
+          if not isinstance(raw, UndecodableExample):
+            raw = {**raw, ID_KEY: example_id}
+          yield example_id, raw
+
+
+def _check_disjoint(shards: Sequence[SourceShard]) -> None:
+  """Raises `errors.InputError` if an example is in two parts; names them."""
+  ordered = sorted(shards, key=lambda shard: (shard.name, shard.start))
+  for before, after in itertools.pairwise(ordered):
+    if before.name == after.name and before.stop > after.start:
+      raise errors.InputError(
+        f'the split has records {after.start} to '
+        f'{min(before.stop, after.stop) - 1} of {after.name} twice, expected '
+        'each example once; choose slices that do not overlap'
+      )
+
+
+def _file_of(example_id: str) -> str:
+  return example_id.rpartition('__')[0]

@@ -1,0 +1,122 @@
+"""Where the records of a file are: found by reading it once, then kept.
+
+Formats without an index of their own (TFRecord, JSON Lines, CSV) are read once
+from begin to end; what was found is kept on this machine for all its processes,
+until the file changes. Then records are read by ranges of bytes, as of other
+formats.
+"""
+
+import collections
+from collections.abc import Callable, Iterator, Sequence
+import threading
+from typing import BinaryIO
+
+import numpy as np
+
+from pipeline.storage import file_identity, files as storage, machine_cache
+
+# A scan of a file -> [num_records, 2] int64 first byte and end of each record.
+Scan = Callable[[BinaryIO], np.ndarray]
+
+_CHUNK_BYTES = 1 << 22
+# Bytes between records that are read with them: framing, ends of lines.
+_MAX_GAP = 64
+# Files whose records are known at a time, 16 bytes for each record.
+_MAX_KNOWN = 64
+
+
+class Extents:
+  """Records of files by their place, with one kind of scan."""
+
+  def __init__(self, name: str, scan: Scan):
+    """Knows nothing yet.
+
+    Args:
+      name: of the scan; what another one has kept is not used.
+      scan: finds the records of a file.
+    """
+    self._name = name
+    self._scan = scan
+    self._known: collections.OrderedDict[str, np.ndarray] = (
+      collections.OrderedDict()
+    )
+    self._lock = threading.Lock()
+
+  def find(self, path: str) -> np.ndarray:
+    """[num_records, 2] int64: first byte and end of each record of a file.
+
+    Raises:
+      storage.DamagedFileError: The file is missing, or is none of its format.
+    """
+    with self._lock:
+      if path not in self._known:
+        self._known[path] = self._load(path)
+      self._known.move_to_end(path)
+      if len(self._known) > _MAX_KNOWN:
+        self._known.popitem(last=False)
+      return self._known[path]
+
+  def read(self, path: str, records: Sequence[int]) -> list[bytes]:
+    """Bytes of records, those that follow each other in one piece.
+
+    Raises:
+      storage.DamagedFileError: The file is missing.
+      IndexError: The file has no such record.
+    """
+    places = self.find(path)[np.asarray(records, np.int64)]
+    found: list[bytes] = []
+    for run in _runs(places):
+      first, last = run[0][0], run[-1][1]
+      data = storage.read_range(path, int(first), int(last))
+      found += [data[start - first : stop - first] for start, stop in run]
+    return found
+
+  def _load(self, path: str) -> np.ndarray:
+    identity = file_identity.identify(path)
+    if identity is None:
+      raise storage.DamagedFileError(f'{path} is missing')
+    place = machine_cache.place_for(path, [self._name, identity.fingerprint])
+    kept = place / 'extents.npy'
+    with machine_cache.locked(place):
+      if not kept.exists():
+        with storage.open_for_reading(path) as stream:
+          found = self._scan(stream)
+        temporary = kept.with_suffix('.tmp')
+        with open(temporary, 'wb') as file:
+          np.save(file, found)
+        temporary.replace(kept)
+      return np.load(kept, allow_pickle=False)
+
+
+def _runs(places: np.ndarray) -> Iterator[np.ndarray]:
+  """Rows of [n, 2], those together of which each begins soon after the last."""
+  gaps = places[1:, 0] - places[:-1, 1]
+  breaks = np.flatnonzero((gaps < 0) | (gaps > _MAX_GAP)) + 1
+  yield from (x for x in np.split(places, breaks) if len(x))
+
+
+def lines(stream: BinaryIO) -> np.ndarray:
+  """The lines of a text with something in them, without their ends."""
+  return _lines(stream, quoted=False)
+
+
+def quoted_lines(stream: BinaryIO) -> np.ndarray:
+  """The same of CSV: a line may go on inside double quotes (RFC 4180)."""
+  return _lines(stream, quoted=True)
+
+
+def _lines(stream: BinaryIO, *, quoted: bool) -> np.ndarray:
+  ends, size, num_quotes = [], 0, 0
+  while chunk := stream.read(_CHUNK_BYTES):
+    data = np.frombuffer(chunk, np.uint8)
+    is_end = data == ord('\n')
+    if quoted:
+      before = num_quotes + np.cumsum(data == ord('"'))
+      is_end &= before % 2 == 0
+      num_quotes = int(before[-1])
+    ends.append(np.flatnonzero(is_end) + size)
+    size += len(data)
+  stops = np.concatenate([*ends, [size]]).astype(np.int64)
+  starts = np.concatenate([[0], stops[:-1] + 1]).astype(np.int64)
+  shortest = 1 if quoted else 2  # No object of JSON is shorter.
+  return np.stack([starts, stops], axis=1)[stops - starts >= shortest]
