@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     RawExample as RawExample,
     UndecodableExample as UndecodableExample,
   )
+  from pipeline.corpora.file_corpus import FileCorpus as FileCorpus
   from pipeline.corpora.tfds_corpus import TfdsCorpus as TfdsCorpus
   from pipeline.search.open_index import (
     OpenIndex as OpenIndex,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
   'Corpus': 'pipeline.corpora.corpus',
+  'FileCorpus': 'pipeline.corpora.file_corpus',
   'ID_KEY': 'pipeline.corpora.corpus',
   'GradientProjector': 'influence_core.projection.projector',
   'InputError': 'influence_core.errors',

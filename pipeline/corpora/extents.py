@@ -8,12 +8,13 @@ formats.
 
 import collections
 from collections.abc import Callable, Iterator, Sequence
+import pathlib
 import threading
 from typing import BinaryIO
 
 import numpy as np
 
-from pipeline.storage import file_identity, files as storage, machine_cache
+from pipeline.storage import files as storage, machine_cache
 
 # A scan of a file -> [num_records, 2] int64 first byte and end of each record.
 Scan = Callable[[BinaryIO], np.ndarray]
@@ -72,20 +73,12 @@ class Extents:
     return found
 
   def _load(self, path: str) -> np.ndarray:
-    identity = file_identity.identify(path)
-    if identity is None:
-      raise storage.DamagedFileError(f'{path} is missing')
-    place = machine_cache.place_for(path, [self._name, identity.fingerprint])
-    kept = place / 'extents.npy'
-    with machine_cache.locked(place):
-      if not kept.exists():
-        with storage.open_for_reading(path) as stream:
-          found = self._scan(stream)
-        temporary = kept.with_suffix('.tmp')
-        with open(temporary, 'wb') as file:
-          np.save(file, found)
-        temporary.replace(kept)
-      return np.load(kept, allow_pickle=False)
+    def scan(target: pathlib.Path) -> None:
+      with storage.open_for_reading(path) as stream, open(target, 'wb') as file:
+        np.save(file, self._scan(stream))
+
+    kept = machine_cache.made_once(path, self._name, scan)
+    return np.load(kept, allow_pickle=False)
 
 
 def _runs(places: np.ndarray) -> Iterator[np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from influence_core import errors
 from pipeline.storage import files as storage
 
 # Open files, which the system bounds.
@@ -79,6 +80,12 @@ class ParquetFiles:
         raise storage.DamagedFileError(
           f'{path} is no Parquet file ({error}); write it again'
         ) from error
+      names = self._open[path].schema_arrow.names
+      if absent := set(self._columns or ()) - set(names):
+        raise errors.InputError(
+          f'{path} has no column {", ".join(sorted(absent))}; it has '
+          f'{", ".join(names)}'
+        )
     self._open.move_to_end(path)
     if len(self._open) > _MAX_OPEN:
       self._open.popitem(last=False)[1].close(force=True)

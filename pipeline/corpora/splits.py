@@ -1,6 +1,6 @@
 """Splits in TFDS's words: 'train', 'test[:100]', 'train+test[10%:]'."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -12,7 +12,7 @@ from pipeline.corpora.corpus import SourceShard
 def choose(
   splits: Mapping[str, Any], split: str, *, of: str
 ) -> list[SourceShard]:
-  """The parts of files that make up a split.
+  """The parts of a TFDS dataset's files that make up a split.
 
   Args:
     splits: TFDS's descriptions of all splits, by name.
@@ -22,28 +22,76 @@ def choose(
   Raises:
     errors.InputError: There is no such split, or nothing in it.
   """
+  _slices(splits, split, of)
+  instructions = splits[split].file_instructions
+  shards = [
+    SourceShard(_base_name(part.filename), part.skip, part.skip + part.take)
+    for part in instructions
+  ]
+  return _check_some(shards, split, of)
+
+
+def choose_files(
+  files: Mapping[str, Sequence[tuple[str, int]]], split: str, *, of: str
+) -> list[SourceShard]:
+  """The same of any files.
+
+  Args:
+    files: (name, number of examples) of the files of each split, in order.
+    split: TFDS split.
+    of: names the corpus in errors.
+
+  Raises:
+    errors.InputError: There is no such split, or nothing in it.
+  """
+  described = {
+    name: tfds.core.SplitInfo(
+      name=name, shard_lengths=[count for _, count in own], num_bytes=0
+    )
+    for name, own in files.items()
+  }
+  shards = []
+  for part in _slices(described, split, of):
+    size = described[part.splitname].num_examples
+    first = part.from_ or 0
+    last = size if part.to is None else part.to
+    before = 0
+    for name, count in files[part.splitname]:
+      start, stop = max(first - before, 0), min(last - before, count)
+      if start < stop:
+        shards.append(SourceShard(name, start, stop))
+      before += count
+  return _check_some(shards, split, of)
+
+
+def _slices(splits: Mapping[str, Any], split: str, of: str) -> list[Any]:
+  """TFDS's absolute slices of a split: splitname, from_ and to."""
   try:
     slices = tfds.core.splits.AbstractSplit.from_spec(split)
     absolute = slices.to_absolute(splits)
-    instructions = splits[split].file_instructions
   except (ValueError, KeyError) as error:
+    reason = f' ({error})' if 'slice' in str(error) else ''
     raise errors.InputError(
-      f'{of} has no split {split!r}; it has {", ".join(sorted(splits))}, each '
-      "with an optional slice such as 'test[:100]'"
+      f'{of} has no split {split!r}{reason}; it has '
+      f'{", ".join(sorted(splits))}, each with an optional slice such as '
+      "'test[:100]'"
     ) from error
   if any((x.from_ or 0) > x.to for x in absolute if x.to is not None):
     raise errors.InputError(
       f'split {split!r} of {of} has a slice that ends before it begins; choose '
       'another one'
     )
-  if not instructions:
+  return absolute
+
+
+def _check_some(
+  shards: list[SourceShard], split: str, of: str
+) -> list[SourceShard]:
+  if not shards:
     raise errors.InputError(
       f'split {split!r} of {of} holds no example; choose another slice'
     )
-  return [
-    SourceShard(_base_name(part.filename), part.skip, part.skip + part.take)
-    for part in instructions
-  ]
+  return shards
 
 
 def _base_name(path: str) -> str:

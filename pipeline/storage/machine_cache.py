@@ -11,7 +11,7 @@ Of a thousand machines that start at once, each begins at another piece, so that
 no object is asked for by all of them at the same time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import concurrent.futures
 import contextlib
 import fcntl
@@ -70,6 +70,34 @@ def local_directory(path: str, *, without: str | None = None) -> str:
       _copy(path, files, content)
       complete.touch()
   return str(content)
+
+
+def made_once(
+  path: str, name: str, make: Callable[[pathlib.Path], None]
+) -> str:
+  """A file of this machine that is made of a stored one, until that changes.
+
+  Args:
+    path: of the stored file.
+    name: of what is made.
+    make: writes it to a path.
+
+  Raises:
+    storage.DamagedFileError: The stored file is missing.
+    errors.InputError: The disk cannot be written.
+  """
+  identity = file_identity.identify(path)
+  if identity is None:
+    raise storage.DamagedFileError(f'{path} is missing')
+  place = place_for(path, [name, identity.fingerprint])
+  made = place / name
+  with locked(place):
+    if not made.exists():
+      make_room(path, identity.num_bytes)
+      temporary = place / f'{name}.tmp'
+      make(temporary)
+      temporary.replace(made)
+  return str(made)
 
 
 def place_for(path: str, identity: object) -> pathlib.Path:

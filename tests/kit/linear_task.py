@@ -13,6 +13,8 @@ import tensorflow_datasets as tfds
 
 from pipeline import (
   ID_KEY,
+  Corpus,
+  FileCorpus,
   SplitLoss,
   Task,
   TfdsCorpus,
@@ -46,8 +48,19 @@ def make_task(
   fault: str = '',
   l2_weight: float = L2_WEIGHT,
   split: str = 'train',
+  data_dir: str = '',
+  files: str = '',
 ):
-  """The task; `fault` names a way in which it can be wrong."""
+  """The task.
+
+  Args:
+    workdir: see `prepare`.
+    fault: a way in which it can be wrong.
+    l2_weight: of the training.
+    split: of the corpus.
+    data_dir: of the corpus, if it is elsewhere.
+    files: instead of a dataset, see `corpus_files`.
+  """
   losses = {
     'scalar_loss': lambda p, f: per_example_loss(p, f).mean(),
     'nan_loss': lambda p, f: per_example_loss(p, f) * jnp.nan,
@@ -63,14 +76,16 @@ def make_task(
     like['weights'] = jnp.zeros(NUM_FEATURES + 1)
   if fault == 'foreign':
     split = 'test'
-  data = TfdsCorpus(name, split, f'{workdir}/data')
+  data: Corpus = TfdsCorpus(name, split, data_dir or f'{workdir}/data')
+  if files:
+    data = FileCorpus(files, split)
   return Task(
     name='linear',
     load_parameters=lambda: load_arrays(f'{workdir}/{checkpoint}', like=like),
     per_example_loss=losses.get(fault, per_example_loss),
     corpus=data,
     preprocess=lambda raw: preprocess(raw, fault),
-    row_columns=lambda raw: {'half': int(raw['y'] > 0)},
+    row_columns=lambda raw: {'half': int(float(raw['y']) > 0)},
     loss_reduction='mean' if fault == 'other_reduction' else 'none',
     parameter_paths=('weights',) if fault == 'other_paths' else ('.*',),
     l2_weight=l2_weight,
@@ -108,7 +123,13 @@ def preprocess(raw, fault=''):
     raise ValueError('no such thing')
   if fault == 'nan_example' and record:
     return {'x': raw['x'] * np.nan, 'y': raw['y']}
-  return {'x': raw['x'], 'y': raw['y']}
+  return features(raw)
+
+
+def features(raw):
+  """x and y of an example of any kind of corpus."""
+  x = raw['x'] if 'x' in raw else [float(raw[f'x{i}']) for i in range(5)]
+  return {'x': np.asarray(x, np.float32), 'y': np.float32(raw['y'])}
 
 
 def not_a_task():

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 FACE = {
   'Corpus',
+  'FileCorpus',
   'GradientProjector',
   'ID_KEY',
   'InputError',
