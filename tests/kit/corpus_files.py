@@ -33,7 +33,7 @@ TFDS_KINDS = ('array_record', 'tfrecord', 'tfds_parquet')
 def write(kind: str, workdir: Path, directory: Path):
   """Writes the training points in three files; returns the corpus."""
   if kind in TFDS_KINDS:
-    return _tfds(kind, workdir, directory)
+    return convert(kind, workdir / 'data', 'points', directory)
   directory.mkdir()
   x, y = linear_task.points(linear_task.NUM_TRAIN, seed=0)
   for number, rows in enumerate(np.array_split(np.arange(len(x)), NUM_FILES)):
@@ -42,7 +42,13 @@ def write(kind: str, workdir: Path, directory: Path):
   return FileCorpus(str(directory))
 
 
-def write_file(kind: str, path: Path, x: np.ndarray, y: np.ndarray) -> None:
+def write_file(
+  kind: str,
+  path: Path,
+  x: np.ndarray,
+  y: np.ndarray,
+  group_size: int = _GROUP_SIZE,
+) -> None:
   """One file of a kind."""
   rows = [
     {'x': [float(v) for v in point], 'y': float(target)}
@@ -50,7 +56,7 @@ def write_file(kind: str, path: Path, x: np.ndarray, y: np.ndarray) -> None:
   ]
   if kind == 'parquet':
     table = pa.table({'x': [list(point) for point in x], 'y': y})
-    pq.write_table(table, path, row_group_size=_GROUP_SIZE)
+    pq.write_table(table, path, row_group_size=group_size)
   elif kind == 'npz':
     np.savez(path, x=x, y=y)
   elif kind.startswith('jsonl'):
@@ -76,10 +82,12 @@ def _write_text(path: Path, text: str) -> None:
   path.write_bytes(data)
 
 
-def _tfds(kind: str, workdir: Path, directory: Path) -> TfdsCorpus:
-  """A copy of the prepared dataset in another of TFDS's formats."""
-  source = workdir / 'data' / 'points' / '1.0.0'
-  target = directory / 'points' / '1.0.0'
+def convert(
+  kind: str, data_dir: Path, dataset: str, directory: Path
+) -> TfdsCorpus:
+  """A copy of a prepared dataset in another of TFDS's formats."""
+  source = data_dir / dataset / '1.0.0'
+  target = directory / dataset / '1.0.0'
   target.mkdir(parents=True)
   name = kind.removeprefix('tfds_')
   for file in source.iterdir():
@@ -95,8 +103,8 @@ def _tfds(kind: str, workdir: Path, directory: Path) -> TfdsCorpus:
     elif name == 'tfrecord':
       path.write_bytes(b''.join(map(frame, records)))
     else:
-      pq.write_table(pa.table({'data': records}), path, row_group_size=100)
-  return TfdsCorpus('points', 'train', str(directory))
+      pq.write_table(pa.table({'data': records}), path, row_group_size=1000)
+  return TfdsCorpus(dataset, 'train', str(directory))
 
 
 def frame(record: bytes) -> bytes:

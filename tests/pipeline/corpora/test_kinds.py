@@ -1,5 +1,6 @@
 """Every kind of corpus: the same examples, whatever the way of reading."""
 
+import dataclasses
 import io
 import os
 
@@ -16,6 +17,8 @@ from pipeline.corpora.corpus import SourceShard, UndecodableExample
 from pipeline.index import reader as index_reader
 from pipeline.storage import machine_cache
 from tests.kit import corpus_files, linear_task
+from tests.pipeline.storage.test_object_store import url
+from tests.pipeline.storage.test_remote_files import upload
 
 KINDS = (*corpus_files.TFDS_KINDS, *corpus_files.FILE_KINDS)
 X, Y = linear_task.points(linear_task.NUM_TRAIN, seed=0)
@@ -230,3 +233,20 @@ def test_index_is_the_same_and_follows_the_files(
   again = influence(*command).json
   assert (again['num_ranges_reused'], again['num_ranges_recomputed']) == (6, 3)
   np.testing.assert_array_equal(vectors(tmp_path / 'i'), vectors(index))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_kind_is_read_in_an_object_store(store, workdir, tmp_path, kind):
+  local = corpus_files.write(kind, workdir, tmp_path / 'c')
+  upload(tmp_path / 'c', 'c')
+  field = 'path' if isinstance(local, FileCorpus) else 'data_dir'
+  remote = dataclasses.replace(local, **{field: url('c')})
+  remote.check()
+  mine, theirs = read_all(local), read_all(remote)
+  assert list(mine) == list(theirs)
+  for example_id, raw in mine.items():
+    np.testing.assert_array_equal(
+      linear_task.features(theirs[example_id])['x'],
+      linear_task.features(raw)['x'],
+    )
