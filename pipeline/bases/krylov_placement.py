@@ -12,7 +12,7 @@ from influence_core.eigenpairs import (
 )
 from pipeline.bases import vector_files
 from pipeline.bases.fit_basis_config import Resources
-from pipeline.storage import files as storage
+from pipeline.storage import disk_room, files as storage
 
 
 def reserved_bytes(num_bytes: int, resources: Resources) -> int:
@@ -90,7 +90,7 @@ def make_vectors(
 
 def check_disk(directory: str, num_bytes: int) -> None:
   """Raises `errors.InputError` where files of this size will not fit."""
-  free = storage.free_bytes(directory)
+  free = disk_room.free_bytes(directory)
   needed = num_bytes - sum(storage.sizes(directory).values())
   if free is not None and needed > free:
     raise errors.InputError(

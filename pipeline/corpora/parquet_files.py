@@ -74,7 +74,7 @@ class ParquetFiles:
     if path not in self._open:
       try:
         self._open[path] = pq.ParquetFile(
-          storage.open_random_access(path), pre_buffer=True
+          storage.open_for_reading(path), pre_buffer=True
         )
       except pa.ArrowInvalid as error:
         raise storage.DamagedFileError(

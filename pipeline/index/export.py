@@ -11,7 +11,7 @@ from influence_core.devices import memory as device_memory
 from influence_core.scores import influence as influence_scores
 from influence_core.scores.options import ScoreOptions
 from pipeline.index import block_reader, choices, reader as index_reader
-from pipeline.storage import files as storage
+from pipeline.storage import disk_room, files as storage
 
 PROJECTION_COLUMN = 'projection'
 
@@ -68,7 +68,7 @@ def _check_room(
       f'a FAISS index of {index.num_examples:,} examples',
       'export npy, which is written block by block',
     )
-  storage.check_room(path, num_bytes)
+  disk_room.check_room(path, num_bytes)
 
 
 def _write_parquet(index, path: str, options, progress) -> None:

@@ -10,8 +10,6 @@ import contextlib
 import dataclasses
 import datetime
 import os
-import pathlib
-import shutil
 import tempfile
 from typing import Any, BinaryIO
 import uuid
@@ -138,23 +136,8 @@ def _read(path: str, **limits: int) -> bytes:
     raise DamagedFileError(f'{path} is missing') from error
 
 
-@contextlib.contextmanager
-def open_for_reading(path: str) -> Iterator[BinaryIO]:
-  """A file to be read from its begin to its end.
-
-  Raises:
-    DamagedFileError: The file is missing.
-  """
-  filesystem, name = filesystem_of(path)
-  try:
-    with store_errors(path), filesystem.open(name, 'rb') as file:
-      yield file
-  except FileNotFoundError as error:
-    raise DamagedFileError(f'{path} is missing') from error
-
-
-def open_random_access(path: str) -> BinaryIO:
-  """A file for a library that reads parts of it; to be closed by the caller.
+def open_for_reading(path: str) -> BinaryIO:
+  """A file to be read from begin to end, or in parts by a library.
 
   Raises:
     DamagedFileError: The file is missing.
@@ -238,34 +221,6 @@ def remove_empty_directory(path: str) -> None:
 def is_local(path: str) -> bool:
   """Whether a path is on this machine's file system."""
   return fsspec.utils.get_protocol(path) in local.LocalFileSystem.protocol
-
-
-def free_bytes(directory: str) -> int | None:
-  """Free space where a local directory is or will be; None elsewhere."""
-  if not is_local(directory):
-    return None
-  place = pathlib.Path(directory)
-  while not place.exists():
-    place = place.parent
-  return shutil.disk_usage(place).free
-
-
-def check_room(path: str, num_bytes: int) -> None:
-  """Refuses a file that `open_for_writing` has no disk for.
-
-  Raises:
-    errors.InputError: Its directory cannot be written, or is too full.
-  """
-  directory = tempfile.gettempdir()
-  if is_local(path):
-    directory = os.path.dirname(absolute(path))
-    check_writable(directory)
-  free = free_bytes(directory)
-  if free is not None and num_bytes > free:
-    raise errors.InputError(
-      f'{path} would take {num_bytes:,} bytes, and {free:,} are free in '
-      f'{directory}; choose another path'
-    )
 
 
 def check_writable(directory: str) -> None:

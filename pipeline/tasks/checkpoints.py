@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from influence_core import errors, parameter_selection
 from influence_core.devices import memory as device_memory
-from pipeline.storage import files as storage, machine_cache
+from pipeline.storage import disk_room, files as storage, machine_cache
 
 # Orbax writes this file last, and reads no checkpoint without it.
 _LAST_FILE = '_CHECKPOINT_METADATA'
@@ -50,7 +50,7 @@ def save_arrays(path: str, tree: Any) -> None:
 
 def _save_local(path: str, tree: Any) -> None:
   # Orbax tells of a full disk in the words of several libraries, at length.
-  storage.check_room(path, _num_bytes(tree) + _OVERHEAD_BYTES)
+  disk_room.check_room(path, _num_bytes(tree) + _OVERHEAD_BYTES)
   try:
     with ocp.StandardCheckpointer(
       multiprocessing_options=_by_this_process()

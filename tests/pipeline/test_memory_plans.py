@@ -114,7 +114,7 @@ def test_scores_and_exports(tmp_path, influence, host_bytes, monkeypatch):
   found = influence('export', *out, '--format', 'faiss')
   assert 'a FAISS index of 3,000 examples would take' in found.error_line
   monkeypatch.setattr(
-    'pipeline.storage.files.free_bytes', lambda directory: 1000
+    'pipeline.storage.disk_room.free_bytes', lambda directory: 1000
   )
   found = influence('export', *out, '--format', 'npy')
   assert 'and 1,000 are free in ' in found.error_line

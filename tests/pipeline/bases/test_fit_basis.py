@@ -10,7 +10,7 @@ import pytest
 
 from influence_core import errors
 from pipeline.bases import fit_basis, fit_basis_config, stored_basis, task_basis
-from pipeline.storage import files as storage
+from pipeline.storage import disk_room, files as storage
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
 from tests.kit import linear_task
@@ -232,7 +232,7 @@ def test_damaged_vector_is_named(loaded, tmp_path, placement, damage):
 
 
 def test_disk_that_does_not_suffice(loaded, tmp_path, monkeypatch):
-  monkeypatch.setattr(storage, 'free_bytes', lambda directory: 10)
+  monkeypatch.setattr(disk_room, 'free_bytes', lambda directory: 10)
   with pytest.raises(errors.InputError, match='bytes of disk are needed'):
     fit(loaded, tmp_path)
   assert not (tmp_path / 'krylov').exists()
