@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     UndecodableExample as UndecodableExample,
   )
   from pipeline.corpora.file_corpus import FileCorpus as FileCorpus
+  from pipeline.corpora.image_folder import (
+    ImageFolderCorpus as ImageFolderCorpus,
+  )
+  from pipeline.corpora.source_corpus import SourceCorpus as SourceCorpus
   from pipeline.corpora.tfds_corpus import TfdsCorpus as TfdsCorpus
   from pipeline.search.open_index import (
     OpenIndex as OpenIndex,
@@ -49,6 +53,7 @@ _HOMES = {
   'FileCorpus': 'pipeline.corpora.file_corpus',
   'ID_KEY': 'pipeline.corpora.corpus',
   'GradientProjector': 'influence_core.projection.projector',
+  'ImageFolderCorpus': 'pipeline.corpora.image_folder',
   'InputError': 'influence_core.errors',
   'OpenIndex': 'pipeline.search.open_index',
   'ProjectionOptions': 'influence_core.projection.options',
@@ -57,6 +62,7 @@ _HOMES = {
   'ScoreOptions': 'influence_core.scores.options',
   'SearchRequest': 'pipeline.search.request',
   'Selection': 'pipeline.search.selection',
+  'SourceCorpus': 'pipeline.corpora.source_corpus',
   'SplitLoss': 'influence_core.curvature.products',
   'Task': 'pipeline.tasks.task',
   'TfdsCorpus': 'pipeline.corpora.tfds_corpus',

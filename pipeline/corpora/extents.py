@@ -8,9 +8,10 @@ formats.
 
 import collections
 from collections.abc import Callable, Iterator, Sequence
+import io
 import pathlib
 import threading
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -75,7 +76,9 @@ class Extents:
   def _load(self, path: str) -> np.ndarray:
     def scan(target: pathlib.Path) -> None:
       with storage.open_for_reading(path) as stream, open(target, 'wb') as file:
-        np.save(file, self._scan(stream))
+        raw: Any = stream
+        # Each small read of a remote file would be a request.
+        np.save(file, self._scan(io.BufferedReader(raw, _CHUNK_BYTES)))
 
     kept = machine_cache.made_once(path, self._name, scan)
     return np.load(kept, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Examples in files that people have: Parquet, JSON Lines, CSV, arrays.
+"""Examples in files that people have: Parquet, Arrow, JSON Lines, CSV, arrays.
 
 Rows are dictionaries by the names of columns, as `Task.preprocess` gets them.
 """
@@ -19,7 +19,9 @@ from pipeline.corpora.corpus import (
 from pipeline.storage import file_identity, files as storage
 
 # The split of files whose names say none.
-_ONLY_SPLIT = 'train'
+ONLY_SPLIT = 'train'
+# What is numbered, but says none: data-00000-of-00002.arrow.
+_NO_SPLIT = 'data'
 # What comes before the number of a file, as in train-00000-of-00008.parquet.
 _NUMBERED = re.compile(r'(.+?)[-_.]\d+-of-\d+.*')
 # Names of splits that files have without a number.
@@ -28,11 +30,12 @@ _KNOWN = re.compile(r'(train|test|validation|valid|val|dev|eval)\b.*')
 
 @dataclasses.dataclass(frozen=True)
 class FileCorpus(Corpus):
-  """Rows of files: .parquet, .jsonl, .csv, .tsv, .npz; text also .gz and .zst.
+  """Rows of .parquet, .arrow, .jsonl, .csv, .tsv, .npz; text also .gz, .zst.
 
   Files of a directory belong to the split that their names begin with, as
-  `train-00000-of-00008.parquet` and `test.jsonl` do, or that a directory is
-  named after; where none says so, all are 'train'.
+  `train-00000-of-00008.parquet` and `test.jsonl` do, or that the directory of
+  the file is named after, as Hugging Face's `save_to_disk` writes them; where
+  none says so, to 'train'.
 
   Attributes:
     path: of a file, or a directory with files of one kind, local or gs://.
@@ -41,28 +44,31 @@ class FileCorpus(Corpus):
   """
 
   path: str
-  split: str = _ONLY_SPLIT
+  split: str = ONLY_SPLIT
   columns: tuple[str, ...] = ()
 
   def with_split(self, split: str) -> 'FileCorpus':
     return dataclasses.replace(self, split=split)
 
   @functools.cached_property
-  def _files(self) -> dict[str, str]:
-    """Path of each file by its name as a source shard, in order.
+  def _root(self) -> str:
+    """The directory that the files are in."""
+    path = storage.absolute(self.path)
+    is_file = file_identity.identify(path) is not None
+    return path.rpartition('/')[0] if is_file else path
+
+  @functools.cached_property
+  def _names(self) -> dict[str, str]:
+    """Place of each file in the directory by its source shard, in order.
 
     Raises:
       errors.InputError: There is none, or there are several kinds.
     """
-    root = storage.absolute(self.path)
-    if file_identity.identify(root) is not None:
-      found = {root.rsplit('/', 1)[-1]: root}
-    else:
-      found = {
-        name.replace('/', '.'): storage.join(root, name)
-        for name in file_identity.tree(root)
-        if row_readers.kind_of(name)
-      }
+    path = storage.absolute(self.path)
+    names = [path.removeprefix(f'{self._root}/')]
+    if path == self._root:
+      names = [*filter(row_readers.kind_of, file_identity.tree(path))]
+    found = {name.replace('/', '.'): name for name in names}
     kinds = sorted({str(row_readers.kind_of(name)) for name in found})
     if len(kinds) != 1 or kinds == ['None']:
       raise errors.InputError(
@@ -73,30 +79,35 @@ class FileCorpus(Corpus):
 
   @functools.cached_property
   def _reader(self) -> row_readers.RowReader:
-    kind = row_readers.kind_of(next(iter(self._files)))
+    kind = row_readers.kind_of(next(iter(self._names)))
     return row_readers.READERS[str(kind)](self.columns)
 
   @functools.cached_property
   def _shards(self) -> list[SourceShard]:
     by_split: dict[str, list[tuple[str, int]]] = {}
-    for name, path in self._files.items():
-      count = self._reader.num_rows(path)
-      by_split.setdefault(_split_of(name), []).append((name, count))
+    for name in self._names:
+      count = self._reader.num_rows(self.path_of(name))
+      by_split.setdefault(split_of(self._names[name]), []).append((name, count))
     return splits.choose_files(by_split, self.split, of=self.path)
 
   def source_shards(self) -> list[SourceShard]:
     return self._shards
 
   def shard_fingerprint(self, name: str) -> str:
-    identity = file_identity.identify(self._files[name])
+    path = self.path_of(name)
+    identity = file_identity.identify(path)
     if identity is None:
-      raise errors.InputError(f'{self._files[name]} is missing; write it again')
+      raise errors.InputError(f'{path} is missing; write it again')
     return identity.fingerprint
+
+  def path_of(self, name: str) -> str:
+    """Where a source shard is."""
+    return storage.join(self._root, self._names[name])
 
   def read_records(
     self, name: str, records: Sequence[int]
   ) -> Sequence[RawExample | UndecodableExample]:
-    path = self._files[name]
+    path = self.path_of(name)
     try:
       return self._reader.read(path, records)
     except RuntimeError:  # One of them is damaged: which one?
@@ -111,7 +122,11 @@ class FileCorpus(Corpus):
       return UndecodableExample(f'{type(error).__name__}: {error}')
 
 
-def _split_of(name: str) -> str:
-  """The split that the name of a file says."""
-  match = _KNOWN.fullmatch(name) or _NUMBERED.fullmatch(name)
-  return match[1] if match else _ONLY_SPLIT
+def split_of(name: str) -> str:
+  """The split that a path says, by file, directory or what is numbered."""
+  *directories, file = name.split('/')
+  for part in (file, *reversed(directories)):
+    if match := _KNOWN.fullmatch(part):
+      return match[1]
+  match = _NUMBERED.fullmatch(file)
+  return match[1] if match and match[1] != _NO_SPLIT else ONLY_SPLIT

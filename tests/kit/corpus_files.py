@@ -57,6 +57,10 @@ def write_file(
   if kind == 'parquet':
     table = pa.table({'x': [list(point) for point in x], 'y': y})
     pq.write_table(table, path, row_group_size=group_size)
+  elif kind == 'arrow':
+    table = pa.table({'x': [list(point) for point in x], 'y': y})
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+      writer.write_table(table, max_chunksize=group_size)
   elif kind == 'npz':
     np.savez(path, x=x, y=y)
   elif kind.startswith('jsonl'):

@@ -12,7 +12,7 @@ import pytest
 
 from influence_core import errors
 from pipeline import FileCorpus
-from pipeline.corpora import extents, splits
+from pipeline.corpora import extents, file_corpus, splits
 from pipeline.corpora.corpus import SourceShard, UndecodableExample
 from pipeline.index import reader as index_reader
 from pipeline.storage import machine_cache
@@ -32,6 +32,12 @@ def fixture_corpus(request, workdir, tmp_path):
 @pytest.fixture(autouse=True)
 def fixture_cache(monkeypatch, tmp_path):
   monkeypatch.setenv(machine_cache.DIRECTORY_VARIABLE, str(tmp_path / 'cache'))
+
+
+def place_of(corpus, name):
+  if isinstance(corpus, FileCorpus):
+    return corpus.path_of(name)
+  return f'{corpus._directory}/{name}'
 
 
 def read_all(corpus):
@@ -74,8 +80,7 @@ def test_slices_keep_ids(corpus):
 def test_fingerprints_follow_the_files(corpus):
   names = list(dict.fromkeys(x.name for x in corpus.source_shards()))
   before = [corpus.shard_fingerprint(name) for name in names]
-  path = getattr(corpus, '_files', {}).get(names[1])
-  os.utime(path or f'{corpus._directory}/{names[1]}')
+  os.utime(place_of(corpus, names[1]))
   after = [corpus.shard_fingerprint(name) for name in names]
   changed = [a != b for a, b in zip(before, after, strict=True)]
   assert changed == [False, True, False]
@@ -175,6 +180,7 @@ def test_truncated_tfrecord_ends_with_unreadable_examples(workdir, tmp_path):
     ({'a.jsonl': b''}, 'holds no example'),
     ({'a.parquet': b'PAR1'}, 'is no Parquet file'),
     ({'a.npz': b'PK'}, 'is no .npz file'),
+    ({'a.arrow': b'ARROW'}, 'is no Arrow file'),
     ({'a.jsonl.gz': b'{}\n'}, 'cannot be decompressed'),
   ],
 )
@@ -186,13 +192,13 @@ def test_files_that_are_none(tmp_path, files, message):
 
 
 def test_columns_that_are_asked_for(tmp_path):
-  for kind in ('parquet', 'jsonl', 'csv', 'npz'):
+  for kind in ('parquet', 'arrow', 'jsonl', 'csv', 'npz'):
     path = tmp_path / f'a.{kind}'
     corpus_files.write_file(kind, path, X[:3], Y[:3])
     [(_, raw)] = FileCorpus(str(path), columns=('y',)).read_positions([1])
     assert raw.keys() == {'y', 'tfds_id'}
     wrong = FileCorpus(str(path), columns=('z',))
-    if kind in ('parquet', 'npz'):
+    if kind in ('parquet', 'arrow', 'npz'):
       with pytest.raises(errors.InputError, match='no column'):
         list(wrong.read_positions([1]))
     else:  # Each row has columns of its own.
@@ -200,11 +206,33 @@ def test_columns_that_are_asked_for(tmp_path):
       assert 'has no column' in raw.reason
 
 
-def test_names_of_files_say_the_split(tmp_path):
-  for name in ('train-00000-of-00001', 'test', 'extra-00000-of-00001'):
-    corpus_files.write_file('npz', tmp_path / f'{name}.npz', X[:3], Y[:3])
-  for split in ('train', 'test', 'extra'):
-    assert FileCorpus(str(tmp_path), split).num_examples == 3
+@pytest.mark.parametrize(
+  ('name', 'split'),
+  [
+    ('train-00000-of-00008.parquet', 'train'),
+    ('data/test-00000-of-00001.parquet', 'test'),
+    ('validation/data-00000-of-00002.arrow', 'validation'),
+    ('data-00000-of-00002.arrow', 'train'),
+    ('dev.jsonl.gz', 'dev'),
+    ('extra-00000-of-00001.npz', 'extra'),
+    ('trainer.csv', 'train'),
+    ('plain_text/train/0000.parquet', 'train'),
+    ('texts.csv', 'train'),
+  ],
+)
+def test_names_of_files_say_the_split(name, split):
+  assert file_corpus.split_of(name) == split
+
+
+def test_splits_of_a_directory(tmp_path):
+  for place in ('train/data-00000-of-00001', 'test/data-00000-of-00001'):
+    (tmp_path / place).parent.mkdir()
+    count = 3 if place.startswith('train') else 2
+    path = tmp_path / f'{place}.arrow'
+    corpus_files.write_file('arrow', path, X[:count], Y[:count])
+  (tmp_path / 'train' / 'state.json').write_text('{}')
+  assert FileCorpus(str(tmp_path), 'train').num_examples == 3
+  assert FileCorpus(str(tmp_path), 'test[1:]').num_examples == 1
 
 
 def vectors(index):
@@ -228,8 +256,7 @@ def test_index_is_the_same_and_follows_the_files(
   assert done.status == 0, done.stderr
   np.testing.assert_array_equal(vectors(tmp_path / 'i'), vectors(index))
   assert influence(*command).json['num_projected'] == 0
-  name = made.source_shards()[1].name
-  os.utime((where and made._files[name]) or f'{made._directory}/{name}')
+  os.utime(place_of(made, made.source_shards()[1].name))
   again = influence(*command).json
   assert (again['num_ranges_reused'], again['num_ranges_recomputed']) == (6, 3)
   np.testing.assert_array_equal(vectors(tmp_path / 'i'), vectors(index))
