@@ -258,7 +258,7 @@ def test_full_disk(refused, command, tmp_path, monkeypatch):
   usage = shutil.disk_usage('/')._replace(free=0)
   monkeypatch.setattr(storage, '_create_local', full)
   monkeypatch.setattr(storage.os, 'replace', full_too)
-  monkeypatch.setattr(storage.shutil, 'disk_usage', lambda place: usage)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda place: usage)
   refused(command, {ExitStatus.FAILED})
   left = {path.name for path in tmp_path.rglob('*') if path.is_file()}
   assert not left & {'basis.json', 'config.json', 'out.csv', 'out.parquet'}

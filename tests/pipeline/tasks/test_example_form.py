@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.corpora import tfds_corpus as corpus_lib
+from pipeline.corpora import record_files
 from pipeline.tasks import example_form, loaded_task
 from pipeline.tasks.reference import TaskReference
 
@@ -68,15 +68,18 @@ def test_commands_go_on_without_them(influence, workdir, tmp_path, numbers):
 def test_damaged_record_at_the_beginning(
   influence, workdir, tmp_path, monkeypatch
 ):
-  decode = corpus_lib.TfdsCorpus._decode
+  read = record_files.RecordFiles.read
 
-  def damaged(self, example_id, record):
-    return decode(self, example_id, record[:3] if first(example_id) else record)
+  def damaged(self, path, positions):
+    records = read(self, path, positions)
+    if '-00000-of-' not in path:
+      return records
+    return [
+      record[:3] if position == 0 else record
+      for position, record in zip(positions, records, strict=True)
+    ]
 
-  def first(example_id):
-    return '-00000-of-' in example_id and example_id.endswith('__0')
-
-  monkeypatch.setattr(corpus_lib.TfdsCorpus, '_decode', damaged)
+  monkeypatch.setattr(record_files.RecordFiles, 'read', damaged)
   task = flags(workdir, 'plain')
   fitted = influence(
     *('fit-basis', *task, '--out', tmp_path / 'b', '--projection_dim', 2),
