@@ -42,9 +42,6 @@ class EngineGroup:
       values.pop('beam_arguments'),
     )
 
-  def as_flags(self, argument: engines.EngineChoice) -> dict[str, Any]:
-    return dataclasses.asdict(argument)
-
 
 def add_install_engine(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(

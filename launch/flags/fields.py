@@ -37,7 +37,7 @@ class Flag(NamedTuple):
 
 
 class TakesFlags(Protocol):
-  """Flags that become one argument of a command, or one field of another."""
+  """Flags that become one argument of a command."""
 
   @property
   def name(self) -> str:
@@ -51,6 +51,10 @@ class TakesFlags(Protocol):
   def take(self, values: dict[str, Any]) -> Any:
     """The argument, of flags that are taken out of `values`."""
     ...
+
+
+class Part(TakesFlags, Protocol):
+  """Flags that can be one field of a `Group`."""
 
   def as_flags(self, argument: Any) -> dict[str, Any]:
     """The other way round: what each flag is for this argument."""
@@ -105,7 +109,7 @@ class Group:
   made_of: Any
   flags: Mapping[str, Flag] = dataclasses.field(default_factory=dict)
   left_out: tuple[str, ...] = ()
-  parts: Mapping[str, TakesFlags] = dataclasses.field(default_factory=dict)
+  parts: Mapping[str, Part] = dataclasses.field(default_factory=dict)
 
   def add_flags(self, parser: argparse.ArgumentParser) -> None:
     """Adds a flag for each field."""
@@ -163,7 +167,7 @@ class Group:
   def _flag_name(self, field: dataclasses.Field) -> str:
     return self.flags.get(field.name, Flag()).name or field.name
 
-  def _part(self, field: dataclasses.Field) -> TakesFlags | None:
+  def _part(self, field: dataclasses.Field) -> Part | None:
     if field.name in self.parts:
       return self.parts[field.name]
     kind = typing.get_type_hints(self.made_of)[field.name]

@@ -1,16 +1,15 @@
 """Rows of .npz files: arrays of one length, an example each row of all."""
 
-import collections
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import io
-import threading
 from typing import Any
 import zipfile
 
 import numpy as np
 
 from influence_core import errors
+from pipeline.corpora import recent
 from pipeline.storage import files as storage
 
 # Files in memory at a time, so that a range that goes on in the next one reads
@@ -23,10 +22,7 @@ class Arrays:
 
   def __init__(self, columns: Sequence[str]):
     self._columns = columns
-    self._loaded: collections.OrderedDict[str, dict[str, np.ndarray]] = (
-      collections.OrderedDict()
-    )
-    self._lock = threading.Lock()
+    self._arrays = recent.keep_last(self._load, _MAX_LOADED)
 
   def num_rows(self, path: str) -> int:
     """From the headers of the arrays."""
@@ -55,15 +51,6 @@ class Arrays:
     except IndexError as error:
       raise RuntimeError(f'{path} has no such row ({error})') from error
 
-  def _arrays(self, path: str) -> dict[str, np.ndarray]:
-    with self._lock:
-      if path not in self._loaded:
-        self._loaded[path] = self._load(path)
-      self._loaded.move_to_end(path)
-      if len(self._loaded) > _MAX_LOADED:
-        self._loaded.popitem(last=False)
-      return self._loaded[path]
-
   def _load(self, path: str) -> dict[str, np.ndarray]:
     with (
       _reading(path),
@@ -71,14 +58,9 @@ class Arrays:
         io.BytesIO(storage.read_bytes(path)), allow_pickle=False
       ) as content,
     ):
-      absent = set(self._columns) - set(content.files)
-      if not absent:
-        names = self._columns or content.files
-        return {name: content[name] for name in names}
-      there = ', '.join(content.files)
-    raise errors.InputError(
-      f'{path} has no column {", ".join(sorted(absent))}; it has {there}'
-    )
+      recent.check_columns(path, self._columns, content.files)
+      names = self._columns or content.files
+      return {name: content[name] for name in names}
 
 
 def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
@@ -97,6 +79,8 @@ def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
 def _reading(path: str) -> Iterator[None]:
   try:
     yield
+  except errors.InputError:
+    raise
   except (ValueError, OSError, zipfile.BadZipFile) as error:
     raise storage.DamagedFileError(
       f'{path} is no .npz file of arrays ({error}); write it again'

@@ -8,15 +8,16 @@ has it under the key `tfds_id`.
 
 import abc
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import itertools
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from influence_core import errors
 
 RawExample = Mapping[str, Any]
+Read = TypeVar('Read')
 
 # Records read at a time: one by one, each costs as much as a compressed block.
 _READ_TOGETHER = 256
@@ -142,6 +143,23 @@ class Corpus(abc.ABC):
           if not isinstance(raw, UndecodableExample):
             raw = {**raw, ID_KEY: example_id}
           yield example_id, raw
+
+
+def read_each(
+  read: Callable[[Sequence[int]], Sequence[Read]], records: Sequence[int]
+) -> list[Read | UndecodableExample]:
+  """Records, those that cannot be read marked, where reading all fails.
+
+  Args:
+    read: raises RuntimeError if one of the records cannot be read.
+    records: which.
+  """
+  try:
+    return list(read(records))
+  except RuntimeError as error:
+    if len(records) == 1:
+      return [UndecodableExample(f'{type(error).__name__}: {error}')]
+    return [x for record in records for x in read_each(read, [record])]
 
 
 def _check_disjoint(shards: Sequence[SourceShard]) -> None:

@@ -6,15 +6,14 @@ until the file changes. Then records are read by ranges of bytes, as of other
 formats.
 """
 
-import collections
 from collections.abc import Callable, Iterator, Sequence
 import io
 import pathlib
-import threading
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from pipeline.corpora import recent
 from pipeline.storage import files as storage, machine_cache
 
 # A scan of a file -> [num_records, 2] int64 first byte and end of each record.
@@ -39,10 +38,7 @@ class Extents:
     """
     self._name = name
     self._scan = scan
-    self._known: collections.OrderedDict[str, np.ndarray] = (
-      collections.OrderedDict()
-    )
-    self._lock = threading.Lock()
+    self._known = recent.keep_last(self._load, _MAX_KNOWN)
 
   def find(self, path: str) -> np.ndarray:
     """[num_records, 2] int64: first byte and end of each record of a file.
@@ -50,13 +46,7 @@ class Extents:
     Raises:
       storage.DamagedFileError: The file is missing, or is none of its format.
     """
-    with self._lock:
-      if path not in self._known:
-        self._known[path] = self._load(path)
-      self._known.move_to_end(path)
-      if len(self._known) > _MAX_KNOWN:
-        self._known.popitem(last=False)
-      return self._known[path]
+    return self._known(path)
 
   def read(self, path: str, records: Sequence[int]) -> list[bytes]:
     """Bytes of records, those that follow each other in one piece.
@@ -80,7 +70,7 @@ class Extents:
         # Each small read of a remote file would be a request.
         np.save(file, self._scan(io.BufferedReader(raw, _CHUNK_BYTES)))
 
-    kept = machine_cache.made_once(path, self._name, scan)
+    kept = machine_cache.make_once(path, self._name, scan)
     return np.load(kept, allow_pickle=False)
 
 

@@ -15,6 +15,7 @@ from pipeline.corpora.corpus import (
   RawExample,
   SourceShard,
   UndecodableExample,
+  read_each,
 )
 from pipeline.storage import file_identity, files as storage
 
@@ -69,6 +70,11 @@ class FileCorpus(Corpus):
     if path == self._root:
       names = [*filter(row_readers.kind_of, file_identity.tree(path))]
     found = {name.replace('/', '.'): name for name in names}
+    if len(found) < len(names):
+      raise errors.InputError(
+        f'{self.path} has files whose places differ only in / and ., expected '
+        'others; rename them'
+      )
     kinds = sorted({str(row_readers.kind_of(name)) for name in found})
     if len(kinds) != 1 or kinds == ['None']:
       raise errors.InputError(
@@ -88,7 +94,7 @@ class FileCorpus(Corpus):
     for name in self._names:
       count = self._reader.num_rows(self.path_of(name))
       by_split.setdefault(split_of(self._names[name]), []).append((name, count))
-    return splits.choose_files(by_split, self.split, of=self.path)
+    return splits.choose(by_split, self.split, of=self.path)
 
   def source_shards(self) -> list[SourceShard]:
     return self._shards
@@ -107,19 +113,8 @@ class FileCorpus(Corpus):
   def read_records(
     self, name: str, records: Sequence[int]
   ) -> Sequence[RawExample | UndecodableExample]:
-    path = self.path_of(name)
-    try:
-      return self._reader.read(path, records)
-    except RuntimeError:  # One of them is damaged: which one?
-      return [self._read_one(path, record) for record in records]
-
-  def _read_one(
-    self, path: str, record: int
-  ) -> RawExample | UndecodableExample:
-    try:
-      return self._reader.read(path, [record])[0]
-    except RuntimeError as error:
-      return UndecodableExample(f'{type(error).__name__}: {error}')
+    read = functools.partial(self._reader.read, self.path_of(name))
+    return read_each(read, records)
 
 
 def split_of(name: str) -> str:

@@ -72,7 +72,7 @@ class ImageFolderCorpus(Corpus):
     for shard, group in self._groups.items():
       split = file_corpus.split_of(f'{group[0][0].rpartition("/")[0]}/-')
       files.setdefault(split, []).append((shard, len(group)))
-    return splits.choose_files(files, self.split, of=self.path)
+    return splits.choose(files, self.split, of=self.path)
 
   def source_shards(self) -> list[SourceShard]:
     return self._shards

@@ -1,14 +1,13 @@
 """Rows of Parquet files by position, row group by row group."""
 
-import collections
 from collections.abc import Sequence
-import threading
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from influence_core import errors
+from pipeline.corpora import recent
 from pipeline.storage import files as storage
 
 # Open files, which the system bounds.
@@ -18,23 +17,25 @@ _MAX_OPEN = 64
 _MAX_GROUPS = 4
 
 
+class _OpenFile(NamedTuple):
+  """A file, and the first row of each row group, with the end of the last."""
+
+  rows: pq.ParquetFile
+  edges: np.ndarray
+
+
 class ParquetFiles:
   """Reads rows, with few files open and few row groups in memory."""
 
-  def __init__(self, columns: Sequence[str] | None = None):
+  def __init__(self, columns: Sequence[str] = ()):
     """Opens nothing yet.
 
     Args:
-      columns: to read; None for all.
+      columns: to read; empty for all.
     """
     self._columns = columns
-    self._open: collections.OrderedDict[str, pq.ParquetFile] = (
-      collections.OrderedDict()
-    )
-    self._groups: collections.OrderedDict[tuple[str, int], pa.Table] = (
-      collections.OrderedDict()
-    )
-    self._lock = threading.Lock()
+    self._file = recent.keep_last(self._open, _MAX_OPEN)
+    self._group = recent.keep_last(self._read_group, _MAX_GROUPS)
 
   def num_rows(self, path: str) -> int:
     """Rows of a file, from its footer.
@@ -42,8 +43,7 @@ class ParquetFiles:
     Raises:
       storage.DamagedFileError: The file is missing or is no Parquet file.
     """
-    with self._lock:
-      return self._file(path).metadata.num_rows
+    return self._file(path).rows.metadata.num_rows
 
   def read(self, path: str, positions: Sequence[int]) -> pa.Table:
     """Rows of a file, in the order of `positions`.
@@ -53,56 +53,34 @@ class ParquetFiles:
       RuntimeError: A row cannot be read, or is not there.
     """
     wanted = np.asarray(positions, np.int64)
-    with self._lock:
-      metadata = self._file(path).metadata
-      sizes = [
-        metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)
-      ]
-      ends = np.cumsum(sizes)
-      if len(wanted) and (not sizes or wanted.max() >= ends[-1]):
-        raise RuntimeError(f'{path} has no row {wanted.max()}')
-      numbers = np.searchsorted(ends, wanted, side='right')
-      used = np.unique(numbers)
-      tables = [self._group(path, int(number)) for number in used]
+    edges = self._file(path).edges
+    if len(wanted) and wanted.max() >= edges[-1]:
+      raise RuntimeError(f'{path} has no row {wanted.max()}')
+    numbers = np.searchsorted(edges, wanted, side='right') - 1
+    used = np.unique(numbers)
+    tables = [self._group(path, int(number)) for number in used]
     # Rows in the tables that follow each other, whose sizes are those of used.
-    firsts = np.concatenate([[0], np.cumsum([len(x) for x in tables])])[:-1]
-    place = np.searchsorted(used, numbers)
-    inside = wanted - (ends - sizes)[numbers]
-    return pa.concat_tables(tables).take(pa.array(firsts[place] + inside))
+    firsts = np.cumsum([0, *map(len, tables)])
+    inside = wanted - edges[numbers]
+    rows = firsts[np.searchsorted(used, numbers)] + inside
+    return pa.concat_tables(tables).take(pa.array(rows))
 
-  def _file(self, path: str) -> pq.ParquetFile:
-    if path not in self._open:
-      try:
-        self._open[path] = pq.ParquetFile(
-          storage.open_for_reading(path), pre_buffer=True
-        )
-      except pa.ArrowInvalid as error:
-        raise storage.DamagedFileError(
-          f'{path} is no Parquet file ({error}); write it again'
-        ) from error
-      names = self._open[path].schema_arrow.names
-      if absent := set(self._columns or ()) - set(names):
-        raise errors.InputError(
-          f'{path} has no column {", ".join(sorted(absent))}; it has '
-          f'{", ".join(names)}'
-        )
-    self._open.move_to_end(path)
-    if len(self._open) > _MAX_OPEN:
-      self._open.popitem(last=False)[1].close(force=True)
-    return self._open[path]
+  def _open(self, path: str) -> _OpenFile:
+    try:
+      rows = pq.ParquetFile(storage.open_for_reading(path), pre_buffer=True)
+    except pa.ArrowInvalid as error:
+      raise storage.DamagedFileError(
+        f'{path} is no Parquet file ({error}); write it again'
+      ) from error
+    recent.check_columns(path, self._columns, rows.schema_arrow.names)
+    groups = map(rows.metadata.row_group, range(rows.num_row_groups))
+    return _OpenFile(rows, np.cumsum([0, *(x.num_rows for x in groups)]))
 
-  def _group(self, path: str, number: int) -> pa.Table:
-    key = path, number
-    if key not in self._groups:
-      try:
-        self._groups[key] = self._file(path).read_row_group(
-          number, self._columns
-        )
-      except (OSError, pa.ArrowInvalid) as error:
-        raise RuntimeError(
-          f'row group {number} of {path} cannot be read ({error})'
-        ) from error
-    self._groups.move_to_end(key)
-    if len(self._groups) > _MAX_GROUPS:
-      self._groups.popitem(last=False)
-    return self._groups[key]
+  def _read_group(self, path: str, number: int) -> pa.Table:
+    try:
+      rows = self._file(path).rows
+      return rows.read_row_group(number, self._columns or None)
+    except (OSError, pa.ArrowInvalid) as error:
+      raise RuntimeError(
+        f'row group {number} of {path} cannot be read ({error})'
+      ) from error

@@ -7,7 +7,6 @@ range costs its own bytes, and a random sample of a large corpus a few blocks of
 each file.
 """
 
-import collections
 from collections.abc import Sequence
 import json
 import pathlib
@@ -17,6 +16,7 @@ from typing import Any
 
 from array_record.python import array_record_module
 
+from pipeline.corpora import recent
 from pipeline.storage import file_identity, files as storage, machine_cache
 
 # Open files, which the system bounds.
@@ -40,10 +40,7 @@ class RecordFiles:
   """Reads records by file and position, with few files open at a time."""
 
   def __init__(self) -> None:
-    self._open: collections.OrderedDict[str, _RecordFile] = (
-      collections.OrderedDict()
-    )
-    self._lock = threading.Lock()
+    self._file = recent.keep_last(_RecordFile, _MAX_OPEN)
 
   def read(self, path: str, positions: Sequence[int]) -> list[bytes]:
     """Records of a file, in the order of `positions`.
@@ -52,12 +49,7 @@ class RecordFiles:
       storage.DamagedFileError: The file is missing.
       RuntimeError: A record cannot be read, in the words of the library.
     """
-    with self._lock:
-      file = self._open.pop(path, None) or _RecordFile(path)
-      self._open[path] = file
-      if len(self._open) > _MAX_OPEN:
-        self._open.popitem(last=False)  # Closed when no thread reads it.
-    return file.read(positions)
+    return self._file(path).read(positions)
 
 
 class _RecordFile:

@@ -56,7 +56,7 @@ class SourceCorpus(Corpus):
       split: [(f'{self.name}-{split}', len(source))]
       for split, source in self.sources.items()
     }
-    return splits.choose_files(files, self.split, of=self.name)
+    return splits.choose(files, self.split, of=self.name)
 
   def source_shards(self) -> list[SourceShard]:
     return self._shards

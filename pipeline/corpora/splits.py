@@ -10,31 +10,9 @@ from pipeline.corpora.corpus import SourceShard
 
 
 def choose(
-  splits: Mapping[str, Any], split: str, *, of: str
-) -> list[SourceShard]:
-  """The parts of a TFDS dataset's files that make up a split.
-
-  Args:
-    splits: TFDS's descriptions of all splits, by name.
-    split: TFDS split.
-    of: names the corpus in errors.
-
-  Raises:
-    errors.InputError: There is no such split, or nothing in it.
-  """
-  _slices(splits, split, of)
-  instructions = splits[split].file_instructions
-  shards = [
-    SourceShard(_base_name(part.filename), part.skip, part.skip + part.take)
-    for part in instructions
-  ]
-  return _check_some(shards, split, of)
-
-
-def choose_files(
   files: Mapping[str, Sequence[tuple[str, int]]], split: str, *, of: str
 ) -> list[SourceShard]:
-  """The same of any files.
+  """The parts of files that make up a split.
 
   Args:
     files: (name, number of examples) of the files of each split, in order.
@@ -92,7 +70,3 @@ def _check_some(
       f'split {split!r} of {of} holds no example; choose another slice'
     )
   return shards
-
-
-def _base_name(path: str) -> str:
-  return path.rsplit('/', 1)[-1]

@@ -1,22 +1,22 @@
 """Rows of Parquet and Arrow files."""
 
 from collections.abc import Mapping, Sequence
-import pathlib
-import shutil
 from typing import Any
 
 import pyarrow as pa
 
-from influence_core import errors
-from pipeline.corpora import parquet_files
+from pipeline.corpora import parquet_files, recent
 from pipeline.storage import files as storage, machine_cache
+
+# Files that are mapped at a time.
+_MAX_OPEN = 64
 
 
 class ParquetRows:
   """Rows of Parquet files; lists of numbers are numpy arrays."""
 
   def __init__(self, columns: Sequence[str]):
-    self._files = parquet_files.ParquetFiles(columns or None)
+    self._files = parquet_files.ParquetFiles(columns)
 
   def num_rows(self, path: str) -> int:
     return self._files.num_rows(path)
@@ -32,7 +32,7 @@ class ArrowRows:
 
   def __init__(self, columns: Sequence[str]):
     self._columns = columns
-    self._tables: dict[str, pa.Table] = {}
+    self._table = recent.keep_last(self._open, _MAX_OPEN)
 
   def num_rows(self, path: str) -> int:
     return self._table(path).num_rows
@@ -45,28 +45,15 @@ class ArrowRows:
     except (pa.ArrowIndexError, pa.ArrowInvalid) as error:
       raise RuntimeError(f'rows of {path} cannot be read ({error})') from error
 
-  def _table(self, path: str) -> pa.Table:
-    if path not in self._tables:
-      local = path
-      if not storage.is_local(path):
-        local = machine_cache.made_once(
-          path, 'copy', lambda target: _copy(path, target)
-        )
-      elif not storage.exists(path):
-        raise storage.DamagedFileError(f'{path} is missing')
-      try:
-        table = _map_arrow(local)
-      except (pa.ArrowInvalid, OSError) as error:
-        raise storage.DamagedFileError(
-          f'{path} is no Arrow file ({error}); write it again'
-        ) from error
-      if absent := set(self._columns) - set(table.column_names):
-        raise errors.InputError(
-          f'{path} has no column {", ".join(sorted(absent))}; it has '
-          f'{", ".join(table.column_names)}'
-        )
-      self._tables[path] = table.select(self._columns or table.column_names)
-    return self._tables[path]
+  def _open(self, path: str) -> pa.Table:
+    try:
+      table = _map_arrow(machine_cache.local_file(path))
+    except (pa.ArrowInvalid, OSError) as error:
+      raise storage.DamagedFileError(
+        f'{path} is no Arrow file ({error}); write it again'
+      ) from error
+    recent.check_columns(path, self._columns, table.column_names)
+    return table.select(self._columns or table.column_names)
 
 
 def _map_arrow(path: str) -> pa.Table:
@@ -75,11 +62,6 @@ def _map_arrow(path: str) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(path)).read_all()
   except pa.ArrowInvalid:
     return pa.ipc.open_stream(pa.memory_map(path)).read_all()
-
-
-def _copy(path: str, target: pathlib.Path) -> None:
-  with storage.open_for_reading(path) as source, open(target, 'wb') as file:
-    shutil.copyfileobj(source, file, 1 << 23)
 
 
 def _rows(table: pa.Table) -> list[Mapping[str, Any]]:

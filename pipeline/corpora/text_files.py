@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import csv
+import functools
 import io
 import json
 import pathlib
@@ -22,15 +23,16 @@ class JsonLines:
   def __init__(self, columns: Sequence[str]):
     self._columns = columns
     self._extents = extents.Extents('lines', extents.lines)
+    self._plain = functools.cache(_plain)
 
   def num_rows(self, path: str) -> int:
-    return len(self._extents.find(_plain(path)))
+    return len(self._extents.find(self._plain(path)))
 
   def read(
     self, path: str, positions: Sequence[int]
   ) -> list[Mapping[str, Any]]:
     rows = []
-    for line in self._extents.read(_plain(path), positions):
+    for line in self._extents.read(self._plain(path), positions):
       try:
         row = json.loads(line)
       except ValueError as error:
@@ -50,14 +52,15 @@ class Csv:
     self._columns = columns
     self._delimiter = delimiter
     self._extents = extents.Extents('quoted_lines', extents.quoted_lines)
+    self._plain = functools.cache(_plain)
 
   def num_rows(self, path: str) -> int:
-    return max(0, len(self._extents.find(_plain(path))) - 1)
+    return max(0, len(self._extents.find(self._plain(path))) - 1)
 
   def read(
     self, path: str, positions: Sequence[int]
   ) -> list[Mapping[str, Any]]:
-    plain = _plain(path)
+    plain = self._plain(path)
     # The first line comes with them, so that nothing is to be kept.
     wanted = [0, *(x + 1 for x in positions)]
     header, *lines = self._extents.read(plain, wanted)
@@ -98,7 +101,7 @@ def _plain(path: str) -> str:
   compression = COMPRESSIONS.get(pathlib.PurePath(path).suffix)
   if compression is None:
     return path
-  return machine_cache.made_once(
+  return machine_cache.make_once(
     path, 'plain', lambda target: _decompress(path, compression, target)
   )
 

@@ -14,6 +14,7 @@ from pipeline.corpora.corpus import (
   RawExample,
   SourceShard,
   UndecodableExample,
+  read_each,
 )
 from pipeline.storage import file_identity, files as storage, machine_cache
 
@@ -65,10 +66,12 @@ class TfdsCorpus(Corpus):
 
   @functools.cached_property
   def _shards(self) -> list[SourceShard]:
+    files = {
+      name: list(zip(sorted(info.filenames), info.shard_lengths, strict=True))
+      for name, info in self._builder.info.splits.items()
+    }
     return splits.choose(
-      self._builder.info.splits,
-      self.split,
-      of=f'{self.dataset} in {self.data_dir}',
+      files, self.split, of=f'{self.dataset} in {self.data_dir}'
     )
 
   def check(self) -> None:
@@ -91,18 +94,8 @@ class TfdsCorpus(Corpus):
     self, name: str, records: Sequence[int]
   ) -> Sequence[RawExample | UndecodableExample]:
     path = storage.join(self._directory, name)
-    found: Sequence[bytes | UndecodableExample]
-    try:
-      found = self._reader.read(path, records)
-    except RuntimeError:  # One of them is damaged: which one?
-      found = [self._read_one(path, record) for record in records]
-    return [self._decode(record) for record in found]
-
-  def _read_one(self, path: str, record: int) -> bytes | UndecodableExample:
-    try:
-      return self._reader.read(path, [record])[0]
-    except RuntimeError as error:
-      return UndecodableExample(f'{type(error).__name__}: {error}')
+    read = functools.partial(self._reader.read, path)
+    return [self._decode(record) for record in read_each(read, records)]
 
   def _decode(
     self, record: bytes | UndecodableExample

@@ -59,6 +59,30 @@ def local_directory(path: str, *, without: str | None = None) -> str:
     for name, identity in file_identity.tree(path).items()
     if without is None or without not in name
   }
+  return str(_local_copy(path, files))
+
+
+def local_file(path: str) -> str:
+  """A file of this machine that holds what is stored at `path`.
+
+  Args:
+    path: local, which is returned as it is, or remote.
+
+  Raises:
+    storage.DamagedFileError: It is missing or does not arrive as stored.
+    errors.InputError: The disk is too small.
+  """
+  identity = _identify(path)
+  if storage.is_local(path):
+    return path
+  directory, _, name = path.rpartition('/')
+  return str(_local_copy(directory, {name: identity}) / name)
+
+
+def _local_copy(
+  path: str, files: Mapping[str, file_identity.FileIdentity]
+) -> pathlib.Path:
+  """A directory with copies of files that are stored below `path`."""
   if not files:
     raise storage.DamagedFileError(f'{path} is missing')
   place = place_for(path, [[n, x.fingerprint] for n, x in files.items()])
@@ -69,10 +93,17 @@ def local_directory(path: str, *, without: str | None = None) -> str:
       make_room(path, sum(x.num_bytes for x in files.values()))
       _copy(path, files, content)
       complete.touch()
-  return str(content)
+  return content
 
 
-def made_once(
+def _identify(path: str) -> file_identity.FileIdentity:
+  identity = file_identity.identify(path)
+  if identity is None:
+    raise storage.DamagedFileError(f'{path} is missing')
+  return identity
+
+
+def make_once(
   path: str, name: str, make: Callable[[pathlib.Path], None]
 ) -> str:
   """A file of this machine that is made of a stored one, until that changes.
@@ -86,9 +117,7 @@ def made_once(
     storage.DamagedFileError: The stored file is missing.
     errors.InputError: The disk cannot be written.
   """
-  identity = file_identity.identify(path)
-  if identity is None:
-    raise storage.DamagedFileError(f'{path} is missing')
+  identity = _identify(path)
   place = place_for(path, [name, identity.fingerprint])
   made = place / name
   with locked(place):

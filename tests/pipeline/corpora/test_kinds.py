@@ -101,9 +101,9 @@ def test_slices_of_files_are_those_of_lists(sizes, first, last):
   split = f'a[{first}:{last}]'
   if not expected:
     with pytest.raises(errors.InputError):
-      splits.choose_files(files, split, of='it')
+      splits.choose(files, split, of='it')
     return
-  shards = splits.choose_files(files, f'{split}+b', of='it')
+  shards = splits.choose(files, f'{split}+b', of='it')
   assert shards.pop() == SourceShard('g', 0, 2)
   found = [(x.name, r) for x in shards for r in range(x.start, x.stop)]
   assert found == expected
