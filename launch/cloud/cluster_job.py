@@ -34,15 +34,15 @@ def _check_command(job: ClusterJob) -> None:
       f'the command is {" ".join(job.command) or "missing"}; expected after '
       f'-- one of {", ".join(COMMANDS)} with its flags'
     )
-  flags, values = flags_lib.parse(job.command)
+  flags, _ = flags_lib.parse(job.command)
   for name in _PLACES:
-    path = values.get(name) or getattr(flags, name, None)
+    path = getattr(flags, name, None)
     if isinstance(path, str) and '://' not in path:
       raise errors.InputError(
         f'{name} is {path}, which other machines cannot reach; expected '
         'gs://...'
       )
-  if job.num_hosts > 1 and not values.get('multi_process'):
+  if job.num_hosts > 1 and not getattr(flags, 'multi_process', False):
     raise errors.InputError(
       f'num_hosts is {job.num_hosts}, but {job.command[0]} has no '
       '--multi_process; add it, or use one host'
