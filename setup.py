@@ -34,6 +34,7 @@ setuptools.setup(
     # Its errors say at which byte a file could not be read on.
     'array-record>=0.8,<0.9',
     'duckdb>=2,<3',
+    'etils>=1.9',
     'fsspec>=2025.9',
     'google-auth>=2',
     'google-crc32c>=1.5,<2',
@@ -49,6 +50,8 @@ setuptools.setup(
     'pyyaml>=6',
     'requests>=2',
     'rich>=13',
+    # Arrays in bfloat16 without PyTorch.
+    'safetensors>=0.8',
     # TensorFlow Datasets needs it to write a dataset and does not say so.
     'importlib_resources>=6',
     # For the example tasks and the demo.

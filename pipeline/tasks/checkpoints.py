@@ -1,25 +1,15 @@
-"""Array trees in Orbax checkpoints: model parameters and eigenvectors.
+"""Arrays in checkpoints: parameters as trainings leave them, eigenvectors."""
 
-Orbax works on local files: remote checkpoints are read from the copy of this
-machine, and written by way of a temporary one.
-"""
-
-import math
+from collections.abc import Callable, Sequence
+import functools
 import pathlib
 import tempfile
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import orbax.checkpoint as ocp
-
-from influence_core import errors, parameter_selection
+from influence_core import errors
 from influence_core.devices import memory as device_memory
-from pipeline.storage import disk_room, files as storage, machine_cache
-
-# Orbax writes this file last, and reads no checkpoint without it.
-_LAST_FILE = '_CHECKPOINT_METADATA'
+from pipeline.storage import disk_room, files as storage
+from pipeline.tasks import array_trees, orbax_trees, weight_files
 
 # Files that describe a checkpoint take less.
 _OVERHEAD_BYTES = 1 << 20
@@ -50,12 +40,9 @@ def save_arrays(path: str, tree: Any) -> None:
 
 def _save_local(path: str, tree: Any) -> None:
   # Orbax tells of a full disk in the words of several libraries, at length.
-  disk_room.check_room(path, _num_bytes(tree) + _OVERHEAD_BYTES)
+  disk_room.check_room(path, array_trees.num_bytes(tree) + _OVERHEAD_BYTES)
   try:
-    with ocp.StandardCheckpointer(
-      multiprocessing_options=_by_this_process()
-    ) as checkpointer:
-      checkpointer.save(path, tree)
+    orbax_trees.save(path, tree)
   except (OSError, ValueError) as error:  # A full disk is either of them.
     raise errors.InputError(
       f'cannot write {path} ({_reason(error)}); correct that and run the '
@@ -65,42 +52,89 @@ def _save_local(path: str, tree: Any) -> None:
 
 def _upload(directory: pathlib.Path, path: str) -> None:
   files = [file for file in directory.rglob('*') if file.is_file()]
-  for file in sorted(files, key=lambda file: file.name == _LAST_FILE):
+  for file in sorted(
+    files, key=lambda file: orbax_trees.is_last_file(file.name)
+  ):
     name = file.relative_to(directory).as_posix()
     storage.create_exclusive(storage.join(path, name), file.read_bytes())
 
 
-def load_arrays(path: str, like: Any | None = None) -> Any:
-  """Reads an Orbax checkpoint into host memory.
+def load_arrays(
+  path: str,
+  like: Any | None = None,
+  *,
+  at: str | Sequence[str] = '',
+  step: int | None = None,
+  names: weight_files.Names | None = None,
+) -> Any:
+  """Reads parameters into host memory, of what a training left.
 
   Args:
-    path: directory of the checkpoint.
+    path: local or gs://, of one of
+      an Orbax checkpoint: a tree, an item, a step, or the directory of a
+        CheckpointManager;
+      a .safetensors file, the .safetensors.index.json of several, or a
+        directory with model.safetensors;
+      a .npz file.
     like: pytree of arrays or shapes that the model expects, e.g. from
-      `jax.eval_shape(model.init, ...)`. The checkpoint must have the same
-      paths and shapes. None returns whatever is stored, as nested dicts.
+      `jax.eval_shape(model.init, ...)` or `nnx.state(model)`. There must be
+      the same paths and shapes. None gives whatever is stored, as nested dicts.
+    at: the part that is wanted, such as 'params' or 'state/params' of a whole
+      train state; several make a dict of them. No other arrays are read.
+    step: of a CheckpointManager; None for the newest.
+    names: of safetensors and .npz files: regular expression of whole names ->
+      path, or None for what is left out; the first that matches counts. With
+      the order of axes where the file has another one: that of
+      {r'fc(\\d)\\.weight': (r'Dense_\\1/kernel', (1, 0))} transposes. Without
+      such a table names are paths with '.' or '/'.
 
   Returns:
-    A pytree of numpy arrays.
+    A pytree of numpy arrays with the dtypes of the file, of the kind of
+    `like`.
 
   Raises:
     errors.InputError: No checkpoint is there, it belongs to another model, or
       it does not fit memory.
   """
   path = storage.absolute(path)
-  local = _local_copy(path)
-  with _checkpointer() as checkpointer:
-    stored = _metadata(checkpointer, path, local)
-    device_memory.check_host_memory(
-      _num_bytes(stored),
-      f'the arrays of {path}',
-      'load them on a larger machine',
+  stored = _open(path, step, names)
+
+  def parts(take: Callable[[str], Any]) -> Any:
+    if isinstance(at, str):
+      return take(at)
+    return {one.rpartition('/')[2]: take(one) for one in at}
+
+  described = parts(functools.partial(array_trees.part, path, stored.tree))
+  device_memory.check_host_memory(
+    array_trees.num_bytes(described),
+    f'the arrays of {path}',
+    'load them on a larger machine',
+  )
+  if like is None:
+    return parts(stored.read)
+  within = at if isinstance(at, str) else ''
+  array_trees.check_same(stored.path, described, like, at=within)
+  return array_trees.restored(parts(stored.read), like)
+
+
+def _open(
+  path: str, step: int | None, names: weight_files.Names | None
+) -> orbax_trees.OrbaxTree | weight_files.WeightFiles:
+  """What is stored, described."""
+  file = weight_files.find(path)
+  if file is None:
+    if names is not None:
+      raise errors.InputError(
+        f'{path} has no safetensors or .npz file, for which names= is; leave '
+        'names out or correct the path'
+      )
+    return orbax_trees.OrbaxTree(path, step)
+  if step is not None:
+    raise errors.InputError(
+      f'{file} is one file of weights, expected the directory of a '
+      f'CheckpointManager with step={step}; leave step out'
     )
-    if like is not None:
-      _check_same_model(path, stored, like)
-    arguments = _numpy_restore_arguments(stored if like is None else like)
-    return checkpointer.restore(
-      local, args=ocp.args.PyTreeRestore(item=like, restore_args=arguments)
-    )
+  return weight_files.WeightFiles(file, names)
 
 
 def num_bytes(path: str) -> int:
@@ -109,74 +143,7 @@ def num_bytes(path: str) -> int:
   Raises:
     errors.InputError: No checkpoint of arrays is there.
   """
-  path = storage.absolute(path)
-  with _checkpointer() as checkpointer:
-    return _num_bytes(_metadata(checkpointer, path, _local_copy(path)))
-
-
-def _local_copy(path: str) -> str:
-  if not storage.exists(path):
-    raise errors.InputError(
-      f'no checkpoint at {path}; train the model first or correct the path'
-    )
-  return machine_cache.local_directory(path)
-
-
-def _checkpointer() -> ocp.Checkpointer:
-  return ocp.Checkpointer(
-    ocp.PyTreeCheckpointHandler(), multiprocessing_options=_by_this_process()
-  )
-
-
-def _metadata(checkpointer: ocp.Checkpointer, path: str, local: str) -> Any:
-  """The tree of a checkpoint, shapes and dtypes instead of arrays."""
-  try:
-    stored = checkpointer.metadata(local).item_metadata
-    if stored is None:
-      raise ValueError('it has no tree metadata')
-    return stored.tree
-  except (ValueError, KeyError, OSError) as error:
-    raise errors.InputError(
-      f'{path} is no Orbax checkpoint of arrays ({_reason(error)})'
-    ) from error
-
-
-def _num_bytes(stored: Any) -> int:
-  return sum(
-    # Python's own numbers have neither shape nor dtype.
-    math.prod(getattr(leaf, 'shape', ()))
-    * jnp.dtype(getattr(leaf, 'dtype', jnp.float64)).itemsize
-    for leaf in jax.tree.leaves(stored)
-  )
-
-
-def _by_this_process() -> ocp.options.MultiprocessingOptions:
-  """Without waiting for other processes, which may have nothing to store."""
-  number = jax.process_index()
-  return ocp.options.MultiprocessingOptions(
-    primary_host=number,
-    active_processes={number},
-    barrier_sync_key_prefix=f'process-{number}',
-  )
-
-
-def _numpy_restore_arguments(tree: Any) -> Any:
-  return jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-
-
-def _check_same_model(path: str, stored: Any, like: Any) -> None:
-  found = parameter_selection.all_parameters(stored)
-  expected = parameter_selection.all_parameters(like)
-  for name in sorted(found.keys() | expected.keys()):
-    shapes = [
-      tuple(tree[name].shape) if name in tree else 'absent'
-      for tree in (found, expected)
-    ]
-    if shapes[0] != shapes[1]:
-      raise errors.InputError(
-        f'the checkpoint at {path} is of another model: {name} is {shapes[0]}, '
-        f'expected {shapes[1]}; correct the path or the model'
-      )
+  return array_trees.num_bytes(_open(storage.absolute(path), None, None).tree)
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,9 @@ import urllib.parse
 
 from array_record.python import array_record_module
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+import safetensors.numpy
 
 from influence_core import errors
 from pipeline.corpora import record_files, tfds_corpus as corpus
@@ -131,6 +133,25 @@ def test_checkpoint_goes_there_and_comes_back(store):
   assert found['b']['c'] == 2
   with pytest.raises(errors.InputError, match='already exists'):
     checkpoints.save_arrays(url('checkpoint'), tree)
+
+
+def test_the_newest_finished_step_is_read(store, tmp_path):
+  with ocp.CheckpointManager(tmp_path / 'steps') as manager:
+    for step in (9, 10):
+      tree = {'params': {'w': np.full(3, step)}, 'opt_state': np.ones(2)}
+      manager.save(step, args=ocp.args.StandardSave(tree))
+  upload(tmp_path / 'steps', 'steps')
+  # Of a step that is still being written, the last files are missing.
+  upload(tmp_path / 'steps' / '9' / 'default', 'steps/11/default')
+  found = checkpoints.load_arrays(url('steps'), at='params')
+  np.testing.assert_array_equal(found['w'], [10, 10, 10])
+
+
+def test_weights_are_read(store, tmp_path):
+  safetensors.numpy.save_file({'a.b': np.ones(2)}, tmp_path / 'w.safetensors')
+  upload(tmp_path, 'weights')
+  found = checkpoints.load_arrays(url('weights/w.safetensors'))
+  np.testing.assert_array_equal(found['a']['b'], np.ones(2))
 
 
 def test_directory_is_copied_once_and_checked(store, tmp_path):
