@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     load_arrays as load_arrays,
     save_arrays as save_arrays,
   )
+  from pipeline.tasks.nnx_modules import from_nnx as from_nnx
   from pipeline.tasks.task import Task as Task
 
 _HOMES = {
@@ -67,6 +68,7 @@ _HOMES = {
   'Task': 'pipeline.tasks.task',
   'TfdsCorpus': 'pipeline.corpora.tfds_corpus',
   'UndecodableExample': 'pipeline.corpora.corpus',
+  'from_nnx': 'pipeline.tasks.nnx_modules',
   'load_arrays': 'pipeline.tasks.checkpoints',
   'load_basis': 'pipeline.bases.stored_basis',
   'open_index': 'pipeline.search.open_index',

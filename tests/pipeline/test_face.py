@@ -29,6 +29,7 @@ FACE = {
   'Task',
   'TfdsCorpus',
   'UndecodableExample',
+  'from_nnx',
   'load_arrays',
   'load_basis',
   'open_index',
