@@ -35,6 +35,9 @@ def check_choice(name: str, value: Any, literal: Any) -> None:
     )
 
 
-def first_line(error: BaseException) -> str:
+def first_line(told: object) -> str:
   """The first line of what an error says; empty where it says nothing."""
-  return str(error).strip().partition('\n')[0]
+  try:
+    return str(told).strip().partition('\n')[0]
+  except Exception:  # Errors of a user's own may fail to say what they are.
+    return ''

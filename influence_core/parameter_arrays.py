@@ -7,6 +7,8 @@ of the tree all the same).
 
 from collections.abc import Callable
 import dataclasses
+import functools
+import itertools
 from typing import Any
 
 import jax
@@ -41,7 +43,12 @@ class RandomKeys:
     """`function` of parameters first, called with their keys."""
     if not self.implementations:
       return function
-    return lambda params, *more: function(self.restore(params), *more)
+
+    @functools.wraps(function)  # Whose place errors name.
+    def restoring(params, *more):
+      return function(self.restore(params), *more)
+
+    return restoring
 
 
 def as_arrays(params: types.Params) -> tuple[types.Params, RandomKeys]:
@@ -55,8 +62,10 @@ def as_arrays(params: types.Params) -> tuple[types.Params, RandomKeys]:
     needed to get the keys back.
 
   Raises:
-    errors.InputError: Names a leaf that is anything else.
+    errors.InputError: Names a leaf that is anything else, or two of one path;
+      or there is none at all.
   """
+  _check_paths(params)
   implementations = {}
 
   def converted(key_path, leaf):
@@ -73,10 +82,31 @@ def as_arrays(params: types.Params) -> tuple[types.Params, RandomKeys]:
         'numbers; keep it out of what load_parameters returns, or out of the '
         'leaves of that tree'
       )
+    if isinstance(leaf, np.ndarray) and not leaf.dtype.isnative:
+      return leaf.astype(leaf.dtype.newbyteorder('='))
     return leaf
 
   found = jax.tree_util.tree_map_with_path(converted, params)
   return found, RandomKeys(implementations)
+
+
+def _check_paths(params: types.Params) -> None:
+  """Refuses a tree without leaves, or with leaves that have one name."""
+  paths = [
+    parameter_selection.parameter_path(key_path)
+    for key_path, _ in jax.tree_util.tree_leaves_with_path(params)
+  ]
+  if not paths:
+    raise errors.InputError(
+      f'the parameters are a {type(params).__name__} without any array, '
+      'expected a pytree of arrays; return the trained parameters from '
+      'load_parameters'
+    )
+  if len(set(paths)) < len(paths):
+    path = next(x for x, y in itertools.pairwise(sorted(paths)) if x == y)
+    raise errors.InputError(
+      f'two parameters have the path {path!r}; rename one of them'
+    )
 
 
 def is_numeric(leaf: types.Array | np.generic) -> bool:
@@ -91,12 +121,14 @@ def is_random_key(leaf: Any) -> bool:
 
 
 def _is_array_of_numbers(leaf: Any) -> bool:
-  return isinstance(leaf, (np.ndarray, np.generic, jax.Array)) and (
-    is_numeric(leaf)
+  return (
+    isinstance(leaf, (np.ndarray, np.generic, jax.Array))
+    and not isinstance(leaf, np.ma.MaskedArray)
+    and is_numeric(leaf)
   )
 
 
 def _described(leaf: Any) -> str:
-  if isinstance(leaf, (np.ndarray, np.generic)):
+  if isinstance(leaf, (np.ndarray, np.generic)) and not is_numeric(leaf):
     return f'an array of {leaf.dtype}'
   return f'a {type(leaf).__name__}'

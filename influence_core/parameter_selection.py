@@ -11,6 +11,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from influence_core import errors, types
 
@@ -30,6 +31,8 @@ def select_parameters(
   params: types.Params, patterns: Sequence[str] = ('.*',)
 ) -> dict[str, types.Array]:
   """The floating-point leaves whose path matches one of `patterns`.
+
+  Leaves without any number, of size 0, are left out.
 
   Args:
     params: pytree of arrays.
@@ -54,7 +57,8 @@ def select_parameters(
   selected = {
     path: leaves[path]
     for path in sorted(leaves)
-    if jnp.issubdtype(jnp.result_type(leaves[path]), jnp.floating)
+    if 0 not in np.shape(leaves[path])
+    and jnp.issubdtype(jnp.result_type(leaves[path]), jnp.floating)
     and any(pattern.search(path) for pattern in included)
     and not any(pattern.search(path) for pattern in excluded)
   }

@@ -39,7 +39,9 @@ class Linearization:
   def prepare(self, *inputs: Any) -> list[jax.Array]:
     """What `apply` needs besides the inputs themselves."""
     zero = jax.tree.map(
-      jnp.zeros, self._shapes, is_leaf=lambda node: isinstance(node, tuple)
+      lambda shape: jnp.zeros(shape, jnp.float32),
+      self._shapes,
+      is_leaf=lambda node: isinstance(node, tuple),
     )
     _, linear = jax.linearize(lambda v: self._function(v, *inputs), zero)
     leaves, self._treedef = jax.tree.flatten(linear)

@@ -6,13 +6,19 @@ sample.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import choices, errors, parameter_selection, types
+from influence_core import (
+  choices,
+  errors,
+  parameter_selection,
+  types,
+  user_code,
+)
 from influence_core.devices import multi_device
 
 Mode = Literal['forward over reverse', 'reverse over reverse']
@@ -117,6 +123,10 @@ def possible_mode(
     selected: parameters to differentiate by path.
     leaves: all parameters by path.
     sample: pytree of [num_examples, ...] arrays.
+
+  Raises:
+    errors.InputError: The product can be computed in neither mode, such as one
+      with a loss that has no second derivative.
   """
   batch = multi_device.DeviceBatch(
     jax.tree.map(lambda leaf: leaf[:1], sample), np.ones(1, np.float32)
@@ -125,15 +135,23 @@ def possible_mode(
     path: jax.ShapeDtypeStruct(leaf.shape, np.float32)
     for path, leaf in selected.items()
   }
-  # Only lowering finds out whether every operation has a forward derivative.
-  product = jax.jit(product_in('forward over reverse'))
-  try:
-    product.lower(vector, leaves, batch)
-  except TypeError as error:
-    if 'custom_vjp' not in str(error):
+  failures: list[BaseException] = []
+  for mode in get_args(Mode):
+    try:
+      # Only lowering finds out whether every operation has a forward
+      # derivative.
+      jax.jit(product_in(mode)).lower(vector, leaves, batch)
+      return mode
+    except errors.InputError:
       raise
-    return 'reverse over reverse'
-  return 'forward over reverse'
+    except user_code.ERRORS as error:
+      failures.append(error)
+  reason = user_code.described(failures[0])
+  raise errors.InputError(
+    f'the loss has no product with this curvature ({reason}); '
+    'correct it there, or choose another --curvature: empirical_fisher takes '
+    'first derivatives alone'
+  ) from failures[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -250,7 +250,7 @@ def padded_batches(
     mask = (positions < total).astype(np.float32).reshape(devices, -1)
     batch = jax.tree.map(
       lambda leaf, rows=rows: np.asarray(leaf)[rows].reshape(
-        devices, -1, *leaf.shape[1:]
+        devices, batch_size // devices, *leaf.shape[1:]
       ),
       features,
     )

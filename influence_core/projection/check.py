@@ -4,7 +4,6 @@ Run before any real work, on the hardware that will do it: whatever a model
 contains, either both ways agree or the work does not start.
 """
 
-from collections.abc import Sequence
 import dataclasses
 import functools
 import re
@@ -13,16 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import errors, parameter_selection, types
+from influence_core import errors, loss_contract, parameter_selection, types
 from influence_core.devices import host_products
 from influence_core.projection import projector as gradient_projection
-
-# Allowed difference of a projection, relative to |gradient| |eigenvector|.
-# Sums of many float32 terms in two orders differ by less than 1e-5.
-_FLOAT32_TOLERANCE = 1e-4
-# bfloat16 rounds by 4e-3, the default float32 products of accelerators by up
-# to that; rounding of intermediate values accumulates over layers.
-_LOW_PRECISION_TOLERANCE = 3e-2
 
 
 def check_projector(
@@ -32,9 +24,11 @@ def check_projector(
   *,
   eigenvectors: types.SelectedParameters,
   features: types.Features,
-  ids: Sequence[str] | None = None,
-) -> float:
+) -> float | None:
   """Projects a few examples in both ways.
+
+  Those whose gradient is not finite are left out: they are rejected when they
+  are projected.
 
   Args:
     projector: what will do the work.
@@ -42,23 +36,19 @@ def check_projector(
     params: pytree of arrays.
     eigenvectors: [projection_dim, *parameter shape] by parameter path.
     features: pytree of [num_examples, ...] arrays, a few real examples.
-    ids: names of the examples in errors; None for their numbers.
 
   Returns:
-    The largest difference, relative to |gradient| |eigenvector|.
+    The largest difference, relative to |gradient| |eigenvector|; None where no
+    example has a finite gradient.
 
   Raises:
-    errors.InputError: The two disagree (names the worst parameter), the loss
-      of an example depends on the rest of its batch, or a loss or gradient is
-      not finite.
+    errors.InputError: The two disagree; names the worst parameter.
   """
   tolerance = _tolerance(projector)
-  if ids is None:
-    ids = list(map(str, range(len(jax.tree.leaves(features)[0]))))
-  _check_independence(per_example_loss, params, features, ids, tolerance)
-  plain = _plain_projections(
-    per_example_loss, params, eigenvectors, features, ids
-  )
+  plain = _plain_projections(per_example_loss, params, eigenvectors, features)
+  if not plain.places:
+    return None
+  features = jax.tree.map(lambda leaf: leaf[plain.places], features)
   projected = projector.project(features)
   projections = projected.projections
   if projector.group_names:
@@ -85,58 +75,24 @@ def _tolerance(projector: gradient_projection.GradientProjector) -> float:
     and projector.options.basis_dtype == 'float32'
     and not projector.traced.uses_low_precision
   )
-  return _FLOAT32_TOLERANCE if is_exact else _LOW_PRECISION_TOLERANCE
-
-
-def _check_independence(
-  per_example_loss, params, features, ids: Sequence[str], tolerance: float
-) -> None:
-  """The loss of an example must not change with its batch."""
-  together = np.asarray(per_example_loss(params, features), np.float32)
-  alone = np.concatenate(
-    [
-      np.asarray(per_example_loss(params, example), np.float32)
-      for example in _examples(features)
-    ]
+  return (
+    loss_contract.FLOAT32_TOLERANCE
+    if is_exact
+    else loss_contract.LOW_PRECISION_TOLERANCE
   )
-  finite = np.isfinite(together) & np.isfinite(alone)
-  if not finite.all():
-    place = _first_place(~finite)
-    raise errors.InputError(
-      f'the loss of example {_named(ids, place)} is {together[place]} in a '
-      f'batch and {alone[place]} alone, expected finite numbers; check the '
-      'parameters and the loss, or leave the example out'
-    )
-  differences = np.abs(together - alone)
-  if np.max(differences) > tolerance * (1 + np.max(np.abs(alone))):
-    place = _first_place(differences == np.max(differences))
-    raise errors.InputError(
-      f'the loss of example {_named(ids, place)} is {together[place]:.6g} in a '
-      f'batch and {alone[place]:.6g} alone; per_example_loss must not mix the '
-      'examples of a batch: evaluate batch normalisation with its running '
-      'averages, and dropout deterministically'
-    )
-
-
-def _first_place(wanted: np.ndarray) -> tuple[int, ...]:
-  """Where [num_examples] or [num_examples, tokens] is true first."""
-  return tuple(np.argwhere(wanted)[0].tolist())
-
-
-def _named(ids: Sequence[str], place: tuple[int, ...]) -> str:
-  token = f' at token {place[1]}' if len(place) > 1 else ''
-  return f'{ids[place[0]]}{token}'
 
 
 @dataclasses.dataclass(frozen=True)
 class _Plain:
-  """Projections by plain gradients.
+  """Projections by plain gradients, of the examples that have finite ones.
 
   Attributes:
+    places: of these examples among all.
     by_path: [num_examples, projection_dim] float32 by parameter path.
     scales: [num_examples, projection_dim], |gradient| |eigenvector|.
   """
 
+  places: list[int]
   by_path: dict[str, np.ndarray]
   scales: np.ndarray
 
@@ -146,7 +102,7 @@ class _Plain:
 
 
 def _plain_projections(
-  per_example_loss, params, eigenvectors, features, ids: Sequence[str]
+  per_example_loss, params, eigenvectors, features
 ) -> _Plain:
   """One example at a time, so that one gradient is held."""
   leaves = parameter_selection.all_parameters(params)
@@ -157,22 +113,22 @@ def _plain_projections(
       parameter_selection.batch_gradient, per_example_loss, params
     )
   )
+  places = []
   rows: dict[str, list[np.ndarray]] = {path: [] for path in eigenvectors}
   squared_norms = []
-  for example_id, example in zip(ids, _examples(features), strict=True):
-    squared_norm = 0.0
-    for path, leaf in gradient(selected, example).items():
-      flat = np.asarray(leaf, np.float32).reshape(-1)
-      if not np.isfinite(flat).all():
-        raise errors.InputError(
-          f'the gradient of example {example_id} by {path} is not finite; '
-          'check the parameters and the loss'
-        )
+  for place, example in enumerate(loss_contract.single_examples(features)):
+    flat = {
+      path: np.asarray(leaf, np.float32).reshape(-1)
+      for path, leaf in gradient(selected, example).items()
+    }
+    if not all(np.isfinite(part).all() for part in flat.values()):
+      continue
+    places.append(place)
+    for path, part in flat.items():
       vectors = np.asarray(eigenvectors[path], np.float32)
       vectors = vectors.reshape(len(vectors), -1)
-      rows[path].append(host_products.matmul(vectors, flat))
-      squared_norm += float(flat @ flat)
-    squared_norms.append(squared_norm)
+      rows[path].append(host_products.matmul(vectors, part))
+    squared_norms.append(sum(float(part @ part) for part in flat.values()))
   lengths = sum(
     np.square(np.asarray(vectors, np.float32).reshape(len(vectors), -1)).sum(1)
     for vectors in eigenvectors.values()
@@ -180,7 +136,8 @@ def _plain_projections(
   scales = np.sqrt(np.outer(squared_norms, lengths))
   tiny = np.finfo(np.float32).tiny
   return _Plain(
-    {path: np.stack(values) for path, values in rows.items()},
+    places,
+    {path: np.array(values, np.float32) for path, values in rows.items()},
     np.maximum(scales, tiny),
   )
 
@@ -214,12 +171,3 @@ def _worst_path(
     for i, path in enumerate(paths)
   }
   return max(differences.items(), key=lambda item: item[1])
-
-
-def _examples(features: types.Features) -> list[types.Features]:
-  """Batches of one."""
-  count = len(jax.tree.leaves(features)[0])
-  return [
-    jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i : i + 1], features)
-    for i in range(count)
-  ]

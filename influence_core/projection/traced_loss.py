@@ -4,10 +4,9 @@ from collections.abc import Sequence
 import dataclasses
 
 import jax
-from jax.extend import core as jax_core
 import jax.numpy as jnp
 
-from influence_core import errors, parameter_selection, types
+from influence_core import loss_contract, parameter_selection, types, user_code
 from influence_core.projection import loss_analysis, plan as projection_plan
 
 
@@ -34,10 +33,7 @@ class TracedLoss:
   @property
   def uses_low_precision(self) -> bool:
     """Whether any value is computed in a format shorter than float32."""
-    return any(
-      jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
-      for dtype in _dtypes(self.plan.jaxpr.jaxpr)
-    )
+    return loss_contract.uses_low_precision(self.plan.jaxpr.jaxpr)
 
 
 def trace_loss(
@@ -70,27 +66,17 @@ def trace_loss(
       params, {**others, **selected}
     )
     batch = jax.tree.map(lambda leaf: leaf[None], example)
-    losses = per_example_loss(replaced, batch)
-    if losses.ndim not in (1, 2) or len(losses) != 1:
-      raise errors.InputError(
-        f'per_example_loss returned shape {losses.shape} for a batch of one '
-        'example, expected (1,); it must work for any batch size, so take the '
-        'batch size from the features'
-      )
-    return losses[0].astype(jnp.float32)
+    [losses] = per_example_loss(replaced, batch)
+    if losses.ndim > 1:
+      raise ValueError(losses.shape)
+    return losses.astype(jnp.float32)
 
   try:
     jaxpr = jax.make_jaxpr(loss)(*_split(leaves, paths), example)
-  except errors.InputError:
+  except user_code.ERRORS:
+    loss_contract.trace(per_example_loss, params, features)
+    loss_contract.trace_batch(per_example_loss, params, features, 1)
     raise
-  except Exception as error:  # The user's model may raise anything.
-    reason = why_untraceable(per_example_loss, params, features)
-    raise errors.InputError(
-      reason
-      or 'per_example_loss fails on a batch of one example '
-      f'({_in_one_line(error)}); it must work for any batch size, so take the '
-      'batch size from the features'
-    ) from error
   [output] = jaxpr.out_avals
   return TracedLoss(
     plan=loss_analysis.make_plan(jaxpr, paths),
@@ -99,45 +85,8 @@ def trace_loss(
   )
 
 
-def why_untraceable(
-  per_example_loss: types.PerExampleLoss,
-  params: types.Params,
-  features: types.Features,
-) -> str | None:
-  """What is wrong with a loss that JAX cannot trace; None for a good one.
-
-  Args:
-    per_example_loss: (params, [batch, ...] features) -> losses.
-    params: pytree of arrays.
-    features: pytree of [num_examples, ...] arrays that it can be evaluated on.
-  """
-  try:
-    jax.eval_shape(per_example_loss, params, features)
-  except Exception as error:  # The user's model may raise anything.
-    return (
-      f'per_example_loss cannot be traced ({_in_one_line(error)}); it must be '
-      'pure and made of jax.numpy operations: no float(), numpy or Python '
-      'branch on values, and no change of a module from outside (nnx.split it '
-      'before, nnx.merge inside)'
-    )
-  return None
-
-
-def _in_one_line(error: Exception) -> str:
-  return f'{type(error).__name__}: {errors.first_line(error)}'
-
-
 def _split(leaves, paths):
   """(selected, others): dictionaries, which flatten in the order of keys."""
   selected = {path: leaves[path] for path in paths}
   others = {path: leaves[path] for path in leaves if path not in selected}
   return selected, others
-
-
-def _dtypes(jaxpr: jax_core.Jaxpr):
-  for equation in jaxpr.eqns:
-    for variable in equation.outvars:
-      if hasattr(variable.aval, 'dtype'):
-        yield variable.aval.dtype
-    for inner in jax_core.jaxprs_in_params(equation.params):
-      yield from _dtypes(inner)

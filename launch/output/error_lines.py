@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 import grpc
 
-from influence_core import errors
+from influence_core import errors, user_code
+
+# By its name, since JAX takes long to import.
+_DEVICE_ERROR = 'JaxRuntimeError'
 
 
 class ErrorLine(NamedTuple):
@@ -29,6 +32,12 @@ def expected_error(error: BaseException) -> ErrorLine | None:
   """
   if isinstance(error, errors.InputError):
     return ErrorLine(str(error), type(error).__name__)
+  if isinstance(error, MemoryError):
+    what = f'memory does not suffice ({errors.first_line(error)})'
+    return ErrorLine(f'{what}; --verbose shows for what', 'MemoryError')
+  if type(error).__name__ == _DEVICE_ERROR:
+    what = f'a device program failed ({user_code.message_line(error)})'
+    return ErrorLine(f'{what}; --verbose shows where', _DEVICE_ERROR)
   told: list[type[Exception]] = [
     *errors.InputError.__subclasses__(),
     errors.InputError,

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+import contextlib
 import os
 import sys
 import traceback
@@ -46,7 +47,10 @@ def run(flags: argparse.Namespace, values: dict[str, Any]) -> int:
   try:
     if flags.metrics_file:
       metrics.check(flags.metrics_file)
-    result = _run(console, flags, values)
+    with contextlib.ExitStack() as stack:
+      if flags.json:  # Tasks may print; stdout is for one JSON object.
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+      result = _run(console, flags, values)
   except (Exception, KeyboardInterrupt) as error:
     failure = _failure(error)
     if failure is None:

@@ -1,6 +1,6 @@
 """The two files of a shard as bytes: vectors as .npy, rows as Parquet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import dataclasses
 import io
 import json
@@ -37,17 +37,40 @@ class RowsFile:
 
 
 def check_columns(names: Iterable[str]) -> None:
-  """Refuses columns of a task that would hide those of every index.
+  """Refuses columns of a task that would hide others.
+
+  Conditions in SQL do not tell capital letters from small ones.
 
   Raises:
     errors.InputError: Names the column.
   """
+  known = dict.fromkeys(OWN_COLUMNS, 'every index has already')
   for name in names:
-    if name in OWN_COLUMNS:
+    if taken := known.get(name.lower()):
       raise errors.InputError(
-        f'row_columns gives a column {name!r}, which every index has already; '
-        'give it another name'
+        f'row_columns gives a column {name!r}, which {taken}; give it another '
+        'name'
       )
+    known[name.lower()] = f'differs from {name!r} in capital letters alone'
+
+
+def check_storable(columns: Mapping[str, pa.Array]) -> None:
+  """Tries columns through to Parquet.
+
+  Args:
+    columns: of a few rows, by name.
+
+  Raises:
+    errors.InputError: Names the column that cannot be stored.
+  """
+  for name, column in columns.items():
+    try:
+      pq.write_table(pa.table({name: column}), pa.BufferOutputStream())
+    except (pa.ArrowException, ValueError) as error:
+      raise errors.InputError(
+        f'row_columns gives a column {name!r} of {column.type}, which cannot '
+        f'be stored ({errors.first_line(error)}); give it as a number or text'
+      ) from error
 
 
 def encode_vectors(stored: np.ndarray) -> bytes:

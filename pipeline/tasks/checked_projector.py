@@ -1,6 +1,6 @@
 """The projector of a task, compared with plain gradients before it is used."""
 
-from influence_core import types
+from influence_core import errors, types
 from influence_core.projection import (
   check as projection_check,
   projector as gradient_projection,
@@ -57,12 +57,24 @@ def check(
   loaded: loaded_task.LoadedTask,
   eigenvectors: types.SelectedParameters,
 ) -> float:
-  """The second half: the error of a projector, see `projection.check`."""
-  return projection_check.check_projector(
-    projector,
-    loaded.task.per_example_loss,
-    loaded.params,
-    eigenvectors=eigenvectors,
-    features=loaded.checked_features,
-    ids=loaded.checked_ids,
+  """The second half: the error of a projector, see `projection.check`.
+
+  Raises:
+    errors.InputError: The projection is wrong, or no example at the beginning
+      of the corpus has a finite gradient.
+  """
+  for batch in loaded.finite_batches():
+    error = projection_check.check_projector(
+      projector,
+      loaded.task.per_example_loss,
+      loaded.params,
+      eigenvectors=eigenvectors,
+      features=batch.features,
+    )
+    if error is not None:
+      return error
+  raise errors.InputError(
+    f'task {loaded.task.name}: the gradient of {loaded.checked_ids[0]}, and of '
+    'all others at the beginning of the corpus, is not finite; check the '
+    'parameters and the loss'
   )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from influence_core import errors, types
+from influence_core import errors, types, user_code
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.tasks import feature_form, row_columns, task as task_lib
 
@@ -101,20 +101,33 @@ def prepare(
   part = 'preprocess'
   row = {}
   try:
-    features = feature_form.prepared(task.preprocess(raw))
+    features = feature_form.prepared(task.preprocess(_copy(raw)))
     if task.row_columns:
       part = 'row_columns'
-      row = row_columns.plain_row(task.row_columns(raw))
+      row = row_columns.plain_row(task.row_columns(dict(raw)))
   except (
     feature_form.UnfitFeaturesError,
     row_columns.UnfitColumnError,
   ) as error:
     raise UnusableExampleError(f'{part}: {error}') from error
-  except Exception as error:  # The user's code may raise anything.
+  except user_code.ERRORS as error:
+    function = task.preprocess if part == 'preprocess' else task.row_columns
     raise UnusableExampleError(
-      f'{part}: {type(error).__name__}: {error}'
+      f'{part}: {user_code.described(error, function)}'
     ) from error
   return PreparedExample(example_id, raw, features, row)
+
+
+def _copy(value: Any) -> Any:
+  """Of a raw example, which preprocess may change: it is used again."""
+  match value:
+    case np.ndarray():
+      return value.copy()
+    case dict():
+      return {key: _copy(item) for key, item in value.items()}
+    case list():
+      return [_copy(item) for item in value]
+  return value
 
 
 def first_usable(
@@ -163,6 +176,45 @@ def stack_features(examples: Sequence[PreparedExample]) -> types.Features:
   """[num_examples, ...] of examples in one form, at least one."""
   features = [example.features for example in examples]
   return jax.tree.map(lambda *leaves: np.stack(leaves), *features)
+
+
+def check_repeatable(
+  task: task_lib.Task, form: ExampleForm, examples: Sequence[PreparedExample]
+) -> None:
+  """Refuses preprocessing that is not the same every time.
+
+  Args:
+    task: the task.
+    form: of the examples.
+    examples: in that form.
+
+  Raises:
+    errors.InputError: Names the first example whose features differ when it is
+      preprocessed again.
+  """
+  for example in examples:
+    if not _repeats(task, form, example):
+      raise errors.InputError(
+        f'task {task.name}: {user_code.named("preprocess", task.preprocess)} '
+        f'gives other features of {example.example_id} when it is called '
+        'again, expected the same: use no random numbers in it, and no state '
+        'of its own'
+      )
+
+
+def _repeats(
+  task: task_lib.Task, form: ExampleForm, example: PreparedExample
+) -> bool:
+  try:
+    again = form.convert(prepare(task, example.example_id, example.raw))
+  except UnusableExampleError:
+    return False
+  leaves = jax.tree.leaves((example.features, again.features))
+  half = len(leaves) // 2
+  return all(
+    np.array_equal(one, other, equal_nan=one.dtype.kind in 'fc')
+    for one, other in zip(leaves[:half], leaves[half:], strict=True)
+  )
 
 
 def num_looked_at(corpus: corpus_lib.Corpus) -> int:

@@ -17,6 +17,7 @@ from influence_core import parameter_arrays, parameter_selection, types
 
 # Stands for the path of features that are one array.
 _SINGLE = 'the array'
+_NUMBERS = (bool, int, float, np.number, np.bool_)
 
 
 class UnfitFeaturesError(ValueError):
@@ -103,18 +104,62 @@ class FeatureForm:
 def prepared(features: Any) -> types.Features:
   """What `preprocess` of a task gave as a pytree of numpy arrays.
 
+  A list of numbers, as tokenizers give, is an array.
+
   Raises:
-    UnfitFeaturesError: Names an array that holds no numbers.
+    UnfitFeaturesError: There is no array, or names one that holds no numbers.
   """
-  arrays = jax.tree.map(np.asarray, features)
-  if not all(map(parameter_arrays.is_numeric, jax.tree.leaves(arrays))):
+  arrays = jax.tree.map(_array, features, is_leaf=_is_list_of_numbers)
+  leaves = jax.tree.leaves(arrays)
+  if not leaves:
+    raise UnfitFeaturesError(
+      f'returned a {type(features).__name__} without any array, expected a '
+      'pytree of arrays'
+    )
+  if any(map(_fault, leaves)):
     for path, leaf in parameter_selection.all_parameters(arrays).items():
-      if not parameter_arrays.is_numeric(leaf):
-        what = 'text' if leaf.dtype.kind in 'SU' else leaf.dtype
-        raise UnfitFeaturesError(
-          f'{path or _SINGLE} is {what}, expected numbers'
-        )
+      if fault := _fault(leaf):
+        raise UnfitFeaturesError(f'{path or _SINGLE} is {fault}')
   return arrays
+
+
+def _is_list_of_numbers(node: Any) -> bool:
+  """Also lists of such lists."""
+  return isinstance(node, list) and all(
+    isinstance(x, _NUMBERS) or _is_list_of_numbers(x) for x in node
+  )
+
+
+def _array(leaf: Any) -> np.ndarray:
+  if isinstance(leaf, np.ma.MaskedArray):
+    return leaf  # Told; its mask would be lost.
+  try:
+    return np.asarray(leaf)
+  except ValueError as error:
+    if not _is_list_of_numbers(leaf):
+      raise
+    raise UnfitFeaturesError(
+      'a list has lists of several lengths, expected numbers in one shape; pad '
+      'or crop them'
+    ) from error
+
+
+def _fault(leaf: types.Array) -> str | None:
+  """Why an array cannot be used; None if it can."""
+  if isinstance(leaf, np.ma.MaskedArray):
+    return 'a masked array, expected plain numbers; fill in what is missing'
+  if not parameter_arrays.is_numeric(leaf):
+    what = 'text' if leaf.dtype.kind in 'SU' else leaf.dtype
+    return f'{what}, expected numbers'
+  if leaf.dtype.kind in 'iu' and leaf.dtype.itemsize == 8:
+    on_device = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+    if (on_device != leaf).any():
+      largest = max(leaf.max().item(), -leaf.min().item())
+      return (
+        f'as large as {largest}, expected numbers that fit the '
+        f'{on_device.dtype} of devices'
+      )
+  return None
 
 
 def signature(features: types.Features) -> Any:

@@ -4,20 +4,28 @@ Used the same way by the basis job, by every projecting worker and by queries,
 so that all three agree on what a fingerprint covers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import dataclasses
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import pyarrow as pa
 
-from influence_core import errors, parameter_arrays, parameter_selection, types
-from influence_core.devices import parameter_layout
+from influence_core import (
+  errors,
+  parameter_arrays,
+  parameter_selection,
+  types,
+  user_code,
+)
+from influence_core.devices import memory as device_memory, parameter_layout
 from pipeline.corpora import corpus as corpus_lib
+from pipeline.index import shard_files
 from pipeline.storage import fingerprints
-from pipeline.tasks import example_form, loss_check, task as task_lib, user_code
+from pipeline.tasks import example_form, loss_check, task as task_lib
 from pipeline.tasks.reference import TaskReference
 
 
@@ -89,7 +97,9 @@ class LoadedTask:
     """
     task = reference.load()
     task.corpus.check()
-    with user_code.user_errors(f'load_parameters of task {task.name}'):
+    with user_code.user_errors(
+      f'load_parameters of task {task.name}', task.load_parameters
+    ):
       params, keys = parameter_arrays.as_arrays(task.load_parameters())
     task = _restoring(task, keys)
     return cls(task, params, reference.parameter_paths, probe)
@@ -129,12 +139,12 @@ class LoadedTask:
   @property
   def checked_features(self) -> types.Features:
     """Features of the first few examples whose loss is finite."""
-    return self._checked_batch.features
+    return self._checked[0].features
 
   @property
   def checked_ids(self) -> list[str]:
     """Ids of these examples."""
-    return self._checked_batch.ids
+    return self._checked[0].ids
 
   def with_probe(
     self, probe: tuple[corpus_lib.RawExample, ...]
@@ -147,17 +157,27 @@ class LoadedTask:
     return [example.raw for example in self._first_examples]
 
   def check_loss(self) -> None:
-    """Evaluates the loss on a few examples.
+    """Tries the loss on a few examples.
 
     Raises:
-      errors.InputError: The loss fails, has the wrong shape or dtype, is not
-        finite for any of them, or cannot be traced.
+      errors.InputError: The loss fails, cannot be traced or differentiated, has
+        the wrong shape or dtype, is not finite for any of them, or changes with
+        the rest of a batch.
     """
-    loss_check.check_traceable(
-      self.task,
-      parameter_layout.fit_devices(self.params),
-      self._checked_batch.features,
+    batch, losses = self._checked
+    self._loss_check.check_values(
+      self._placed_params(),
+      self.selected,
+      batch.features,
+      ids=batch.ids,
+      together=losses,
     )
+
+  def finite_batches(self) -> Iterator[ExampleBatch]:
+    """A few examples whose losses are finite, and then as many others."""
+    yield self._checked[0]
+    for batch, _ in self._finite_batches():
+      yield batch
 
   @functools.cached_property
   def _named_probe(self) -> list[tuple[str, corpus_lib.RawExample]]:
@@ -175,35 +195,50 @@ class LoadedTask:
 
   @functools.cached_property
   def _first_batch(self) -> ExampleBatch:
-    return self.preprocess_batch(
-      (example.example_id, example.raw) for example in self._first_examples
+    examples = [self.form.convert(example) for example in self._first_examples]
+    leaves = jax.tree.leaves([example.features for example in examples])
+    device_memory.check_host_memory(
+      3 * sum(leaf.nbytes for leaf in leaves),
+      f'features of {len(examples)} examples, preprocessed twice and stacked,',
+      'make them smaller in preprocess',
     )
+    example_form.check_repeatable(self.task, self.form, examples)
+    batch = self._stack(examples, rejected={})
+    shard_files.check_storable(batch.columns)
+    return batch
 
   @functools.cached_property
-  def _checked_batch(self) -> ExampleBatch:
-    """The first few examples with a finite loss."""
-    params = parameter_layout.fit_devices(self.params)
-    batch = self._first_batch
-    finite = loss_check.finite_losses(
-      self.task, params, batch.ids, batch.features
+  def _loss_check(self) -> loss_check.LossCheck:
+    return loss_check.LossCheck(self.task)
+
+  @functools.cached_property
+  def _checked(self) -> tuple[ExampleBatch, np.ndarray]:
+    """The first few examples with a finite loss, and their losses."""
+    self._loss_check.check_form(
+      parameter_layout.fit_devices(self.params), self._first_batch.features
     )
-    first_id = batch.ids[0]
-    for examples in example_form.steps(self.task.corpus):
-      if finite.any():
-        break
-      batch = self.preprocess_batch(examples)
+    for found in self._finite_batches():
+      return found
+    raise errors.InputError(
+      f'task {self.task.name}: the loss of {self._first_batch.ids[0]}, and of '
+      'all others of the first '
+      f'{example_form.num_looked_at(self.task.corpus)} examples, is not '
+      'finite, expected a finite number; check the parameters and preprocess'
+    )
+
+  def _finite_batches(self) -> Iterator[tuple[ExampleBatch, np.ndarray]]:
+    params = self._placed_params()
+    steps = map(self.preprocess_batch, example_form.steps(self.task.corpus))
+    for batch in itertools.chain([self._first_batch], steps):
       if batch.ids:
-        finite = loss_check.finite_losses(
-          self.task, params, batch.ids, batch.features
-        )
-    if not finite.any():
-      raise errors.InputError(
-        f'task {self.task.name}: the loss of {first_id}, and of all others of '
-        f'the first {example_form.num_looked_at(self.task.corpus)} examples, '
-        'is not finite, expected a finite number; check the parameters and '
-        'preprocess'
-      )
-    return take_examples(batch, np.flatnonzero(finite))
+        losses = self._loss_check.losses(params, batch.features)
+        finite = np.flatnonzero(np.isfinite(losses))
+        if finite.size:
+          yield take_examples(batch, finite), losses[finite]
+
+  def _placed_params(self) -> types.Params:
+    """On a device, so that they are copied there once."""
+    return jax.device_put(parameter_layout.fit_devices(self.params))
 
   def _selection_fingerprint(self) -> str:
     """Of other parameters where those of a basis are not there."""
@@ -228,14 +263,21 @@ class LoadedTask:
     examples: Iterable[tuple[str, example_form.AnyExample]],
   ) -> ExampleBatch:
     """Features and row columns of raw examples, stacked, in the task's form."""
-    usable: list[example_form.PreparedExample] = []
-    rejected = {}
+    usable, rejected = [], {}
     for example_id, raw in examples:
       try:
         example = example_form.prepare(self.task, example_id, raw)
         usable.append(self.form.convert(example))
       except example_form.UnusableExampleError as error:
         rejected[example_id] = str(error)
+    return self._stack(usable, rejected)
+
+  def _stack(
+    self,
+    usable: list[example_form.PreparedExample],
+    rejected: dict[str, str],
+  ) -> ExampleBatch:
+    """A batch of examples in the task's form."""
     return ExampleBatch(
       [example.example_id for example in usable],
       example_form.stack_features(usable) if usable else None,

@@ -1,73 +1,85 @@
-"""The loss tried on a few examples, before any work starts."""
+"""The loss of a task tried on a few examples, before any work starts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+import contextlib
+import functools
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
-from influence_core import errors, types
-from influence_core.projection import traced_loss
+from influence_core import errors, loss_contract, types
 from pipeline.tasks import task as task_lib
 
 
-def finite_losses(
-  task: task_lib.Task,
-  params: types.Params,
-  ids: Sequence[str],
-  features: types.Features,
-) -> np.ndarray:
-  """[num_examples] bool: whose loss is a finite number.
+class LossCheck:
+  """The loss of a task, traced once for each number of examples."""
 
-  Args:
-    task: the task.
-    params: pytree of arrays.
-    ids: of the examples.
-    features: pytree of [num_examples, ...] arrays.
+  def __init__(self, task: task_lib.Task):
+    """Traces nothing yet."""
+    self._task = task
 
-  Raises:
-    errors.InputError: The loss fails, or has the wrong shape or dtype.
-  """
-  try:
-    losses = task.per_example_loss(params, features)
-  except Exception as error:  # The user's model may raise anything.
-    raise errors.InputError(
-      f'task {task.name}: per_example_loss failed on a few examples '
-      f'({type(error).__name__}: {errors.first_line(error)}); do '
-      'model, checkpoint and preprocess belong together?'
-    ) from error
-  expected = (len(ids),)
-  found = getattr(losses, 'shape', None)
-  if found != expected:
-    next_step = (
-      'sum or average over the tokens of each example'
-      if found and len(found) > 1 and found[0] == len(ids)
-      else 'do not reduce over the batch'
-    )
-    raise errors.InputError(
-      f'task {task.name}: per_example_loss returned shape {found}, expected '
-      f'{expected}, one loss per example; {next_step}'
-    )
-  if not jnp.issubdtype(losses.dtype, jnp.floating):
-    raise errors.InputError(
-      f'task {task.name}: per_example_loss returned {losses.dtype}, expected a '
-      'floating-point type'
-    )
-  return np.isfinite(np.asarray(losses, np.float32))
+    @functools.wraps(task.per_example_loss)  # Whose place errors name.
+    def loss(params, features):
+      return task.per_example_loss(params, features)
 
+    self._loss = jax.jit(loss)
 
-def check_traceable(
-  task: task_lib.Task, params: types.Params, features: types.Features
-) -> None:
-  """Refuses a loss that runs by itself but not inside a compiled program.
+  def check_form(self, params: types.Params, features: types.Features) -> None:
+    """Traces the loss; see `loss_contract.check_form`.
 
-  Args:
-    task: the task.
-    params: pytree of arrays.
-    features: pytree of [num_examples, ...] arrays.
+    Args:
+      params: pytree of arrays.
+      features: pytree of [num_examples, ...] arrays.
 
-  Raises:
-    errors.InputError: With JAX's own reason.
-  """
-  reason = traced_loss.why_untraceable(task.per_example_loss, params, features)
-  if reason:
-    raise errors.InputError(f'task {task.name}: {reason}')
+    Raises:
+      errors.InputError: The loss cannot be traced, or has the wrong shape or
+        dtype.
+    """
+    with self._named():
+      loss_contract.check_form(self._loss, params, features)
+
+  def losses(
+    self, params: types.Params, features: types.Features
+  ) -> np.ndarray:
+    """[num_examples] float32 losses of the examples in one batch.
+
+    Raises:
+      errors.InputError: The loss fails.
+    """
+    with self._named():
+      return loss_contract.evaluate(self._loss, params, features)
+
+  def check_values(
+    self,
+    params: types.Params,
+    selected: types.SelectedParameters,
+    features: types.Features,
+    *,
+    ids: list[str],
+    together: np.ndarray,
+  ) -> None:
+    """Differentiates the loss, and evaluates it example by example.
+
+    Args:
+      params: pytree of arrays.
+      selected: parameters that gradients are taken for, by path.
+      features: pytree of [num_examples, ...] arrays whose losses are finite.
+      ids: of the examples.
+      together: [num_examples] losses of theirs, from a batch.
+
+    Raises:
+      errors.InputError: The loss has no gradient, or changes with the rest of a
+        batch.
+    """
+    with self._named():
+      loss_contract.check_differentiable(self._loss, params, selected, features)
+      loss_contract.check_independent(
+        self._loss, params, features, ids=ids, together=together
+      )
+
+  @contextlib.contextmanager
+  def _named(self) -> Iterator[None]:
+    try:
+      yield
+    except errors.InputError as error:
+      raise errors.InputError(f'task {self._task.name}: {error}') from error

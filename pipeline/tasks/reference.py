@@ -8,12 +8,13 @@ import dataclasses
 import importlib
 import inspect
 import os
+import pathlib
 import sys
 import types as python_types
 from typing import TYPE_CHECKING, Any
 
-from influence_core import errors
-from pipeline.tasks import arguments as task_arguments, user_code
+from influence_core import errors, user_code
+from pipeline.tasks import arguments as task_arguments
 
 if TYPE_CHECKING:
   from pipeline.tasks.task import Task
@@ -56,17 +57,13 @@ class TaskReference:
       errors.InputError: The path does not lead to a task function, the
         arguments do not fit it, or the user's code fails.
     """
-    from pipeline.tasks.task import Task  # It takes time to import.
+    from pipeline.tasks import task_fields  # It takes time to import.
 
     function = _find_function(self.import_path)
-    with user_code.user_errors(self.import_path):
+    with user_code.user_errors(self.import_path, function):
       bound = task_arguments.convert(self.import_path, function, self.arguments)
       task = function(*bound.args, **bound.kwargs)
-    if not isinstance(task, Task):
-      raise errors.InputError(
-        f'{self.import_path} returned {type(task).__name__}, expected a '
-        'pipeline.Task'
-      )
+    task = task_fields.checked(self.import_path, task)
     if self.parameter_paths is None:
       return task
     return dataclasses.replace(task, parameter_paths=self.parameter_paths)
@@ -78,6 +75,13 @@ def _find_function(import_path: str) -> 'Callable[..., Task]':
     raise errors.InputError(
       f'task is {import_path!r}, expected module:function such as '
       'launch.example_tasks.mnist_cnn:make_task'
+    )
+  if module_name.endswith('.py') or '/' in module_name:
+    path = pathlib.PurePath(module_name).with_suffix('')
+    dotted = path.name if path.is_absolute() else '.'.join(path.parts)
+    raise errors.InputError(
+      f'task is {import_path!r}, which names a file, expected its module; run '
+      f'from the directory that holds it and name {dotted}:{function_name}'
     )
   if os.getcwd() not in sys.path:  # A console script does not add it itself.
     sys.path.insert(0, os.getcwd())

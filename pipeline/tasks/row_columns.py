@@ -150,10 +150,13 @@ def plain_row(row: Any) -> dict[str, Any]:
   for name in row:
     if not isinstance(name, str):
       raise UnfitColumnError(f'column {name!r} has no text as its name')
+    _checked_text(name, name)
   return {name: _plain(name, value) for name, value in row.items()}
 
 
 def _plain(name: str, value: Any) -> Any:
+  if value is np.ma.masked:
+    return None
   if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 0:
     value = np.asarray(value)[()]
   match value:
@@ -163,12 +166,21 @@ def _plain(name: str, value: Any) -> Any:
       return _checked_text(name, str(value))
     case np.datetime64():
       return _python_time(name, value)
-    case None | bool() | int() | float() | datetime.date():
+    case None | bool() | float() | datetime.date():
       return value
+    case int() if -(2**63) <= value < 2**64:
+      return value
+    case np.floating() if value.itemsize == 2:
+      return np.float32(value)  # What reads rows knows no shorter floats.
     case np.timedelta64():
       pass  # To numpy it is an integer.
     case np.bool_() | np.integer() | np.floating() if value.itemsize <= 8:
       return value
+  if isinstance(value, int):
+    raise UnfitColumnError(
+      f'column {name!r} is {_shown(value)}, expected an integer of 64 bits; '
+      'give it as text'
+    )
   what = (
     f'an array of shape {tuple(value.shape)}'
     if isinstance(value, (np.ndarray, jax.Array))
