@@ -163,8 +163,10 @@ def make_operator(
       say.
 
   Raises:
-    errors.InputError: See `CurvatureOperator`.
+    errors.InputError: See `CurvatureOperator`, or the split loss is wrong.
   """
+  if options.curvature == 'gauss_newton':
+    loaded.check_split_loss()
   return curvature_operator.CurvatureOperator(
     loaded.task.per_example_loss,
     loaded.params,

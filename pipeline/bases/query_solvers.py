@@ -139,6 +139,7 @@ def _solve_by_factors(loaded, samples, gradients, config, progress) -> Solved:
   sample_size = curvature_sample.num_used(features)
   loss = loaded.task.per_example_loss
   if config.curvature == 'gauss_newton':
+    loaded.check_split_loss()
     split_loss = curvature_products.require_split_loss(loaded.task.split_loss)
     loss = pseudo_gradients.loss(split_loss)
     features = pseudo_gradients.with_noise(

@@ -13,7 +13,7 @@ import concurrent.futures
 import jax
 import numpy as np
 
-from influence_core import errors, types
+from influence_core import errors, types, user_code
 from pipeline.corpora.corpus import Corpus
 from pipeline.evaluation.options import Design, Retraining
 from pipeline.storage import checked_files, files as storage, fingerprints
@@ -72,18 +72,24 @@ def losses(
   Raises:
     errors.InputError: The task cannot be trained again.
   """
+  name = loaded.task.name
   retrain, num_repeats = check(loaded.task), retraining.num_repeats
   known = dict(loaded.fingerprints)
-  evaluate = jax.jit(loaded.task.per_example_loss)
+  loss = loaded.task.per_example_loss
+  evaluate = jax.jit(loss)
 
   def compute(job: tuple[Part, int]) -> list[float]:
     part, repeat = job
-    name = fingerprints.of_json([known, sorted(part)])
-    path = storage.join(directory, f'{name}-{repeat}.json')
+    key = fingerprints.of_json([known, sorted(part)])
+    path = storage.join(directory, f'{key}-{repeat}.json')
     found = checked_files.read_json(path) if storage.exists(path) else {}
     if not found.keys() >= set(queries.ids):
-      params = retrain(part, repeat)
-      new = np.asarray(evaluate(params, queries.features), np.float64)
+      with user_code.user_errors(f'retrain of task {name}', retrain):
+        params = retrain(part, repeat)
+      with user_code.user_errors(
+        f'per_example_loss of what retrain of task {name} gave', loss
+      ):
+        new = np.asarray(evaluate(params, queries.features), np.float64)
       found |= zip(queries.ids, new.tolist(), strict=True)
       with storage.open_for_writing(path) as file:
         file.write(checked_files.encode_json(found))

@@ -21,7 +21,7 @@ from influence_core import (
   types,
   user_code,
 )
-from influence_core.devices import memory as device_memory, parameter_layout
+from influence_core.devices import parameter_layout
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.index import shard_files
 from pipeline.storage import fingerprints
@@ -173,6 +173,14 @@ class LoadedTask:
       together=losses,
     )
 
+  def check_split_loss(self) -> None:
+    """Tries the loss in two parts, where it is needed.
+
+    Raises:
+      errors.InputError: The task has none, it fails or is another loss.
+    """
+    self._loss_check.check_split(self._placed_params(), self.checked_features)
+
   def finite_batches(self) -> Iterator[ExampleBatch]:
     """A few examples whose losses are finite, and then as many others."""
     yield self._checked[0]
@@ -196,13 +204,7 @@ class LoadedTask:
   @functools.cached_property
   def _first_batch(self) -> ExampleBatch:
     examples = [self.form.convert(example) for example in self._first_examples]
-    leaves = jax.tree.leaves([example.features for example in examples])
-    device_memory.check_host_memory(
-      3 * sum(leaf.nbytes for leaf in leaves),
-      f'features of {len(examples)} examples, preprocessed twice and stacked,',
-      'make them smaller in preprocess',
-    )
-    example_form.check_repeatable(self.task, self.form, examples)
+    example_form.check_first(self.task, self.form, examples)
     batch = self._stack(examples, rejected={})
     shard_files.check_storable(batch.columns)
     return batch

@@ -7,7 +7,8 @@ import functools
 import jax
 import numpy as np
 
-from influence_core import errors, loss_contract, types
+from influence_core import errors, loss_contract, types, user_code
+from influence_core.curvature import products as curvature_products
 from pipeline.tasks import task as task_lib
 
 
@@ -77,9 +78,37 @@ class LossCheck:
         self._loss, params, features, ids=ids, together=together
       )
 
+  def check_split(self, params: types.Params, features: types.Features) -> None:
+    """Evaluates the loss in two parts, and compares it with the loss itself.
+
+    Args:
+      params: pytree of arrays.
+      features: pytree of [num_examples, ...] arrays whose losses are finite.
+
+    Raises:
+      errors.InputError: It fails, or is another loss.
+    """
+    split = curvature_products.require_split_loss(self._task.split_loss)
+    what = f'split_loss of task {self._task.name}'
+    with user_code.user_errors(what, split.outputs):
+      parts = np.asarray(jax.jit(split.per_example_loss)(params, features))
+    whole = self.losses(params, features)
+    tolerance = loss_contract.LOW_PRECISION_TOLERANCE
+    if parts.shape != whole.shape or not np.allclose(
+      parts, whole, rtol=tolerance, atol=tolerance
+    ):
+      raise errors.InputError(
+        f'{what} gives {_shown(parts)}, but per_example_loss {_shown(whole)} '
+        'for the same examples; they must be the same loss'
+      )
+
   @contextlib.contextmanager
   def _named(self) -> Iterator[None]:
     try:
       yield
     except errors.InputError as error:
       raise errors.InputError(f'task {self._task.name}: {error}') from error
+
+
+def _shown(losses: np.ndarray) -> str:
+  return np.array2string(losses, precision=4, separator=', ', threshold=8)

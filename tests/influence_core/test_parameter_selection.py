@@ -9,6 +9,7 @@ PARAMS = {
     'Dense_1': {'kernel': jnp.ones((2, 3)), 'bias': jnp.zeros(3)},
     'Dense_0': {'kernel': jnp.ones((4, 2))},
     'steps': jnp.array(3),
+    'unused': jnp.zeros((0, 3)),
   }
 }
 

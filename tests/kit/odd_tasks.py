@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 from flax import nnx, struct
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pipeline import ID_KEY
+from pipeline import ID_KEY, SplitLoss
 from tests.kit import linear_task
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def make_task(
   numbers: str = 'plain',
   loss: str = 'plain',
   parameters: str = 'plain',
+  split: str = 'plain',
   unused: Sequence[int] | None = None,
 ):
   """The task with one of the oddities below; examples are `__0`, `__1`, ..."""
@@ -35,6 +37,7 @@ def make_task(
     preprocess=lambda raw: NUMBERS[numbers](number_of(raw), raw),
     per_example_loss=LOSSES[loss],
     load_parameters=lambda: PARAMETERS[parameters](task.load_parameters()),
+    split_loss=SPLIT_LOSSES[split],
   )
 
 
@@ -113,7 +116,33 @@ NUMBERS = {
     'x': raw['x'] * (0 if i == 50 else 1),
     'y': raw['y'],
   },
+  'infinite_start': lambda i, raw: {
+    'x': raw['x'] * (0 if i < 5 else 1),
+    'y': raw['y'],
+  },
+  'without_numbers': lambda i, raw: {
+    'x': raw['x'],
+    'y': raw['y'],
+    'empty': np.zeros((2, 0), np.float32),
+  },
+  'lists': lambda i, raw: {'x': raw['x'].tolist(), 'y': raw['y']},
+  'changed_in_place': lambda i, raw: {'x': halved(raw), 'y': raw.pop('y')},
+  'random': lambda i, raw: {
+    'x': raw['x'] + np.random.default_rng().normal(size=5),
+    'y': raw['y'],
+  },
+  'enormous': lambda i, raw: {
+    'x': np.broadcast_to(np.float32(1), (10**6, 10**6)),
+    'y': raw['y'],
+  },
+  'leaving': lambda i, raw: sys.exit(0),
 }
+
+
+def halved(raw):
+  """As `image /= 255` does, where the raw example has it."""
+  raw['x'] /= 2
+  return raw['x']
 
 
 def plain_loss(params, features):
@@ -142,12 +171,34 @@ def with_root(params, features):
   return plain_loss(params, features) + root
 
 
+def once_differentiable(params, features):
+  """Has a gradient from its rule, which has none."""
+  square = jax.custom_vjp(lambda x: 0.5 * jnp.square(x))
+  square.defvjp(
+    lambda x: (0.5 * jnp.square(x), x),
+    lambda x, cotangent: (jax.pure_callback(np.asarray, x, x) * cotangent,),
+  )
+  return square(linear_task.outputs(params, features) - features['y'])
+
+
 LOSSES = {
   'plain': plain_loss,
+  'once_differentiable': once_differentiable,
+  'stopped': lambda p, f: jax.lax.stop_gradient(plain_loss(p, f)),
   'host_only': lambda p, f: jnp.asarray([float(x) for x in plain_loss(p, f)]),
   'mutating': mutating,
   'tokens': lambda p, f: plain_loss(p, f)[:, None] * jnp.ones(7),
   'root': with_root,
+}
+
+
+# The same loss in two parts.
+SPLIT_LOSSES = {
+  'plain': SplitLoss(linear_task.outputs, linear_task.output_loss),
+  'failing': SplitLoss(lambda p, f: f['absent'], linear_task.output_loss),
+  'another': SplitLoss(
+    linear_task.outputs, lambda o, f: jnp.square(o - f['y'])
+  ),
 }
 
 
@@ -171,6 +222,10 @@ PARAMETERS = {
   ),
   'text': lambda p: {**p, 'activation': 'relu'},
   'failing': failing,
+  'without_numbers': lambda p: {**p, 'unused': np.zeros((0, 3), np.float32)},
+  'bfloat16': lambda p: jax.tree.map(
+    lambda leaf: jnp.asarray(leaf, jnp.bfloat16), p
+  ),
 }
 
 
@@ -190,6 +245,15 @@ def with_types(
   """Tells what it got as its name."""
   task = linear_task.make_task(workdir)
   return dataclasses.replace(task, name=repr((num, rate, kind, anything)))
+
+
+def that_prints(workdir: str):
+  print('made a task')
+  return linear_task.make_task(workdir)
+
+
+def that_leaves(workdir: str):
+  sys.exit(0)
 
 
 def that_fails(workdir: str):

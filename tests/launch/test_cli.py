@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from launch.flags import parser as flags
+from launch.output import error_lines
 from pipeline import open_index
 from pipeline.bases import stored_basis
 from pipeline.index import manifest as manifest_lib
@@ -101,6 +103,9 @@ def test_bad_task(influence, tmp_path, flags, message):
     ('nan_loss', 'expected a finite number'),
     ('integer_loss', 'expected a floating-point type'),
     ('failing_loss', "per_example_loss failed on a few examples (KeyError: 'a"),
+    ('failing_loss', 'tests/kit/linear_task.py:'),
+    ('fixed_batch', 'fails on a batch of one example'),
+    ('mixed_batch', 'must not mix the examples of a batch'),
     ('no_dataset', 'no prepared dataset absent in data_dir'),
     ('no_checkpoint', 'no checkpoint at '),
     ('foreign_checkpoint', 'weights is (5,), expected (6,)'),
@@ -127,24 +132,6 @@ def test_bad_fit(influence, tmp_path, task_flags, flags, message):
   out = [] if '--out' in flags else ['--out', tmp_path / 'b']
   found = influence('fit-basis', *task_flags, *out, *flags)
   assert message in found.error_line
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  ('name', 'message'),
-  [
-    ('fixed_batch', 'fails on a batch of one example'),
-    ('mixed_batch', 'must not mix the examples of a batch'),
-  ],
-)
-@pytest.mark.parametrize('command', ['doctor', 'project'])
-def test_loss_that_cannot_be_projected(
-  influence, tmp_path, task_flags, basis, name, message, command
-):
-  out = ['--index', tmp_path / 'i'] if command == 'project' else []
-  found = influence(command, *fault(task_flags, name), '--basis', basis, *out)
-  assert message in found.error_line
-  assert not (tmp_path / 'i' / 'shards').exists()
 
 
 def test_version(influence):
@@ -363,6 +350,37 @@ def test_json_is_all_there_is_on_stdout(influence, task_flags, index):
   found = influence('describe', '--index', index, '--json')
   assert json.loads(found.stdout)['generation'] == 1
   assert found.stdout.count('\n') == 1
+
+
+def test_json_is_kept_apart_from_what_a_task_prints(influence, workdir, basis):
+  task = ['--task', 'tests.kit.odd_tasks:that_prints']
+  task += ['--task_arg', f'workdir={workdir}', '--basis', basis]
+  found = influence('doctor', *task, '--json')
+  assert json.loads(found.stdout)['projection_dim'] == 6
+  assert 'made a task' in found.stderr
+  assert 'made a task' in influence('doctor', *task).stdout
+
+
+@pytest.mark.parametrize(
+  ('error', 'message'),
+  [
+    (MemoryError('Unable to allocate 3 TiB'), 'memory does not suffice (Unabl'),
+    (MemoryError(), 'memory does not suffice ()'),
+    (
+      jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'),
+      'a device program failed (RESOURCE_EXHAUSTED: Out of memory)',
+    ),
+    (
+      jax.errors.JaxRuntimeError(
+        'INTERNAL: CpuCallback error: Traceback (most recent call last):\n'
+        '  File "x.py", line 3, in f\nValueError: not that one\n'
+      ),
+      'a device program failed (ValueError: not that one)',
+    ),
+  ],
+)
+def test_failures_of_the_machine_are_one_line(error, message):
+  assert error_lines.expected_error(error).text.startswith(message)
 
 
 def test_help_imports_nothing_that_takes_long():

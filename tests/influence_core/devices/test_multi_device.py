@@ -7,12 +7,13 @@ from influence_core.devices import multi_device
 
 @pytest.mark.parametrize('total', [1, 4, 5, 8])
 def test_batches_cover_every_example_once(total):
-  features = {'x': np.arange(total) + 1.0}
+  features = {'x': np.arange(total) + 1.0, 'empty': np.zeros((total, 0, 2))}
   batches = list(multi_device.padded_batches(features, 4))
   devices = jax.local_device_count()
   for batch in batches:
     assert batch.mask.shape == (devices, 4 // devices)
     assert batch.features['x'].shape == (devices, 4 // devices)
+    assert batch.features['empty'].shape == (devices, 4 // devices, 0, 2)
   valid = [b.features['x'].reshape(-1)[: b.num_valid] for b in batches]
   np.testing.assert_array_equal(np.concatenate(valid), features['x'])
   # Padding repeats a real example and is masked out.

@@ -20,28 +20,24 @@ FEATURES = {'x': GENERATOR.standard_normal((4, 6, 5)).astype(np.float32)}
 
 
 class Network(nn.Module):
-  """Two layers with normalisation over the batch where it trains."""
-
-  train: bool = False
+  """Two layers with normalisation by running averages."""
 
   @nn.compact
   def __call__(self, x):
     x = nn.Dense(7, name='first')(x)
-    x = nn.BatchNorm(use_running_average=not self.train)(x)
+    x = nn.BatchNorm(use_running_average=True)(x)
     return nn.Dense(3, name='second')(nn.tanh(x))
 
 
 VARIABLES = Network().init(jax.random.key(0), FEATURES['x'])
 
 
-def per_example_loss(params, features, train=False):
-  output, _ = Network(train=train).apply(
-    params, features['x'], mutable=['batch_stats']
-  )
+def per_example_loss(params, features):
+  output = Network().apply(params, features['x'])
   return jnp.sum(jnp.square(output), axis=(1, 2))
 
 
-def check(loss=per_example_loss, params=VARIABLES, ids=None, **options):
+def check(loss=per_example_loss, params=VARIABLES, **options):
   basis = {
     path: GENERATOR.standard_normal((3, *leaf.shape)).astype(np.float32)
     for path, leaf in parameter_selection.select_parameters(
@@ -57,7 +53,7 @@ def check(loss=per_example_loss, params=VARIABLES, ids=None, **options):
     num_examples=4,
   )
   return projection_check.check_projector(
-    projector, loss, params, eigenvectors=basis, features=FEATURES, ids=ids
+    projector, loss, params, eigenvectors=basis, features=FEATURES
   )
 
 
@@ -103,51 +99,33 @@ def test_wrong_projection_of_the_only_parameter_names_it(monkeypatch):
     check(loss, {'params': {'w': jnp.ones((5, 2))}})
 
 
-def test_normalisation_over_the_batch_is_named():
+def linear_loss(params, features):
+  return jnp.sum(jnp.square(features['x'] @ params['params']['w']), (1, 2))
+
+
+def infinite_where(is_bad):
+  """A loss whose gradient is not finite for some examples."""
+
   def loss(params, features):
-    return per_example_loss(params, features, train=True)
+    scale = jnp.sum(params['params']['w'] * 0)
+    bad = is_bad(features['x'][:, 0, 0])
+    return linear_loss(params, features) + jnp.sqrt(jnp.where(bad, scale, 1.0))
 
-  with pytest.raises(errors.InputError, match='must not mix the examples'):
-    check(loss)
-
-
-def test_gradient_that_is_not_finite_is_named():
-  def loss(params, features):
-    scale = jnp.sum(params['params']['first']['kernel'] * 0)
-    return per_example_loss(params, features) + jnp.sqrt(scale)
-
-  with pytest.raises(
-    errors.InputError, match='example 0 by params/first/kernel is not finite'
-  ):
-    check(loss)
+  return loss
 
 
-IDS = ['zero', 'one', 'two', 'three']
+LINEAR = {'params': {'w': jnp.ones((5, 2))}}
 
 
-def test_loss_that_is_not_finite_is_named():
-  def loss(params, features):
-    is_third = features['x'][:, 0, 0] == FEATURES['x'][2, 0, 0]
-    return per_example_loss(params, features) * jnp.where(is_third, jnp.nan, 1)
-
-  with pytest.raises(
-    errors.InputError,
-    match='the loss of example two is nan in a batch and nan alone, expected f',
-  ):
-    check(loss, ids=IDS)
+def test_gradients_that_are_not_finite_are_left_out():
+  second = FEATURES['x'][1, 0, 0]
+  assert check(infinite_where(lambda first: first == second), LINEAR) < 1e-6
+  assert check(infinite_where(lambda first: first == first), LINEAR) is None
 
 
-def test_loss_per_token_names_example_and_token():
-  def loss(params, features):
-    losses = jnp.sum(jnp.square(features['x'] @ params['params']['w']), -1)
-    mixed = jnp.zeros_like(losses).at[1, 4].set(len(losses))
-    return losses + mixed[: len(losses)] if len(losses) > 1 else losses
-
-  with pytest.raises(
-    errors.InputError,
-    match=r'the loss of example one at token 4 is .* must not',
-  ):
-    check(loss, {'params': {'w': jnp.ones((5, 2))}}, ids=IDS)
+def test_parameters_in_low_precision_may_round():
+  params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), LINEAR)
+  assert 1e-4 < check(linear_loss, params) < 3e-2
 
 
 class Counter(nnx.Module):

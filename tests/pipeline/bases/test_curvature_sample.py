@@ -45,7 +45,7 @@ def test_unusable_examples_are_told_or_fail_the_job(
   failed = influence(*line)
   assert failed.status == 6
   assert f'{count} of 303 sampled examples were rejected' in failed.error_line
-  assert f'({reason})' in failed.error_line
+  assert f'({reason}' in failed.error_line
   assert not (tmp_path / 'basis.json').exists()
   made = influence(*line, '--max_rejected_fraction', 0.06, '--json')
   assert made.status == 0, made.stderr
@@ -55,7 +55,8 @@ def test_unusable_examples_are_told_or_fail_the_job(
   report = stored_basis.load_record(str(tmp_path)).report
   assert report.sample_size == 303 - count
   assert len(report.rejected) == count
-  assert set(report.rejected.values()) == {reason}
+  [told] = set(report.rejected.values())
+  assert told.startswith(reason)
   assert made.json['report']['rejected'] == report.rejected
 
 

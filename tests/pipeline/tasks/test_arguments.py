@@ -80,6 +80,9 @@ def fixture_module(tmp_path, monkeypatch):
       'users_own:make_task failed (JSONDecodeError: Expecting property name',
     ),
     ('import json\ndef make_task():\n  json.loads("{")\n', ', {file}:3); cor'),
+    ('import sys\nsys.exit(0)\n', 'failed (SystemExit: 0, {file}:2); cor'),
+    ('def make_task():\n  exit(0)\n', 'failed (SystemExit: 0, {file}:2); cor'),
+    ('def make_task(a, /):\n  pass\n', 'needs a; pass --task_arg a=VALUE'),
   ],
 )
 def test_failure_of_the_users_code_is_one_line_with_its_place(
@@ -89,6 +92,20 @@ def test_failure_of_the_users_code_is_one_line_with_its_place(
   expected = message.format(file=tmp_path / 'users_own.py')
   assert expected in influence(*command).error_line
   assert 'Traceback' in influence(*command, '--verbose').stderr
+
+
+@pytest.mark.parametrize(
+  ('task', 'module'),
+  [
+    ('tasks.py:make', 'tasks:make'),
+    ('./mine/tasks.py:make', 'mine.tasks:make'),
+    ('mine/tasks:make', 'mine.tasks:make'),
+    ('/home/me/tasks.py:make', 'tasks:make'),
+  ],
+)
+def test_files_are_no_modules(task, module):
+  with pytest.raises(errors.InputError, match=f'holds it and name {module}$'):
+    TaskReference(task).load()
 
 
 def test_errors_that_are_meant_for_the_user_stay_as_they_are(

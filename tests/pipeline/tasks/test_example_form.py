@@ -1,7 +1,9 @@
 """Unusable examples at the beginning of a corpus stop no command."""
 
+import numpy as np
 import pytest
 
+from influence_core import errors
 from pipeline.corpora import record_files
 from pipeline.tasks import example_form, loaded_task
 from pipeline.tasks.reference import TaskReference
@@ -32,6 +34,7 @@ def numbers_of(ids):
     ('bad_start', [1, 3, 4, 5]),
     ('first_long', [1, 2, 3, 4]),
     ('nan_start', [5, 6, 7]),
+    ('without_numbers', [0, 1, 2, 3]),
   ],
 )
 def test_next_ones_are_taken(workdir, numbers, checked):
@@ -48,9 +51,21 @@ def test_next_ones_are_taken(workdir, numbers, checked):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('numbers', ['bad_start', 'nan_start', 'first_long'])
-def test_commands_go_on_without_them(influence, workdir, tmp_path, numbers):
+@pytest.mark.parametrize(
+  ('numbers', 'expected'),
+  [
+    ('bad_start', 6),
+    ('nan_start', 15),
+    ('first_long', 3),
+    ('infinite_start', 15),
+  ],
+)
+def test_commands_go_on_without_them(
+  influence, workdir, tmp_path, numbers, expected
+):
   task, allowed = flags(workdir, numbers), ['--max_rejected_fraction', 0.1]
+  if numbers == 'infinite_start':  # Of the gradient, not of the loss.
+    task += ['--task_arg', 'loss=root']
   fitted = influence(
     *('fit-basis', *task, '--out', tmp_path / 'b', '--projection_dim', 2),
     *('--num_iterations', 3, *allowed),
@@ -61,7 +76,6 @@ def test_commands_go_on_without_them(influence, workdir, tmp_path, numbers):
     *(*allowed, '--json'),
   )
   assert made.status == 0, made.stderr
-  expected = {'bad_start': 6, 'nan_start': 15, 'first_long': 3}[numbers]
   assert made.json['num_rejected'] == expected
 
 
@@ -101,4 +115,34 @@ def test_none_that_can_be_used(influence, workdir, tmp_path):
   assert 'none of the first 64 examples can be used; the first is ' in (
     found.error_line
   )
-  assert '__0 (preprocess: ValueError: no such thing)' in found.error_line
+  assert '__0 (preprocess: ValueError: no such thing, ' in found.error_line
+  assert 'tests/kit/odd_tasks.py:' in found.error_line
+
+
+@pytest.mark.parametrize(
+  ('numbers', 'message'),
+  [
+    ('random', r'gives other features of .*__0 when it is called again'),
+    ('leaving', r'__0 \(preprocess: SystemExit: 0, .*odd_tasks.py:'),
+    ('enormous', r'features of 4 examples, .* take .* make them smaller'),
+  ],
+)
+def test_preprocessing_that_cannot_be_used(workdir, numbers, message):
+  with pytest.raises(errors.InputError, match=message):
+    loaded_task.LoadedTask.load(reference(workdir, numbers=numbers))
+
+
+def test_preprocessing_may_change_what_it_is_given(workdir):
+  """The first examples are preprocessed again, and kept with a basis."""
+  loaded = loaded_task.LoadedTask.load(
+    reference(workdir, numbers='changed_in_place')
+  )
+  plain = loaded_task.LoadedTask.load(reference(workdir))
+  np.testing.assert_array_equal(
+    2 * loaded.checked_features['x'], plain.checked_features['x']
+  )
+  for one, other in zip(
+    loaded.first_examples(), plain.first_examples(), strict=True
+  ):
+    assert one.keys() == other.keys()
+    np.testing.assert_array_equal(one['x'], other['x'])

@@ -1,5 +1,6 @@
 """Features of a job have one form, whatever later examples come as."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,12 +55,49 @@ def test_first_examples_are_joined():
     (np.zeros(3, int), np.full(3, 0.5), 'a is of float64, which int64'),
     (np.zeros(3), np.zeros(4), r'a has shape \(4,\), expected \(3,\), as in'),
     (1, {'b': 2}, 'there is a/b, which the first examples have not'),
-    (1, None, 'a is absent; give it in every example'),
+    (1, {}, 'returned a dict without any array'),
   ],
 )
 def test_what_does_not_fit_is_named(first, later, message):
   with pytest.raises(feature_form.UnfitFeaturesError, match=message):
     fitted(form_of(first), later)
+
+
+@pytest.mark.parametrize(
+  ('features', 'message'),
+  [
+    (None, 'returned a NoneType without any array, expected a pytree'),
+    ({'a': 'text'}, 'a is text, expected numbers'),
+    ('text', 'the array is text'),
+    ({'a': {'b': {1, 2}}}, 'a/b is object, expected numbers'),
+    ({'a': np.datetime64('2026-01-01')}, 'a is datetime64'),
+    ({'a': 2**40}, f'a is as large as {2**40}, expected .* the int32 of dev'),
+    ({'a': -(2**40)}, f'a is as large as {2**40}'),
+    ({'a': np.uint64([1, 2**63])}, f'as large as {2**63}, .* uint32 of dev'),
+    ({'a': 2**70}, 'a is object'),
+    ({'a': np.ma.masked_array([1, 2], [True, False])}, 'a is a masked array'),
+    ({'a': [[1, 2], [3]]}, 'a list has lists of several lengths'),
+  ],
+)
+def test_what_no_program_can_use_is_named(features, message):
+  with pytest.raises(feature_form.UnfitFeaturesError, match=message):
+    feature_form.prepared(features)
+
+
+@pytest.mark.parametrize(
+  ('features', 'shapes'),
+  [
+    ({'a': [1, 2, 3]}, {'a': (3,)}),
+    ({'a': [[1, 2], [3, 4]], 'b': [np.float32(1)]}, {'a': (2, 2), 'b': (1,)}),
+    ((1, 2.0), ((), ())),
+    ([np.ones(3), 4], [(3,), ()]),
+    ({'a': jnp.ones(2), 'b': None}, {'a': (2,), 'b': None}),
+  ],
+)
+def test_lists_of_numbers_are_arrays(features, shapes):
+  found = feature_form.prepared(features)
+  assert jax.tree.map(np.shape, found) == shapes
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
 
 
 def flags(workdir, numbers, **more):

@@ -29,14 +29,50 @@ def flags(workdir, name, value):
       'tokens',
       'returned shape (4, 7), expected (4,), one loss per example; sum',
     ),
+    ('stopped', 'is zero for every example: the loss does not depend on them'),
+    (
+      'once_differentiable',
+      'the loss has no product with this curvature (ValueError: Pure callbacks',
+    ),
   ],
 )
 def test_bad_loss(influence, workdir, tmp_path, loss, message):
   found = influence(
-    'fit-basis', *flags(workdir, 'loss', loss), '--out', tmp_path / 'b'
+    'fit-basis', *flags(workdir, 'loss', loss), '--out', tmp_path / 'b', *SMALL
   )
   assert message in found.error_line
-  assert not (tmp_path / 'b').exists()
+  assert 'tests/kit/odd_tasks.py:' in found.error_line
+  assert not (tmp_path / 'b' / 'basis.json').exists()
+
+
+@pytest.mark.parametrize(
+  ('split', 'message'),
+  [
+    ('failing', "split_loss of task linear failed (KeyError: 'absent', "),
+    ('another', 'they must be the same loss'),
+  ],
+)
+@pytest.mark.parametrize('command', ['fit-basis', 'query-basis'])
+def test_bad_split_loss(influence, workdir, tmp_path, command, split, message):
+  more = {
+    'fit-basis': SMALL,
+    'query-basis': ['--query_split', 'test[:1]', '--method', 'ekfac'],
+  }[command]
+  found = influence(
+    *(command, *flags(workdir, 'split', split), '--out', tmp_path / 'b'),
+    *('--curvature', 'gauss_newton', *more),
+  )
+  assert message in found.error_line
+  assert not (tmp_path / 'b' / 'basis.json').exists()
+
+
+@pytest.mark.slow
+def test_loss_of_one_derivative_can_be_used_by_it(influence, workdir, tmp_path):
+  fitted = influence(
+    *('fit-basis', *flags(workdir, 'loss', 'once_differentiable')),
+    *('--out', tmp_path / 'b', *SMALL, '--curvature', 'empirical_fisher'),
+  )
+  assert fitted.status == 0, fitted.stderr
 
 
 SMALL = ['--projection_dim', 6, '--num_iterations', 6]
@@ -70,6 +106,45 @@ def test_other_leaves_are_named(influence, workdir, tmp_path):
     "the parameter 'activation' is a str, expected an array of numbers"
     in (found.error_line)
   )
+
+
+@pytest.mark.parametrize(
+  ('params', 'message'),
+  [
+    (None, 'are a NoneType without any array'),
+    ({'layers': []}, 'are a dict without any array'),
+    (
+      {'a': {'b': np.ones(2)}, 'a/b': np.ones(3)},
+      "two parameters have the path 'a/b'",
+    ),
+    (
+      {'a': np.ma.masked_array(np.ones(2), [True, False])},
+      "'a' is a MaskedArray, expected an array of numbers",
+    ),
+    (lambda: {'a': np.ones(2)}, 'is a function, expected an array'),
+  ],
+)
+def test_parameters_that_are_none(params, message):
+  with pytest.raises(errors.InputError, match=message):
+    parameter_arrays.as_arrays(params)
+
+
+def test_bytes_in_the_order_of_other_machines():
+  found, _ = parameter_arrays.as_arrays({'a': np.array([1, 2], '>f4')})
+  assert found['a'].dtype.isnative
+  np.testing.assert_array_equal(found['a'], [1, 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('parameters', ['without_numbers', 'bfloat16'])
+def test_unusual_parameters(influence, workdir, tmp_path, parameters):
+  task = flags(workdir, 'parameters', parameters)
+  fitted = influence('fit-basis', *task, '--out', tmp_path / 'b', *SMALL)
+  assert fitted.status == 0, fitted.stderr
+  made = influence(
+    *('project', *task, '--basis', tmp_path / 'b', '--index', tmp_path / 'i')
+  )
+  assert made.status == 0, made.stderr
 
 
 def test_keys_are_as_they_were_inside_the_loss():

@@ -10,7 +10,11 @@ import pytest
 
 from influence_core import errors
 from launch.output import json_text
-from pipeline.index import manifest as manifest_lib, reader as index_reader
+from pipeline.index import (
+  manifest as manifest_lib,
+  reader as index_reader,
+  shard_files,
+)
 from pipeline.tasks import row_columns
 
 
@@ -188,6 +192,8 @@ def test_other_columns_do_not_come_beside_reused_shards(project, tmp_path):
     (1j, 'is complex, expected'),
     (np.timedelta64(1, 's'), 'is timedelta64, expected'),
     (np.datetime64('12026-01-01'), 'in the years 1 to 9999'),
+    (2**70, 'is 1180591620717411303424, expected an integer of 64 bits'),
+    (-(2**63) - 1, 'expected an integer of 64 bits'),
     (np.datetime64('2026-01-01T00:00:00.000000001'), 'whole microseconds'),
   ],
 )
@@ -201,7 +207,6 @@ def test_what_no_column_can_hold_is_named(value, message):
 @pytest.mark.parametrize(
   ('first', 'later'),
   [
-    (1, 2**70),
     (np.int8(1), 300),
     (1, float('nan')),
     (1.5, 2**53 + 1),
@@ -260,9 +265,36 @@ def test_shards_of_older_versions_that_differ_are_told(
   assert message in done.error_line
 
 
-def test_columns_of_the_index_are_refused():
-  with pytest.raises(errors.InputError, match="gives a column 'id'"):
-    row_columns.ColumnSchema.of([{'id': 1}])
+@pytest.mark.parametrize(
+  ('row', 'message'),
+  [
+    ({'id': 1}, "gives a column 'id', which every index has already"),
+    ({'Loss': 1}, "gives a column 'Loss', which every index has already"),
+    ({'a': 1, 'A': 2}, "'A', which differs from 'a' in capital letters alone"),
+  ],
+)
+def test_columns_that_hide_others_are_refused(row, message):
+  with pytest.raises(errors.InputError, match=message):
+    row_columns.ColumnSchema.of([row])
+
+
+def test_names_are_text():
+  for name in (3, '\ud800'):
+    with pytest.raises(row_columns.UnfitColumnError, match='text'):
+      row_columns.plain_row({name: 1})
+
+
+def test_values_that_files_know_otherwise():
+  row = row_columns.plain_row({'half': np.float16(1.5), 'gone': np.ma.masked})
+  assert row == {'half': np.float32(1.5), 'gone': None}
+  assert row['half'].dtype == np.float32
+
+
+def test_columns_are_tried_through_to_parquet():
+  shard_files.check_storable({'a': pa.array([1, 2]), 'b': pa.array(['x'])})
+  column = pa.array([None], pa.month_day_nano_interval())
+  with pytest.raises(errors.InputError, match="'b' of month_day_nano_interval"):
+    shard_files.check_storable({'a': pa.array([1]), 'b': column})
 
 
 def test_json_has_no_other_numbers_than_json():
