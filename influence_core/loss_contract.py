@@ -2,11 +2,11 @@
 
 It is traced, which tells most mistakes without computing anything: a loss that
 can be traced and differentiated for these examples, for one and for one more
-can be for all. Then it is evaluated, alone and together. A loss that is jitted
-already is traced once for each number of examples.
+can be for all. Then what was traced is evaluated, alone and together, operation
+by operation: a few examples are not worth compiling for.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import errors, parameter_selection, types, user_code
+
+# (params, [batch, ...] features) -> [batch] losses, jitted: traced once for each
+# number of examples.
+JittedLoss = jax.stages.Wrapped
 
 _LOSS = 'per_example_loss'
 
@@ -27,20 +31,20 @@ FLOAT32_TOLERANCE = 1e-4
 LOW_PRECISION_TOLERANCE = 3e-2
 
 
-def named(per_example_loss: types.PerExampleLoss) -> str:
+def named(per_example_loss: Callable[..., Any]) -> str:
   """What a loss is called in errors, with its place."""
   return user_code.named(_LOSS, per_example_loss)
 
 
 def check_form(
-  per_example_loss: types.PerExampleLoss,
+  per_example_loss: JittedLoss,
   params: types.Params,
   features: types.Features,
 ) -> None:
   """Refuses what is no loss per example, for any number of examples.
 
   Args:
-    per_example_loss: (params, [batch, ...] features) -> [batch] losses.
+    per_example_loss: jitted.
     params: pytree of arrays.
     features: pytree of [num_examples, ...] arrays, a few real examples.
 
@@ -77,14 +81,14 @@ def check_form(
 
 
 def trace(
-  per_example_loss: types.PerExampleLoss,
+  per_example_loss: JittedLoss,
   params: types.Params,
   features: types.Features,
 ) -> Any:
   """Shapes and dtypes of what a loss gives.
 
   Args:
-    per_example_loss: (params, [batch, ...] features) -> losses.
+    per_example_loss: jitted.
     params: pytree of arrays.
     features: pytree of [num_examples, ...] arrays.
 
@@ -92,7 +96,7 @@ def trace(
     errors.InputError: With the reason why it cannot be traced.
   """
   try:
-    return _shapes_of_losses(per_example_loss, params, features)
+    return _traced(per_example_loss, params, features).out_info
   except user_code.ERRORS as error:
     reason = user_code.described(error, per_example_loss)
     if _runs_by_itself(per_example_loss, params, features):
@@ -109,7 +113,7 @@ def trace(
 
 
 def trace_batch(
-  per_example_loss: types.PerExampleLoss,
+  per_example_loss: JittedLoss,
   params: types.Params,
   features: types.Features,
   num_examples: int,
@@ -117,8 +121,8 @@ def trace_batch(
   """Refuses a loss that needs another batch size.
 
   Args:
-    per_example_loss: (params, [batch, ...] features) -> [batch, ...] losses,
-      which has been traced for the number of examples that there are.
+    per_example_loss: jitted, which has been traced for the number of examples
+      that there are.
     params: pytree of arrays.
     features: pytree of [any, ...] arrays, for their shapes.
     num_examples: to trace it for.
@@ -137,7 +141,7 @@ def trace_batch(
     'it must work for any batch size, so take the batch size from the features'
   )
   try:
-    found = _shapes_of_losses(per_example_loss, params, batch).shape
+    found = _traced(per_example_loss, params, batch).out_info.shape
   except user_code.ERRORS as error:
     reason = user_code.described(error, per_example_loss)
     raise errors.InputError(
@@ -151,7 +155,7 @@ def trace_batch(
 
 
 def check_differentiable(
-  per_example_loss: types.PerExampleLoss,
+  per_example_loss: JittedLoss,
   params: types.Params,
   paths: Collection[str],
   features: types.Features,
@@ -159,7 +163,7 @@ def check_differentiable(
   """Refuses a loss that has no gradient, or none but zero.
 
   Args:
-    per_example_loss: (params, [batch, ...] features) -> [batch] losses.
+    per_example_loss: jitted.
     params: pytree of arrays.
     paths: parameters that gradients are taken for.
     features: pytree of [num_examples, ...] arrays, a few real examples.
@@ -197,7 +201,7 @@ def check_differentiable(
 
 
 def check_independent(
-  per_example_loss: types.PerExampleLoss,
+  per_example_loss: JittedLoss,
   params: types.Params,
   features: types.Features,
   *,
@@ -207,8 +211,7 @@ def check_independent(
   """Refuses a loss of an example that changes with the rest of its batch.
 
   Args:
-    per_example_loss: (params, [batch, ...] features) -> [batch] losses, or
-      [batch, tokens].
+    per_example_loss: jitted; also one that gives [batch, tokens] losses.
     params: pytree of arrays.
     features: pytree of [num_examples, ...] arrays, a few real examples.
     ids: names of the examples in errors.
@@ -245,7 +248,7 @@ def check_independent(
 
 
 def evaluate(
-  per_example_loss: types.PerExampleLoss,
+  per_example_loss: JittedLoss,
   params: types.Params,
   features: types.Features,
 ) -> np.ndarray:
@@ -255,7 +258,13 @@ def evaluate(
     errors.InputError: It fails, such as a host callback in it.
   """
   with user_code.user_errors(_LOSS, per_example_loss):
-    return np.asarray(per_example_loss(params, features), np.float32)
+    traced = _traced(per_example_loss, params, features)
+    arrays = jax.tree.leaves((params, features))
+    if len(traced.jaxpr.in_avals) != len(arrays):
+      # A value of another trace came in, of which JAX tells when it compiles.
+      return np.asarray(per_example_loss(params, features), np.float32)
+    [losses] = jax_core.jaxpr_as_fun(traced.jaxpr)(*arrays)
+    return np.asarray(losses, np.float32)
 
 
 def single_examples(features: types.Features) -> list[types.Features]:
@@ -275,8 +284,8 @@ def uses_low_precision(jaxpr: jax_core.Jaxpr) -> bool:
   )
 
 
-def _shapes_of_losses(per_example_loss, params, features) -> Any:
-  return jax.eval_shape(per_example_loss, *_structs((params, features)))
+def _traced(per_example_loss, params, features) -> jax.stages.Traced:
+  return per_example_loss.trace(*_structs((params, features)))
 
 
 def _structs(tree: Any) -> Any:
@@ -307,8 +316,9 @@ def _uses_its_inputs(jaxpr: jax_core.Jaxpr) -> bool:
 
 
 def _tolerance(per_example_loss, params, features) -> float:
-  jaxpr = jax.make_jaxpr(per_example_loss)(*_structs((params, features)))
-  if jax.default_backend() == 'cpu' and not uses_low_precision(jaxpr.jaxpr):
+  traced = _traced(per_example_loss, params, features)
+  is_exact = not uses_low_precision(traced.jaxpr.jaxpr)
+  if jax.default_backend() == 'cpu' and is_exact:
     return FLOAT32_TOLERANCE
   return LOW_PRECISION_TOLERANCE
 

@@ -74,8 +74,9 @@ def trace_loss(
   try:
     jaxpr = jax.make_jaxpr(loss)(*_split(leaves, paths), example)
   except user_code.ERRORS:
-    loss_contract.trace(per_example_loss, params, features)
-    loss_contract.trace_batch(per_example_loss, params, features, 1)
+    jitted = jax.jit(per_example_loss)
+    loss_contract.trace(jitted, params, features)
+    loss_contract.trace_batch(jitted, params, features, 1)
     raise
   [output] = jaxpr.out_avals
   return TracedLoss(

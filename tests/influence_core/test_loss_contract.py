@@ -20,17 +20,19 @@ PARAMS = {'w': np.float32([1, -2, 0.5]), 'b': np.float32(0.1)}
 IDS = ['zero', 'one', 'two', 'three']
 
 
-def check(loss, params=PARAMS, paths=('b', 'w'), features=FEATURES):
+def check(loss):
   """All that is checked, in the order in which tasks are."""
-  loss_contract.check_form(loss, params, features)
-  loss_contract.check_differentiable(loss, params, paths, features)
-  check_independent(loss, params, features)
+  jitted = jax.jit(loss)
+  loss_contract.check_form(jitted, PARAMS, FEATURES)
+  loss_contract.check_differentiable(jitted, PARAMS, ['b', 'w'], FEATURES)
+  check_independent(jitted)
 
 
-def check_independent(loss, params=PARAMS, features=FEATURES):
-  together = loss_contract.evaluate(jax.jit(loss), params, features)
+def check_independent(loss, params=PARAMS):
+  jitted = jax.jit(loss)
+  together = loss_contract.evaluate(jitted, params, FEATURES)
   loss_contract.check_independent(
-    loss, params, features, ids=IDS, together=together
+    jitted, params, FEATURES, ids=IDS, together=together
   )
 
 
@@ -58,7 +60,7 @@ def test_right_loss_passes(name):
   def loss(params, features):  # As tasks are checked.
     return odd_losses.RIGHT[name](params, features)
 
-  check(jax.jit(loss))
+  check(loss)
   assert PARAMS.keys() == {'w', 'b'}
   assert FEATURES.keys() == {'x', 'y'}
 
@@ -67,6 +69,7 @@ def test_gradient_by_unused_parameters_is_zero():
   def loss(params, features):
     return odd_losses.plain({**params, 'b': 0.0}, features)
 
+  loss = jax.jit(loss)
   loss_contract.check_differentiable(loss, PARAMS, ['b', 'w'], FEATURES)
   with pytest.raises(errors.InputError, match='is zero for every example'):
     loss_contract.check_differentiable(loss, PARAMS, ['b'], FEATURES)
@@ -127,6 +130,6 @@ def test_host_function_that_fails_is_told():
     losses = odd_losses.plain(params, features)
     return losses + jax.pure_callback(failing, losses, features['y'])
 
-  loss_contract.check_form(loss, PARAMS, FEATURES)
+  loss_contract.check_form(jax.jit(loss), PARAMS, FEATURES)
   with pytest.raises(errors.InputError, match='ValueError: cannot do this one'):
     loss_contract.evaluate(jax.jit(loss), PARAMS, FEATURES)
