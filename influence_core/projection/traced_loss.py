@@ -6,7 +6,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from influence_core import loss_contract, parameter_selection, types, user_code
+from influence_core import loss_tracing, parameter_selection, types, user_code
 from influence_core.projection import loss_analysis, plan as projection_plan
 
 
@@ -33,7 +33,7 @@ class TracedLoss:
   @property
   def uses_low_precision(self) -> bool:
     """Whether any value is computed in a format shorter than float32."""
-    return loss_contract.uses_low_precision(self.plan.jaxpr.jaxpr)
+    return loss_tracing.uses_low_precision(self.plan.jaxpr.jaxpr)
 
 
 def trace_loss(
@@ -75,8 +75,8 @@ def trace_loss(
     jaxpr = jax.make_jaxpr(loss)(*_split(leaves, paths), example)
   except user_code.ERRORS:
     jitted = jax.jit(per_example_loss)
-    loss_contract.trace(jitted, params, features)
-    loss_contract.trace_batch(jitted, params, features, 1)
+    loss_tracing.check_traceable(jitted, params, features)
+    loss_tracing.check_batch_size(jitted, params, features, 1)
     raise
   [output] = jaxpr.out_avals
   return TracedLoss(

@@ -1,0 +1,133 @@
+"""Traces a loss for some number of examples, or says why it cannot be."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.extend import core as jax_core
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import errors, types, user_code
+
+# (params, [batch, ...] features) -> [batch] losses, jitted: it is traced once
+# for each number of examples.
+JittedLoss = jax.stages.Wrapped
+
+LOSS = 'per_example_loss'
+
+
+def check_traceable(
+  per_example_loss: JittedLoss,
+  params: types.Params,
+  features: types.Features,
+) -> Any:
+  """Shapes and dtypes of what a loss gives.
+
+  Args:
+    per_example_loss: jitted.
+    params: pytree of arrays.
+    features: pytree of [num_examples, ...] arrays.
+
+  Raises:
+    errors.InputError: With the reason why it cannot be traced.
+  """
+  try:
+    return trace(per_example_loss, params, features).out_info
+  except user_code.ERRORS as error:
+    reason = user_code.described(error, per_example_loss)
+    if _runs_by_itself(per_example_loss, params, features):
+      raise errors.InputError(
+        f'{LOSS} cannot be traced ({reason}); it must be pure and made of '
+        'jax.numpy operations: no float(), numpy or Python branch on values, '
+        'and no change of a module from outside (nnx.split it before, '
+        'nnx.merge inside)'
+      ) from error
+    raise errors.InputError(
+      f'{LOSS} failed on a few examples ({reason}); do model, checkpoint and '
+      'preprocess belong together?'
+    ) from error
+
+
+def check_batch_size(
+  per_example_loss: JittedLoss,
+  params: types.Params,
+  features: types.Features,
+  num_examples: int,
+) -> None:
+  """Refuses a loss that needs another batch size.
+
+  Args:
+    per_example_loss: jitted, which has been traced for the number of examples
+      that there are.
+    params: pytree of arrays.
+    features: pytree of [any, ...] arrays, for their shapes.
+    num_examples: to trace it for.
+
+  Raises:
+    errors.InputError: It fails, or gives something else than so many losses.
+  """
+  batch = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      (num_examples, *leaf.shape[1:]), leaf.dtype
+    ),
+    features,
+  )
+  what = 'one example' if num_examples == 1 else f'{num_examples} examples'
+  next_step = (
+    'it must work for any batch size, so take the batch size from the features'
+  )
+  try:
+    found = trace(per_example_loss, params, batch).out_info.shape
+  except user_code.ERRORS as error:
+    reason = user_code.described(error, per_example_loss)
+    raise errors.InputError(
+      f'{LOSS} fails on a batch of {what} ({reason}); {next_step}'
+    ) from error
+  if found not in ((num_examples,), (num_examples, *found[1:2])):
+    name = user_code.named(LOSS, per_example_loss)
+    raise errors.InputError(
+      f'{name} returned shape {found} for a batch of {what}, expected '
+      f'{(num_examples,)}; {next_step}'
+    )
+
+
+def trace(
+  per_example_loss: JittedLoss, params: types.Params, features: types.Features
+) -> jax.stages.Traced:
+  """A loss as JAX sees it; raises whatever the loss does."""
+  return per_example_loss.trace(*structs((params, features)))
+
+
+def structs(tree: Any) -> Any:
+  """Shapes and dtypes of a tree of arrays."""
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), tree
+  )
+
+
+def uses_low_precision(jaxpr: jax_core.Jaxpr) -> bool:
+  """Whether any value of a traced function is shorter than float32."""
+  return any(
+    jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    for dtype in _dtypes(jaxpr)
+  )
+
+
+def _runs_by_itself(per_example_loss, params, features) -> bool:
+  """Whether a loss that cannot be traced gives something without."""
+  try:
+    with jax.disable_jit():
+      per_example_loss(*jax.tree.map(jnp.asarray, (params, features)))
+  except user_code.ERRORS:
+    return False
+  return True
+
+
+def _dtypes(jaxpr: jax_core.Jaxpr) -> Iterator[np.dtype]:
+  variables = [*jaxpr.invars]
+  for equation in jaxpr.eqns:
+    variables += equation.outvars
+    for inner in jax_core.jaxprs_in_params(equation.params):
+      yield from _dtypes(inner)
+  yield from (x.aval.dtype for x in variables if hasattr(x.aval, 'dtype'))
