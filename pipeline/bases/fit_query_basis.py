@@ -98,7 +98,7 @@ def _gradients(
   gradient = jax.jit(
     functools.partial(
       parameter_selection.batch_gradient,
-      loaded.task.per_example_loss,
+      loaded.measuring().task.per_example_loss,
       loaded.params,
     )
   )

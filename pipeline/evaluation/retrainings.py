@@ -1,5 +1,7 @@
 """Losses of queries after training on random parts of a corpus, in files.
 
+Where a task has a measurement, it takes the place of the loss.
+
     DIRECTORY/<fingerprint>-<repeat>.json
 
 Each has the losses of queries by id. A part is trained on once, however often
@@ -74,7 +76,9 @@ def losses(
   """
   retrain, num_repeats = check(loaded.task), retraining.num_repeats
   known = dict(loaded.fingerprints)
-  evaluate = jax.jit(loaded.task.per_example_loss)
+  if loaded.task.measurement:
+    known['asked'] = 'measurement'
+  evaluate = jax.jit(loaded.measuring().task.per_example_loss)
 
   def compute(job: tuple[Part, int]) -> list[float]:
     part, repeat = job

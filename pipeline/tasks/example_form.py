@@ -17,6 +17,9 @@ from influence_core import errors, types
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.tasks import feature_form, row_columns, task as task_lib
 
+# Column of what people know examples by.
+EXAMPLE_ID = 'example_id'
+
 # Examples preprocessed and run through the loss before any work starts.
 NUM_CHECKED = 4
 # Examples looked at to find so many that can be used.
@@ -99,12 +102,15 @@ def prepare(
   if isinstance(raw, corpus_lib.UndecodableExample):
     raise UnusableExampleError(f'undecodable: {raw.reason}')
   part = 'preprocess'
-  row = {}
+  row: dict[str, Any] = {}
   try:
     features = feature_form.prepared(task.preprocess(raw))
+    if task.example_id is not None:
+      part = EXAMPLE_ID
+      row |= row_columns.plain_row({EXAMPLE_ID: raw[task.example_id]})
     if task.row_columns:
       part = 'row_columns'
-      row = row_columns.plain_row(task.row_columns(raw))
+      row |= row_columns.plain_row(task.row_columns(raw))
   except (
     feature_form.UnfitFeaturesError,
     row_columns.UnfitColumnError,

@@ -142,6 +142,14 @@ class LoadedTask:
     """The same, with preprocessing known by other examples."""
     return dataclasses.replace(self, probe=probe)
 
+  def measuring(self) -> 'LoadedTask':
+    """The same with what is asked of queries in place of the loss."""
+    measurement = self.task.measurement
+    if measurement is None:
+      return self
+    task = dataclasses.replace(self.task, per_example_loss=measurement)
+    return dataclasses.replace(self, task=task)
+
   def first_examples(self) -> list[corpus_lib.RawExample]:
     """The first few raw examples of the corpus that can be used."""
     return [example.raw for example in self._first_examples]
@@ -264,6 +272,8 @@ def _restoring(
   return dataclasses.replace(
     task,
     per_example_loss=keys.restoring(task.per_example_loss),
+    measurement=task.measurement and keys.restoring(task.measurement),
+    predict=task.predict and keys.restoring(task.predict),
     split_loss=split
     and dataclasses.replace(split, outputs=keys.restoring(split.outputs)),
   )

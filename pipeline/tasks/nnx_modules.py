@@ -44,7 +44,8 @@ def from_nnx(
   def structure_and_state() -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     module = load_module()
     module.eval()
-    structure, params, constants = nnx.split(module, nnx.Param, ...)
+    structure, state = nnx.split(module)
+    params, constants = nnx.split_state(state, nnx.Param, ...)
     return structure, params, constants
 
   def load_parameters() -> types.Params:
