@@ -45,6 +45,8 @@ def project_and_tell(
     )
     return _result(job, num_projected=0)
   tell_changes(console, job.changes)
+  if job.padding:
+    console.tell(job.padding)
   if multi_process:
     num_projected = hosts_projection.run(
       console, job, num_threads=engine.num_workers

@@ -13,7 +13,7 @@ from influence_core.curvature import (
 )
 from influence_core.devices import memory as device_memory, multi_device
 from pipeline.index import choices as index_choices, rejected_examples
-from pipeline.tasks import loaded_task
+from pipeline.tasks import loaded_task, sequence_lengths
 
 
 class CurvatureSamples:
@@ -108,7 +108,14 @@ class CurvatureSamples:
         f'{example_id} ({reason})'
       )
     self.rejected |= rejected
-    return batch.features
+    return self._as_long_everywhere(batch.features)
+
+  def _as_long_everywhere(self, features: types.Features) -> types.Features:
+    """With sequences as long as the longest that any process has."""
+    form = self._loaded.form.features
+    lengths = form.lengths(features, axis=1)
+    longest = [multi_device.largest_over_processes(x) for x in lengths]
+    return form.pad(features, longest, axis=1)
 
   def _check_size(self, count: int) -> None:
     """Refuses a sample that does not fit memory, examples and their stack."""
@@ -182,5 +189,12 @@ def num_used(sample: types.Features) -> int:
 
 
 def join(one: types.Features, other: types.Features) -> types.Features:
-  """Both samples as one."""
-  return jax.tree.map(lambda *leaves: np.concatenate(leaves), one, other)
+  """Both samples as one, sequences as long as the longest."""
+
+  def joined(*leaves: np.ndarray) -> np.ndarray:
+    if leaves[0].ndim > 1:
+      longest = max(leaf.shape[1] for leaf in leaves)
+      leaves = tuple(sequence_lengths.pad(x, longest, axis=1) for x in leaves)
+    return np.concatenate(leaves)
+
+  return jax.tree.map(joined, one, other)

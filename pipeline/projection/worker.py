@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
-import itertools
 import os
 import threading
 
@@ -165,9 +164,11 @@ class ProjectionWorker:
         vectors.append(projected[finite])
         tables.append(rows.filter(pa.array(finite)))
       step()
-    return index_format.ShardContent(
-      np.concatenate(vectors), pa.concat_tables(tables), rejected
-    )
+    every, rows = np.concatenate(vectors), pa.concat_tables(tables)
+    if self._loaded.task.sequences:
+      order = _order_of_records(rows['id'].to_pylist())
+      every, rows = every[order], rows.take(pa.array(order))
+    return index_format.ShardContent(every, rows, rejected)
 
   def _project_batch(
     self, batch: loaded_task.ExampleBatch
@@ -191,8 +192,13 @@ class ProjectionWorker:
     examples = self._loaded.task.corpus.read_range(
       example_range.source_shard, example_range.start, example_range.stop
     )
-    while raw := list(itertools.islice(examples, self._projector.call_size)):
-      yield self._loaded.preprocess_batch(raw)
+    size = self._projector.call_size
+    return self._loaded.preprocess_by_length(examples, size)
+
+
+def _order_of_records(ids: list[str]) -> np.ndarray:
+  """Of examples of one file, which came by length."""
+  return np.argsort([int(x.rpartition('__')[2]) for x in ids], kind='stable')
 
 
 def _rows_table(ids, losses, squared_gradient_norms, columns) -> pa.Table:

@@ -46,7 +46,7 @@ def compile_projector(
     loaded.task.per_example_loss,
     loaded.params,
     eigenvectors=eigenvectors,
-    features=loaded.checked_features,
+    features=loaded.planned_features,
     options=options,
     num_examples=num_examples,
   )

@@ -15,7 +15,12 @@ import numpy as np
 
 from influence_core import errors, types
 from pipeline.corpora import corpus as corpus_lib
-from pipeline.tasks import feature_form, row_columns, task as task_lib
+from pipeline.tasks import (
+  feature_form,
+  row_columns,
+  sequence_lengths,
+  task as task_lib,
+)
 
 # Column of what people know examples by.
 EXAMPLE_ID = 'example_id'
@@ -50,21 +55,35 @@ class PreparedExample(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ExampleForm:
-  """What all examples of a job have in common."""
+  """What all examples of a job have in common.
+
+  Attributes:
+    features: their form.
+    columns: their row columns.
+    buckets: lengths that sequences are padded to; empty for those found.
+  """
 
   features: feature_form.FeatureForm
   columns: row_columns.ColumnSchema
+  buckets: tuple[int, ...] = ()
 
   @classmethod
-  def of(cls, examples: Sequence[PreparedExample]) -> 'ExampleForm':
+  def of(
+    cls, task: task_lib.Task, examples: Sequence[PreparedExample]
+  ) -> 'ExampleForm':
     """That of some examples whose features have the same shapes.
 
     Raises:
-      errors.InputError: Their columns would hide those of every index.
+      errors.InputError: Their columns would hide those of every index, or the
+        task's sequences are not there.
     """
+    sequence_lengths.check_buckets(task.buckets)
     return cls(
-      feature_form.FeatureForm.of([example.features for example in examples]),
+      feature_form.FeatureForm.of(
+        [example.features for example in examples], task.sequences
+      ),
       row_columns.ColumnSchema.of([example.row for example in examples]),
+      tuple(task.buckets),
     )
 
   def convert(self, example: PreparedExample) -> PreparedExample:
@@ -74,14 +93,48 @@ class ExampleForm:
       UnusableExampleError: It would lose something.
     """
     try:
-      return example._replace(
+      converted = example._replace(
         features=self.features.convert(example.features),
         row=self.columns.convert(example.row),
       )
+      self.padded_lengths(converted)
+      return converted
     except feature_form.UnfitFeaturesError as error:
       raise UnusableExampleError(f'features: {error}') from error
     except row_columns.UnfitColumnError as error:
       raise UnusableExampleError(f'row_columns: {error}') from error
+
+  def padded_lengths(self, example: PreparedExample) -> tuple[int, ...]:
+    """What the sequences of an example in this form are padded to.
+
+    Raises:
+      feature_form.UnfitFeaturesError: One is longer than all buckets.
+    """
+    lengths = self.features.lengths(example.features)
+    found = [sequence_lengths.bucket(x, self.buckets) for x in lengths]
+    if None in found:
+      raise feature_form.UnfitFeaturesError(
+        f'a sequence has length {lengths[found.index(None)]}, the largest '
+        f'bucket is {self.buckets[-1]}; add a larger one or crop in preprocess'
+      )
+    return tuple(x for x in found if x is not None)
+
+  def stack(
+    self, examples: Sequence[PreparedExample], lengths: Sequence[int]
+  ) -> types.Features:
+    """[num_examples, ...] of examples in this form, at least one.
+
+    Args:
+      examples: to stack.
+      lengths: that sequences are padded to, see `longest`.
+    """
+    features = [self.features.pad(x.features, lengths) for x in examples]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *features)
+
+  def longest(self, examples: Sequence[PreparedExample]) -> tuple[int, ...]:
+    """The buckets that hold all examples."""
+    every = [self.padded_lengths(example) for example in examples]
+    return tuple(map(max, zip(*every, strict=True)))
 
   def fits(self, example: PreparedExample) -> bool:
     try:
@@ -150,7 +203,7 @@ def first_usable(
     except UnusableExampleError as error:
       rejected[example_id] = str(error)
       continue
-    kind = feature_form.signature(example.features)
+    kind = feature_form.signature(example.features, task.sequences)
     group = groups.setdefault(kind, [])
     group.append(example)
     if len(group) == NUM_CHECKED:
@@ -163,12 +216,6 @@ def first_usable(
       'row_columns or the dataset'
     )
   return max(groups.values(), key=len)
-
-
-def stack_features(examples: Sequence[PreparedExample]) -> types.Features:
-  """[num_examples, ...] of examples in one form, at least one."""
-  features = [example.features for example in examples]
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *features)
 
 
 def num_looked_at(corpus: corpus_lib.Corpus) -> int:

@@ -4,7 +4,7 @@ Used the same way by the basis job, by every projecting worker and by queries,
 so that all three agree on what a fingerprint covers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -17,7 +17,13 @@ from influence_core import errors, parameter_arrays, parameter_selection, types
 from influence_core.devices import parameter_layout
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.storage import fingerprints
-from pipeline.tasks import example_form, loss_check, task as task_lib, user_code
+from pipeline.tasks import (
+  example_form,
+  loss_check,
+  padding,
+  task as task_lib,
+  user_code,
+)
 from pipeline.tasks.reference import TaskReference
 
 
@@ -124,7 +130,9 @@ class LoadedTask:
         examples.append(example_form.prepare(self.task, example_id, raw))
       except example_form.UnusableExampleError:
         continue  # Told where the probe is compared.
-    return example_form.ExampleForm.of(examples or self._unformed_examples)
+    return example_form.ExampleForm.of(
+      self.task, examples or self._unformed_examples
+    )
 
   @property
   def checked_features(self) -> types.Features:
@@ -135,6 +143,18 @@ class LoadedTask:
   def checked_ids(self) -> list[str]:
     """Ids of these examples."""
     return self._checked_batch.ids
+
+  @property
+  def planned_features(self) -> types.Features:
+    """[1, ...] shapes of the largest example there can be, as far as known."""
+    buckets = self.form.buckets
+    features = jax.tree.map(lambda leaf: leaf[0], self.checked_features)
+    if buckets:
+      count = len(self.form.features.sequences)
+      features = self.form.features.pad(features, [buckets[-1]] * count)
+    return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), features
+    )
 
   def with_probe(
     self, probe: tuple[corpus_lib.RawExample, ...]
@@ -165,6 +185,18 @@ class LoadedTask:
       self.task,
       parameter_layout.fit_devices(self.params),
       self._checked_batch.features,
+    )
+    finite = set(self.checked_ids)
+    padding.check(
+      self.task,
+      self.params,
+      self.selected,
+      self.form,
+      [
+        self.form.convert(example)
+        for example in self._first_examples
+        if example.example_id in finite
+      ],
     )
 
   @functools.cached_property
@@ -224,18 +256,59 @@ class LoadedTask:
 
   def _preprocessing_fingerprint(self) -> str:
     """Of other preprocessing where that of a basis does not work."""
+    examples: Iterable[tuple[str, example_form.AnyExample]] = self._named_probe
     if self.probe is None:
-      return fingerprints.of_arrays(self._first_batch.features)
-    batch = self.preprocess_batch(self._named_probe)
-    for example_id, reason in batch.rejected.items():
+      examples = ((x.example_id, x.raw) for x in self._first_examples)
+    usable, rejected = self._prepare(examples)
+    for example_id, reason in rejected.items():
       return f'none: example {example_id} cannot be used, {reason}'
-    return fingerprints.of_arrays(batch.features)
+    # Whatever the buckets: an index does not depend on them.
+    every = [self.form.features.lengths(x.features) for x in usable]
+    longest = tuple(map(max, zip(*every, strict=True)))
+    return fingerprints.of_arrays(self.form.stack(usable, longest))
 
   def preprocess_batch(
+    self, examples: Iterable[tuple[str, example_form.AnyExample]]
+  ) -> ExampleBatch:
+    """Features and row columns of raw examples, stacked, in the task's form.
+
+    Sequences are padded to the bucket of the longest.
+    """
+    return self._stacked(*self._prepare(examples))
+
+  def preprocess_by_length(
     self,
     examples: Iterable[tuple[str, example_form.AnyExample]],
-  ) -> ExampleBatch:
-    """Features and row columns of raw examples, stacked, in the task's form."""
+    batch_size: int,
+  ) -> Iterator[ExampleBatch]:
+    """Batches of examples whose sequences are padded to the same buckets.
+
+    Yields:
+      Full batches as they come, then the others; what was rejected on the way
+      with the next of them. Without sequences, all in their order.
+    """
+    waiting: dict[tuple[int, ...], list[example_form.PreparedExample]] = {}
+    rejected: dict[str, str] = {}
+    for one in examples:
+      usable, unusable = self._prepare([one])
+      rejected |= unusable
+      for example in usable:
+        lengths = self.form.padded_lengths(example)
+        group = waiting.setdefault(lengths, [])
+        group.append(example)
+        if len(group) == batch_size:
+          yield self._stacked(waiting.pop(lengths), rejected)
+          rejected = {}
+    for group in waiting.values():
+      yield self._stacked(group, rejected)
+      rejected = {}
+    if rejected:
+      yield self._stacked([], rejected)
+
+  def _prepare(
+    self, examples: Iterable[tuple[str, example_form.AnyExample]]
+  ) -> tuple[list[example_form.PreparedExample], dict[str, str]]:
+    """Examples in the task's form, and reasons of the others by id."""
     usable: list[example_form.PreparedExample] = []
     rejected = {}
     for example_id, raw in examples:
@@ -244,10 +317,18 @@ class LoadedTask:
         usable.append(self.form.convert(example))
       except example_form.UnusableExampleError as error:
         rejected[example_id] = str(error)
+    return usable, rejected
+
+  def _stacked(
+    self,
+    usable: list[example_form.PreparedExample],
+    rejected: dict[str, str],
+  ) -> ExampleBatch:
+    form = self.form
     return ExampleBatch(
       [example.example_id for example in usable],
-      example_form.stack_features(usable) if usable else None,
-      self.form.columns.arrays([example.row for example in usable]),
+      form.stack(usable, form.longest(usable)) if usable else None,
+      form.columns.arrays([example.row for example in usable]),
       rejected,
     )
 

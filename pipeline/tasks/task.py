@@ -30,6 +30,12 @@ class Task:
       pytree of numpy arrays whose shapes are the same for every example. Types
       of numbers are those of the first examples; others are converted where
       that loses nothing. An example of another form is left out as unusable.
+    sequences: paths of those features whose first axis has any length, such as
+      ('tokens', 'mask'). They are padded with zeros to one of `buckets`; the
+      loss must give padding no weight.
+    buckets: lengths that sequences are padded to, each with a program of its
+      own; empty for 16, 24, 32, 48, 64, 96, ... as far as needed. Longer
+      sequences are left out as unusable. An index does not depend on them.
     example_id: feature of the raw examples that people know them by, such as a
       file name or a key; stands beside the id in rows and results.
     row_columns: a raw example -> scalars stored beside its projection, such as
@@ -64,6 +70,8 @@ class Task:
   per_example_loss: types.PerExampleLoss
   corpus: corpus_lib.Corpus
   preprocess: Callable[[corpus_lib.RawExample], types.Features]
+  sequences: Sequence[str] = ()
+  buckets: Sequence[int] = ()
   example_id: str | None = None
   row_columns: Callable[[corpus_lib.RawExample], Mapping[str, Any]] | None = (
     None

@@ -1,0 +1,96 @@
+"""What padding of sequences does to a loss, and what it costs."""
+
+import collections
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import errors, types
+from pipeline.tasks import example_form, task as task_lib
+
+# Examples drawn at random to tell what padding costs.
+_NUM_MEASURED = 256
+
+# Change of a loss, relative to 1 + |loss|. Sums of float32 terms in two orders
+# differ by less than 1e-5, those of models in bfloat16 by rounding of 4e-3 that
+# accumulates over layers; weight on padding changes a mean by more than that.
+_FLOAT32_TOLERANCE, _LOW_PRECISION_TOLERANCE = 1e-4, 3e-2
+
+
+def check(
+  task: task_lib.Task,
+  params: types.Params,
+  selected: types.SelectedParameters,
+  form: example_form.ExampleForm,
+  examples: Sequence[example_form.PreparedExample],
+) -> None:
+  """Refuses a loss that gives padding some weight.
+
+  Args:
+    task: the task.
+    params: pytree of arrays.
+    selected: those that gradients are taken for, by path.
+    form: of the task's examples.
+    examples: a few in this form, with finite losses.
+
+  Raises:
+    errors.InputError: Names an example, with its loss at both lengths.
+  """
+  if not task.sequences:
+    return
+  shortest = min(jnp.finfo(leaf.dtype).bits for leaf in selected.values())
+  tolerance = _FLOAT32_TOLERANCE if shortest > 16 else _LOW_PRECISION_TOLERANCE
+  for example in examples:
+    own = form.features.lengths(example.features)
+    padded = form.padded_lengths(example)
+    found, expected = (
+      float(task.per_example_loss(params, form.stack([example], lengths))[0])
+      for lengths in (padded, own)
+    )
+    if abs(found - expected) > tolerance * (1 + abs(expected)):
+      raise errors.InputError(
+        f'task {task.name}: the loss of {example.example_id} is '
+        f'{expected:.6g} at its own length {_shown(own)} and {found:.6g} '
+        f'padded to {_shown(padded)}; give padding no weight, with a mask '
+        "among the task's sequences"
+      )
+
+
+def describe(
+  task: task_lib.Task, form: example_form.ExampleForm, seed: int = 0
+) -> str | None:
+  """What examples at random are padded to; None without sequences."""
+  if not task.sequences:
+    return None
+  corpus = task.corpus
+  count = min(_NUM_MEASURED, corpus.num_examples)
+  positions = np.random.default_rng(seed).choice(
+    corpus.num_examples, count, replace=False
+  )
+  counts: collections.Counter[tuple[int, ...]] = collections.Counter()
+  num_own = num_padded = 0
+  for example_id, raw in corpus.read_positions(np.sort(positions).tolist()):
+    try:
+      example = form.convert(example_form.prepare(task, example_id, raw))
+    except example_form.UnusableExampleError:
+      continue
+    lengths = form.padded_lengths(example)
+    counts[lengths] += 1
+    num_own += sum(form.features.lengths(example.features))
+    num_padded += sum(lengths)
+  used = sum(counts.values())
+  if not used:
+    return None
+  shares = ', '.join(
+    f'{_shown(lengths)} ({number / used:.0%})'
+    for lengths, number in sorted(counts.items())
+  )
+  return (
+    f'sequences are padded to {shares}: {1 - num_own / num_padded:.0%} of '
+    f'their places are padding, of {used} examples at random'
+  )
+
+
+def _shown(lengths: tuple[int, ...]) -> str:
+  return ' and '.join(map(str, dict.fromkeys(lengths)))
