@@ -54,13 +54,13 @@ setuptools.setup(
     'safetensors>=0.8',
     # TensorFlow Datasets needs it to write a dataset and does not say so.
     'importlib_resources>=6',
-    # For the example tasks and the demo.
-    'optax>=0.2.5,<0.3',
-    'sacrebleu>=2.4',
     'scikit-learn>=1.5,<2',
-    'tokenizers>=0.20',
+    # For the example tasks of images and the demo.
+    'optax>=0.2.5,<0.3',
   ],
   extras_require={
+    # For the example tasks of texts.
+    'examples': ['sacrebleu>=2.4', 'tokenizers>=0.20'],
     'dataflow': ['apache-beam[gcp]>=2.70,<3'],
     # Of the container's variants this one needs nothing more.
     'cpu': [],
@@ -81,6 +81,8 @@ setuptools.setup(
       'pytest-xdist>=3.6',
       'python-hcl2>=5',
       'ruff>=0.9',
+      'sacrebleu>=2.4',
+      'tokenizers>=0.20',
     ],
     'benchmark': ['faiss-cpu>=1.9', 'psutil>=5'],
   },
