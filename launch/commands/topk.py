@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from influence_core.projection.options import ProjectionOptions
 from launch.output import (
+  basis_notes,
   console as console_lib,
   error_lines,
   result_tables,
@@ -46,6 +47,7 @@ def run(
   opened, options = session.index, request.options
   search_notes.tell_before(console, opened, k=request.k, options=options)
   queries = session.project(query_split, certify=request.certify)
+  basis_notes.tell(console, session.record)
   with console.stage('topk') as progress, error_lines.engine_errors():
     found = session.search(queries, request, scan=scan, progress=progress)
   batch = queries.batch

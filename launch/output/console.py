@@ -34,11 +34,12 @@ class Console:
     self._out = rich.console.Console(highlight=False, width=_LINE_WIDTH)
     self._err = rich.console.Console(file=sys.stderr)
     self.seconds: dict[str, float] = {}
+    self._warned: set[str] = set()
 
   def quiet(self) -> 'Console':
     """A console that prints no results; its stages count for this one."""
     silent = Console(json_only=True)
-    silent.seconds = self.seconds
+    silent.seconds, silent._warned = self.seconds, self._warned
     return silent
 
   def print(self, text: str = '') -> None:
@@ -52,8 +53,10 @@ class Console:
       logger.info(text)
 
   def warn(self, text: str) -> None:
-    """Tells what the result alone might hide."""
-    logger.warning(text)
+    """Tells what the result alone might hide, a text once for each command."""
+    if text not in self._warned:
+      self._warned.add(text)
+      logger.warning(text)
 
   def table(
     self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
