@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from influence_core.projection.options import ProjectionOptions
 from launch.output import (
+  basis_notes,
   console as console_lib,
   error_lines,
   result_tables,
@@ -48,6 +49,7 @@ def run(
   search_notes.tell_before(console, opened, k=request.k, options=options)
   projected = session.project(queries, certify=request.certify)
   described = session.described(projected)
+  basis_notes.tell(console, session.record)
   with console.stage('topk') as progress, error_lines.engine_errors():
     found = session.search(projected, request, scan=scan, progress=progress)
   table = result_tables.influence_table(opened, projected.ids, found)

@@ -46,6 +46,7 @@ def run(flags: argparse.Namespace, values: dict[str, Any]) -> int:
   try:
     if flags.metrics_file:
       metrics.check(flags.metrics_file)
+    console.wait(f'{flags.command}: loading')
     result = _run(console, flags, values)
   except (Exception, KeyboardInterrupt) as error:
     failure = _failure(error)
@@ -55,6 +56,8 @@ def run(flags: argparse.Namespace, values: dict[str, Any]) -> int:
       raise
     if flags.verbose:
       traceback.print_exception(error)
+  finally:
+    console.end_wait()
   status = failure.status if failure else exit_status.ExitStatus.DONE
   unwritten = _write_metrics(flags, console, status, result)
   failure = failure or unwritten

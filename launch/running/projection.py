@@ -5,8 +5,9 @@ from typing import Any
 import jax
 
 from influence_core import errors
-from launch.output import console as console_lib
+from launch.output import basis_notes, console as console_lib
 from launch.running import hosts_projection, processes, watched_projection
+from pipeline.bases import stored_basis
 from pipeline.beam import runner_options
 from pipeline.beam.engines import EngineChoice
 from pipeline.index import reader as index_reader
@@ -39,6 +40,8 @@ def project_and_tell(
   else:
     beam_options = runner_options.make_options(engine, tell=console.tell)
   job = projection_job.prepare(request)
+  if jax.process_index() == 0:
+    basis_notes.tell(console, stored_basis.load_record(request.basis))
   if job.changes.is_empty:
     console.print(
       f'nothing to do: {job.index} holds all {job.plan.num_examples} examples'

@@ -62,20 +62,24 @@ class CurvatureSamples:
     """As many examples that are not in the first one.
 
     Raises:
-      errors.InputError: The corpus has too few examples, or too many of them
-        cannot be used.
+      errors.InputError: See `check_second`, or too many examples cannot be
+        used.
     """
-    corpus = self._loaded.task.corpus
-    if 2 * self._size > corpus.num_examples:
-      raise errors.InputError(
-        f'the corpus has {corpus.num_examples} examples, too few for two '
-        f'samples of {self._size}; choose a smaller --sample_size or leave out '
-        '--check_sample'
-      )
+    self.check_second()
     # So many others that enough are left when those of the first are removed.
     positions = self._positions([self._seed, 1], 2 * self._size)
     others = positions[~np.isin(positions, self._first_positions())]
     return self._read(others[: self._size])
+
+  def check_second(self) -> None:
+    """Raises `errors.InputError` if the corpus is too small for two samples."""
+    num_examples = self._loaded.task.corpus.num_examples
+    if 2 * self._size > num_examples:
+      raise errors.InputError(
+        f'the corpus has {num_examples} examples, too few for two samples of '
+        f'{self._size}; choose a smaller --sample_size or leave out '
+        '--check_sample'
+      )
 
   def _first_positions(self) -> np.ndarray:
     return self._positions(self._seed, self._size)

@@ -53,10 +53,10 @@ def check(
   )
   if abs(found - expected) > tolerance * (1 + abs(expected)):
     raise errors.InputError(
-      f'task {task.name}: the loss of {example.example_id} is {expected:.6g} at '
-      f'its own length {_shown(own)} and {found:.6g} padded to '
-      f"{_shown(padded)}; give padding no weight, with a mask among the task's "
-      'sequences'
+      f'task {task.name}: the loss of {example.example_id} is {expected:.6g} '
+      f'at its own length {_shown(own)} and {found:.6g} padded to '
+      f'{_shown(padded)}; give padding no weight, with a mask among the '
+      "task's sequences"
     )
 
 
