@@ -20,8 +20,7 @@ RawExample = Mapping[str, Any]
 Read = TypeVar('Read')
 
 # Records read at a time: one by one, each costs as much as a compressed block.
-_READ_TOGETHER = 256
-
+READ_TOGETHER = 256
 ID_KEY = 'tfds_id'
 
 
@@ -133,8 +132,8 @@ class Corpus(abc.ABC):
     self, ids: Sequence[str]
   ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
     """Examples by their ids."""
-    for start in range(0, len(ids), _READ_TOGETHER):
-      some = ids[start : start + _READ_TOGETHER]
+    for start in range(0, len(ids), READ_TOGETHER):
+      some = ids[start : start + READ_TOGETHER]
       for name, group in itertools.groupby(some, _file_of):
         own = list(group)
         records = [int(text.rpartition('__')[2]) for text in own]
