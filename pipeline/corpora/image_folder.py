@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from influence_core import errors
-from pipeline.corpora import file_corpus, splits
+from pipeline.corpora import file_names, splits
 from pipeline.corpora.corpus import (
   Corpus,
   RawExample,
@@ -36,7 +36,7 @@ class ImageFolderCorpus(Corpus):
   """
 
   path: str
-  split: str = file_corpus.ONLY_SPLIT
+  split: str = file_names.ONLY_SPLIT
 
   def with_split(self, split: str) -> 'ImageFolderCorpus':
     return dataclasses.replace(self, split=split)
@@ -70,7 +70,7 @@ class ImageFolderCorpus(Corpus):
   def _shards(self) -> list[SourceShard]:
     files: dict[str, list[tuple[str, int]]] = {}
     for shard, group in self._groups.items():
-      split = file_corpus.split_of(f'{group[0][0].rpartition("/")[0]}/-')
+      split = file_names.split_of(f'{group[0][0].rpartition("/")[0]}/-')
       files.setdefault(split, []).append((shard, len(group)))
     return splits.choose(files, self.split, of=self.path)
 

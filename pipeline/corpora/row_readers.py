@@ -37,7 +37,8 @@ READERS: dict[str, Callable[[Sequence[str]], RowReader]] = {
   '.jsonl': text_files.JsonLines,
   '.csv': text_files.Csv,
   '.tsv': lambda columns: text_files.Csv(columns, '\t'),
-  '.npz': array_files.Arrays,
+  '.npy': array_files.NpyRows,
+  '.npz': array_files.NpzRows,
 }
 
 

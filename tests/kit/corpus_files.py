@@ -20,11 +20,13 @@ NUM_FILES = 3
 _GROUP_SIZE = 40
 FILE_KINDS = (
   'parquet',
+  'arrow',
   'jsonl',
   'jsonl.gz',
   'jsonl.zst',
   'csv',
   'tsv.gz',
+  'npy',
   'npz',
 )
 TFDS_KINDS = ('array_record', 'tfrecord', 'tfds_parquet')
@@ -49,7 +51,7 @@ def write_file(
   y: np.ndarray,
   group_size: int = _GROUP_SIZE,
 ) -> None:
-  """One file of a kind."""
+  """One file of a kind; of .npy one for x and one for y."""
   rows = [
     {'x': [float(v) for v in point], 'y': float(target)}
     for point, target in zip(x, y, strict=True)
@@ -61,6 +63,9 @@ def write_file(
     table = pa.table({'x': [list(point) for point in x], 'y': y})
     with pa.ipc.new_stream(str(path), table.schema) as writer:
       writer.write_table(table, max_chunksize=group_size)
+  elif kind == 'npy':
+    np.save(path.with_name(f'x_{path.name}'), x)
+    np.save(path.with_name(f'y_{path.name}'), y)
   elif kind == 'npz':
     np.savez(path, x=x, y=y)
   elif kind.startswith('jsonl'):

@@ -12,7 +12,7 @@ import pytest
 
 from influence_core import errors
 from pipeline import FileCorpus
-from pipeline.corpora import extents, file_corpus, splits
+from pipeline.corpora import extents, file_names, splits
 from pipeline.corpora.corpus import SourceShard, UndecodableExample
 from pipeline.index import reader as index_reader
 from pipeline.storage import machine_cache
@@ -36,7 +36,7 @@ def fixture_cache(monkeypatch, tmp_path):
 
 def place_of(corpus, name):
   if isinstance(corpus, FileCorpus):
-    return corpus.path_of(name)
+    return corpus.paths_of(name)[0]
   return f'{corpus._directory}/{name}'
 
 
@@ -215,13 +215,14 @@ def test_columns_that_are_asked_for(tmp_path):
     ('data-00000-of-00002.arrow', 'train'),
     ('dev.jsonl.gz', 'dev'),
     ('extra-00000-of-00001.npz', 'extra'),
+    ('a/test/x.npy', 'test'),
     ('trainer.csv', 'train'),
     ('plain_text/train/0000.parquet', 'train'),
     ('texts.csv', 'train'),
   ],
 )
 def test_names_of_files_say_the_split(name, split):
-  assert file_corpus.split_of(name) == split
+  assert file_names.split_of(name) == split
 
 
 def test_splits_of_a_directory(tmp_path):
