@@ -56,12 +56,15 @@ class Extents:
       IndexError: The file has no such record.
     """
     places = self.find(path)[np.asarray(records, np.int64)]
-    found: list[bytes] = []
-    for run in _runs(places):
-      first, last = run[0][0], run[-1][1]
-      data = storage.read_range(path, int(first), int(last))
-      found += [data[start - first : stop - first] for start, stop in run]
-    return found
+    runs = list(_runs(places))
+    pieces = storage.read_ranges(
+      path, [(int(run[0][0]), int(run[-1][1])) for run in runs]
+    )
+    return [
+      piece[start - run[0][0] : stop - run[0][0]]
+      for run, piece in zip(runs, pieces, strict=True)
+      for start, stop in run
+    ]
 
   def _load(self, path: str) -> np.ndarray:
     def scan(target: pathlib.Path) -> None:

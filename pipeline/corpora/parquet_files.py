@@ -7,9 +7,9 @@ pieces, to the disk of this machine, and its rows are read from there.
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import itertools
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,7 +34,7 @@ class _OpenFile(NamedTuple):
   """A file, and the first row of each row group, with the end of the last."""
 
   rows: pq.ParquetFile
-  edges: np.ndarray
+  edges: Sequence[int]
 
 
 class ParquetFiles:
@@ -66,21 +66,22 @@ class ParquetFiles:
       errors.InputError: Memory or disk have no room for a row group.
       RuntimeError: A row cannot be read, or is not there.
     """
-
-    def take(number: int, rows: np.ndarray) -> pa.Table:
+    runs = list(pieces.runs(self._file(path).edges, positions))
+    found: list[list[pa.RecordBatch]] = [[] for _ in runs]
+    # Group by group, so that none is read twice.
+    for place in sorted(range(len(runs)), key=lambda place: runs[place]):
+      number, start, length = runs[place]
       group = self._group(path, number)
       if isinstance(group, RuntimeError):
-        raise group
-      return group.take(rows)
-
-    edges = self._file(path).edges
-    return pieces.gather(edges, np.asarray(positions, np.int64), take)
+        raise RuntimeError(*group.args)
+      found[place] += group.slices(range(start, start + length))
+    return pa.Table.from_batches(itertools.chain.from_iterable(found))
 
   def _open(self, path: str) -> _OpenFile:
     rows = _open_parquet(path, pre_buffer=True)
     recent.check_columns(path, self._columns, rows.schema_arrow.names)
     groups = map(rows.metadata.row_group, range(rows.num_row_groups))
-    return _OpenFile(rows, np.cumsum([0, *(x.num_rows for x in groups)]))
+    return _OpenFile(rows, pieces.edges_of(x.num_rows for x in groups))
 
   def _read_group(self, path: str, number: int) -> pieces.Pieces | RuntimeError:
     """A row group, or why it cannot be read, which is found out once."""
@@ -112,7 +113,8 @@ class ParquetFiles:
     self, path: str, number: int, num_bytes: int
   ) -> pieces.Pieces:
     """A row group on the disk of this machine, made in pieces."""
-    row_bytes = num_bytes / (np.diff(self._file(path).edges)[number])
+    num_rows = self._file(path).rows.metadata.row_group(number).num_rows
+    row_bytes = num_bytes / num_rows
     memory.check_host_memory(
       row_bytes * READ_TOGETHER,
       f'{READ_TOGETHER} rows of {path}, which are read together,',

@@ -1,14 +1,16 @@
 """Rows of tables that lie in pieces, in memory or mapped: only those asked for.
 
-`pyarrow.Table.take` would copy every piece of a table of texts first.
+`pyarrow.Table.take` copies every piece of a table of texts first, and lacks
+some types.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import itertools
 import pathlib
+from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 
@@ -18,54 +20,67 @@ class Pieces:
 
   Attributes:
     batches: the pieces.
-    edges: [num_pieces + 1] int64 first row of each, and the end of the last.
+    edges: first row of each, and the end of the last.
   """
 
   batches: Sequence[pa.RecordBatch]
-  edges: np.ndarray
+  edges: Sequence[int]
 
   @classmethod
   def of(cls, batches: Iterable[pa.RecordBatch]) -> 'Pieces':
     kept = list(batches)
-    return cls(kept, np.cumsum([0, *map(len, kept)]))
+    return cls(kept, edges_of(map(len, kept)))
 
-  def take(self, rows: np.ndarray) -> pa.Table:
-    """Rows by number, in their order; see `gather`."""
+  def slices(self, rows: Iterable[int]) -> Iterator[pa.RecordBatch]:
+    """Rows by number, in their order, without copying any.
 
-    def take(number: int, places: np.ndarray) -> pa.Table:
-      batch = self.batches[number].take(pa.array(places))
-      return pa.Table.from_batches([batch])
+    Raises:
+      RuntimeError: There is no such row.
+    """
+    for run in runs(self.edges, rows):
+      yield self.batches[run.piece].slice(run.start, run.length)
 
-    return gather(self.edges, rows, take)
+
+def edges_of(sizes: Iterable[int]) -> Sequence[int]:
+  """First row of each piece of so many rows, and the end of the last."""
+  return list(itertools.accumulate(sizes, initial=0))
 
 
-def gather(
-  edges: np.ndarray,
-  rows: np.ndarray,
-  take: Callable[[int, np.ndarray], pa.Table],
-) -> pa.Table:
+class Run(NamedTuple):
+  """Rows of one piece that follow each other."""
+
+  piece: int
+  start: int
+  length: int
+
+
+def runs(edges: Sequence[int], rows: Iterable[int]) -> Iterator[Run]:
   """Rows by number, in their order, from the pieces that have them.
 
   Args:
-    edges: [num_pieces + 1] int64, see `Pieces`.
-    rows: [num_rows] int64, at least one.
-    take: rows of a piece, by its number and their places in it.
+    edges: first row of each piece, and the end of the last.
+    rows: at least one.
 
   Raises:
     RuntimeError: There is no such row.
   """
-  if rows.max() >= edges[-1]:
-    raise RuntimeError(f'there is no row {rows.max()} of {edges[-1]}')
-  numbers = np.searchsorted(edges, rows, side='right') - 1
-  found = [
-    take(int(number), rows[numbers == number] - edges[number])
-    for number in np.unique(numbers)
-  ]
-  if len(found) == 1:
-    return found[0]
-  # Those found are in the order of pieces.
-  places = np.argsort(np.argsort(numbers, kind='stable'))
-  return pa.concat_tables(found).take(pa.array(places))
+  first, *others = rows
+  run = _find(edges, first)
+  for row in others:
+    stop = edges[run.piece] + run.start + run.length
+    if row == stop < edges[run.piece + 1]:
+      run = run._replace(length=run.length + 1)
+    else:
+      yield run
+      run = _find(edges, row)
+  yield run
+
+
+def _find(edges: Sequence[int], row: int) -> Run:
+  if row >= edges[-1]:
+    raise RuntimeError(f'there is no row {row} of {edges[-1]}')
+  piece = bisect.bisect_right(edges, row) - 1
+  return Run(piece, row - edges[piece], 1)
 
 
 def map_file(path: str) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,8 @@
-"""Rows of Parquet and Arrow files."""
+"""Rows of Parquet and Arrow files.
+
+Lists of numbers are numpy arrays; dates and times are those of Python, in
+nanoseconds those of numpy, in UTC.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
@@ -16,7 +20,7 @@ _MAX_OPEN = 64
 
 
 class ParquetRows:
-  """Rows of Parquet files; lists of numbers are numpy arrays."""
+  """Rows of Parquet files."""
 
   def __init__(self, columns: Sequence[str]):
     self._files = parquet_files.ParquetFiles(columns)
@@ -57,7 +61,8 @@ class ArrowRows:
     mapped = self._mapped(path)
     mapped.file.check_whole()
     with _decoding(path):
-      return _rows(mapped.table.take(np.asarray(positions, np.int64)))
+      slices = mapped.table.slices(positions)
+      return _rows(pa.Table.from_batches(list(slices)))
 
   def _open(self, path: str) -> _MappedTable:
     local = machine_cache.local_file(path)
@@ -92,7 +97,7 @@ def _decoding(path: str) -> Iterator[None]:
 
 
 def _rows(table: pa.Table) -> list[Mapping[str, Any]]:
-  """Rows as dictionaries; lists of numbers are numpy arrays."""
+  """Rows as dictionaries."""
   columns = {name: _values(table.column(name)) for name in table.column_names}
   return [
     dict(zip(columns, row, strict=True))
@@ -101,15 +106,22 @@ def _rows(table: pa.Table) -> list[Mapping[str, Any]]:
 
 
 def _values(column: pa.ChunkedArray) -> Sequence[Any]:
-  """Values of a column for Python; of lists of numbers, arrays."""
+  """Values of a column for Python; of lists of numbers, arrays of their own."""
   kind = column.type
+  if isinstance(kind, pa.FixedShapeTensorType):
+    return [x.to_numpy() if x.is_valid else None for x in column]
   if (
     pa.types.is_fixed_size_list(kind)
     or pa.types.is_list(kind)
     or pa.types.is_large_list(kind)
   ) and pa.types.is_primitive(kind.value_type):
     return [
-      value.values.to_numpy(zero_copy_only=False) if value.is_valid else None
-      for value in column
+      np.array(x.values.to_numpy(zero_copy_only=False)) if x.is_valid else None
+      for x in column
     ]
+  if pa.types.is_temporal(kind) and getattr(kind, 'unit', '') == 'ns':
+    # Python's own end at microseconds.
+    scalar = np.datetime64 if pa.types.is_timestamp(kind) else np.timedelta64
+    counts = column.cast(pa.int64()).to_pylist()
+    return [None if x is None else scalar(x, 'ns') for x in counts]
   return column.to_pylist()

@@ -5,7 +5,7 @@ written by `create_exclusive`: an object appears whole or not at all, under a
 name that did not exist before, and of several racing writers exactly one wins.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import datetime
@@ -125,6 +125,30 @@ def read_range(path: str, start: int, stop: int) -> bytes:
     DamagedFileError: The file is missing.
   """
   return _read(path, start=start, end=stop)
+
+
+def read_ranges(path: str, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
+  """Bytes [start, stop) of a file for each range, remote ones at once.
+
+  Raises:
+    DamagedFileError: The file is missing.
+  """
+  starts, stops = zip(*ranges, strict=True)
+  filesystem, name = filesystem_of(path)
+  try:
+    if isinstance(filesystem, local.LocalFileSystem):
+      with open(name, 'rb') as file:
+        return [
+          os.pread(file.fileno(), stop - start, start)
+          for start, stop in zip(starts, stops, strict=True)
+        ]
+    with store_errors(path):
+      found = filesystem.cat_ranges([name] * len(starts), starts, stops)
+      if failed := [x for x in found if isinstance(x, Exception)]:
+        raise failed[0]
+      return found
+  except FileNotFoundError as error:
+    raise DamagedFileError(f'{path} is missing') from error
 
 
 def _read(path: str, **limits: int) -> bytes:
