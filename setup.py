@@ -40,6 +40,7 @@ setuptools.setup(
     'jinja2>=3.1,<4',
     'matplotlib>=3.9,<4',
     'ml_dtypes>=0.4',
+    'msgpack>=1',
     'numpy>=2,<3',
     'packaging>=24',
     'pillow>=10',
