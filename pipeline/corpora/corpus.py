@@ -8,7 +8,7 @@ has it under the key `tfds_id`.
 
 import abc
 import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import itertools
@@ -71,7 +71,7 @@ class Corpus(abc.ABC):
   @abc.abstractmethod
   def read_records(
     self, name: str, records: Sequence[int]
-  ) -> Sequence[RawExample | UndecodableExample]:
+  ) -> Iterable[RawExample | UndecodableExample]:
     """Records of one file, in the order of `records`, without ids.
 
     Raises:

@@ -1,6 +1,6 @@
 """Examples of any Python object with a length and items, as Grain's sources."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any, Protocol
@@ -67,9 +67,9 @@ class SourceCorpus(Corpus):
 
   def read_records(
     self, name: str, records: Sequence[int]
-  ) -> Sequence[RawExample | UndecodableExample]:
+  ) -> Iterator[RawExample | UndecodableExample]:
     source = self._source(name)
-    return [self._read(source, record) for record in records]
+    return (self._read(source, record) for record in records)
 
   def _source(self, name: str) -> RandomAccessSource:
     split = name.removeprefix(f'{self.name}-')
