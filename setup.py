@@ -70,6 +70,7 @@ setuptools.setup(
       'dask[distributed]>=2025.1',
       'faiss-cpu>=1.9',
       'gcp-storage-emulator>=2024.8.3',
+      'grain>=0.2.12,<0.3',
       'hypothesis>=6',
       'google-cloud-batch>=0.17',
       'kubernetes-validate>=1.30',
