@@ -56,7 +56,7 @@ class _ArrayRows:
   ) -> list[Mapping[str, Any]]:
     mapped = self._mapped(path)
     for file in mapped.files:
-      file.check_whole()
+      file.check_unchanged()
     rows = np.asarray(positions, np.int64)
     try:
       taken = {name: array[rows] for name, array in mapped.arrays.items()}

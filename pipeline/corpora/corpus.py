@@ -21,6 +21,9 @@ Read = TypeVar('Read')
 
 # Records read at a time: one by one, each costs as much as a compressed block.
 READ_TOGETHER = 256
+# Of the name of a source shard: that of a file has 255, in an index with range,
+# fingerprint and attempt.
+_MAX_NAME_BYTES = 150
 ID_KEY = 'tfds_id'
 
 
@@ -87,11 +90,12 @@ class Corpus(abc.ABC):
     """Opens the corpus.
 
     Raises:
-      errors.InputError: See `source_shards`; or a file of it is missing, or it
-        has an example twice.
+      errors.InputError: See `source_shards`; or a file of it is missing or has
+        too long a name, or it has an example twice.
     """
     shards = self.source_shards()
     _check_disjoint(shards)
+    _check_lengths(shards)
     for name in dict.fromkeys(shard.name for shard in shards):
       self.shard_fingerprint(name)
 
@@ -170,6 +174,17 @@ def _check_disjoint(shards: Sequence[SourceShard]) -> None:
         f'the split has records {after.start} to '
         f'{min(before.stop, after.stop) - 1} of {after.name} twice, expected '
         'each example once; choose slices that do not overlap'
+      )
+
+
+def _check_lengths(shards: Sequence[SourceShard]) -> None:
+  """Raises `errors.InputError` if no file can be named after a source shard."""
+  for shard in shards:
+    if (num_bytes := len(shard.name.encode())) > _MAX_NAME_BYTES:
+      raise errors.InputError(
+        f'the source shard {shard.name} has a name of {num_bytes} bytes, '
+        f'expected at most {_MAX_NAME_BYTES}, since files of an index are '
+        'named after it; shorten the names of files or folders'
       )
 
 

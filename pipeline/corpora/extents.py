@@ -13,10 +13,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from influence_core import errors
 from pipeline.corpora import recent
-from pipeline.storage import files as storage, machine_cache
+from pipeline.storage import file_ranges, files as storage, machine_cache
 
-# A scan of a file -> [num_records, 2] int64 first byte and end of each record.
+# A scan of a file -> [num_records, 2] int64 first byte and end of each record;
+# raises ValueError where it is none of its format.
 Scan = Callable[[BinaryIO], np.ndarray]
 
 _CHUNK_BYTES = 1 << 22
@@ -57,7 +59,7 @@ class Extents:
     """
     places = self.find(path)[np.asarray(records, np.int64)]
     runs = list(_runs(places))
-    pieces = storage.read_ranges(
+    pieces = file_ranges.read(
       path, [(int(run[0][0]), int(run[-1][1])) for run in runs]
     )
     return [
@@ -71,7 +73,13 @@ class Extents:
       with storage.open_for_reading(path) as stream, open(target, 'wb') as file:
         raw: Any = stream
         # Each small read of a remote file would be a request.
-        np.save(file, self._scan(io.BufferedReader(raw, _CHUNK_BYTES)))
+        try:
+          places = self._scan(io.BufferedReader(raw, _CHUNK_BYTES))
+        except errors.InputError:
+          raise
+        except ValueError as error:
+          raise storage.DamagedFileError(f'{path}: {error}') from error
+        np.save(file, places)
 
     kept = machine_cache.make_once(path, self._name, scan)
     return np.load(kept, allow_pickle=False)

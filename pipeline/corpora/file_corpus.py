@@ -70,7 +70,8 @@ class FileCorpus(Corpus):
     found: dict[str, list[str]] = {}
     for name in names:
       found.setdefault(file_names.shard_of(name), []).append(name)
-    return {shard: self._choose(shard, own) for shard, own in found.items()}
+    chosen = {shard: self._choose(shard, own) for shard, own in found.items()}
+    return self._check_columns(chosen)
 
   def _choose(self, shard: str, names: list[str]) -> list[str]:
     """Those of the files of a source shard that have columns to be read.
@@ -93,6 +94,23 @@ class FileCorpus(Corpus):
       )
     recent.check_columns(f'{self.path} ({shard})', self.columns, columns)
     return [columns[column] for column in self.columns or columns]
+
+  def _check_columns(self, files: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Raises `errors.InputError` if arrays of a split have other columns."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for shard, names in files.items():
+      if row_readers.kind_of(shard) == file_names.ARRAY_SUFFIX:
+        columns = {file_names.column_of(name) for name in names}
+        first, expected = found.setdefault(
+          file_names.split_of(names[0]), (shard, columns)
+        )
+        if columns != expected:
+          raise errors.InputError(
+            f'{shard} of {self.path} has columns {", ".join(sorted(columns))}, '
+            f'expected {", ".join(sorted(expected))} as {first}; add the files '
+            'that are missing, or choose columns'
+          )
+    return files
 
   @functools.cached_property
   def _reader(self) -> row_readers.RowReader:

@@ -7,6 +7,7 @@ import io
 import posixpath
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from influence_core import errors
@@ -155,6 +156,8 @@ class ImageFolderCorpus(Corpus):
       with Image.open(io.BytesIO(data)) as image:
         mode = 'L' if image.mode in ('1', 'L') else 'RGB'
         pixels = np.atleast_3d(np.asarray(image.convert(mode)))
+    except PIL.UnidentifiedImageError:
+      return UndecodableExample(f'{place}: no image of a format that is read')
     except Exception as error:  # Decoders raise whatever their format does.
       return UndecodableExample(f'{place}: {error}')
     own = {x: y for x, y in columns.items() if x != image_labels.FILE_COLUMN}

@@ -140,7 +140,8 @@ class ParquetFiles:
 
 def _open_parquet(path: str, **options: Any) -> pq.ParquetFile:
   try:
-    return pq.ParquetFile(storage.open_for_reading(path), **options)
+    stream = storage.open_for_reading(path)
+    return pq.ParquetFile(stream, page_checksum_verification=True, **options)
   except (OSError, pa.ArrowException) as error:
     raise storage.DamagedFileError(
       f'{path} is no Parquet file ({error}); write it again'

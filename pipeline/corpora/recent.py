@@ -34,27 +34,33 @@ def keep_last(make: Callable[..., Value], most: int) -> Callable[..., Value]:
 class MappedFile(NamedTuple):
   """A file of this machine whose bytes are read where they are used.
 
-  What is mapped past the end of a file ends the process when it is read.
+  What is mapped of a file that is cut off, or whose lengths and places become
+  others, ends the process when it is read.
   """
 
   path: str
-  num_bytes: int
+  state: tuple[int, int, int]
 
   @classmethod
   def of(cls, path: str) -> 'MappedFile':
-    return cls(path, os.stat(path).st_size)
+    return cls(path, _state_of(path))
 
-  def check_whole(self) -> None:
-    """Raises `storage.DamagedFileError` if the file was cut off meanwhile."""
+  def check_unchanged(self) -> None:
+    """Raises `storage.DamagedFileError` if the file is another one by now."""
     try:
-      num_bytes = os.stat(self.path).st_size
+      is_same = _state_of(self.path) == self.state
     except FileNotFoundError:
       return  # What is mapped stays.
-    if num_bytes < self.num_bytes:
+    if not is_same:
       raise storage.DamagedFileError(
-        f'{self.path} had {self.num_bytes:,} bytes and has {num_bytes:,} now; '
-        'leave it as it is while it is read, and run the same command again'
+        f'{self.path} has changed while it was read; leave it as it is '
+        'meanwhile, and run the same command again'
       )
+
+
+def _state_of(path: str) -> tuple[int, int, int]:
+  found = os.stat(path)
+  return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def check_columns(

@@ -59,10 +59,12 @@ class ArrowRows:
     self, path: str, positions: Sequence[int]
   ) -> list[Mapping[str, Any]]:
     mapped = self._mapped(path)
-    mapped.file.check_whole()
+    mapped.file.check_unchanged()
     with _decoding(path):
-      slices = mapped.table.slices(positions)
-      return _rows(pa.Table.from_batches(list(slices)))
+      slices = list(mapped.table.slices(positions))
+      for batch in slices:
+        batch.validate(full=True)  # Wrong places would end the process.
+      return _rows(pa.Table.from_batches(slices))
 
   def _open(self, path: str) -> _MappedTable:
     local = machine_cache.local_file(path)

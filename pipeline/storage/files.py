@@ -5,7 +5,7 @@ written by `create_exclusive`: an object appears whole or not at all, under a
 name that did not exist before, and of several racing writers exactly one wins.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import datetime
@@ -18,6 +18,7 @@ import fsspec
 from fsspec.implementations import local
 
 from influence_core import errors
+from pipeline.storage import remote_file
 
 # Zonal buckets are not used; asking for them takes long where they are unknown.
 os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
@@ -127,30 +128,6 @@ def read_range(path: str, start: int, stop: int) -> bytes:
   return _read(path, start=start, end=stop)
 
 
-def read_ranges(path: str, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
-  """Bytes [start, stop) of a file for each range, remote ones at once.
-
-  Raises:
-    DamagedFileError: The file is missing.
-  """
-  starts, stops = zip(*ranges, strict=True)
-  filesystem, name = filesystem_of(path)
-  try:
-    if isinstance(filesystem, local.LocalFileSystem):
-      with open(name, 'rb') as file:
-        return [
-          os.pread(file.fileno(), stop - start, start)
-          for start, stop in zip(starts, stops, strict=True)
-        ]
-    with store_errors(path):
-      found = filesystem.cat_ranges([name] * len(starts), starts, stops)
-      if failed := [x for x in found if isinstance(x, Exception)]:
-        raise failed[0]
-      return found
-  except FileNotFoundError as error:
-    raise DamagedFileError(f'{path} is missing') from error
-
-
 def _read(path: str, **limits: int) -> bytes:
   filesystem, name = filesystem_of(path)
   try:
@@ -169,9 +146,12 @@ def open_for_reading(path: str) -> BinaryIO:
   filesystem, name = filesystem_of(path)
   try:
     with store_errors(path):
-      return filesystem.open(name, 'rb')
+      stream = filesystem.open(name, 'rb')
   except FileNotFoundError as error:
     raise DamagedFileError(f'{path} is missing') from error
+  if not is_local(path):
+    stream = remote_file.RemoteFile(stream, lambda: store_errors(path))
+  return stream
 
 
 def create_exclusive(path: str, data: bytes | memoryview) -> bool:
@@ -244,7 +224,10 @@ def remove_empty_directory(path: str) -> None:
 
 def is_local(path: str) -> bool:
   """Whether a path is on this machine's file system."""
-  return fsspec.utils.get_protocol(path) in local.LocalFileSystem.protocol
+  return (
+    '://' not in path
+    or fsspec.utils.get_protocol(path) in local.LocalFileSystem.protocol
+  )
 
 
 def check_writable(directory: str) -> None:
@@ -326,6 +309,9 @@ def store_errors(path: str) -> Iterator[None]:
 
 def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
   """The file system of `path`, without stale listings, and its name there."""
+  if '://' not in path:  # It may have ::, which is something else in URLs.
+    filesystem = local.LocalFileSystem()
+    return filesystem, filesystem._strip_protocol(path)
   try:
     filesystem, name = fsspec.core.url_to_fs(path)
   except (ValueError, ImportError) as error:

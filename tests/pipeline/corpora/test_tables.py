@@ -179,5 +179,5 @@ def test_mapped_files_that_were_cut_off_are_noticed(tmp_path):
   corpus = FileCorpus(str(path))
   assert len(rows_of(corpus, [0])) == 1
   os.truncate(path, 100)
-  with pytest.raises(errors.InputError, match='leave it as it is while'):
+  with pytest.raises(errors.InputError, match='leave it as it is'):
     rows_of(corpus, [1])
