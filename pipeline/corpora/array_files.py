@@ -206,5 +206,6 @@ def _reading(path: str) -> Iterator[None]:
   except _DAMAGES as error:
     kind = path.rpartition('.')[2]
     raise storage.DamagedFileError(
-      f'{path} is no .{kind} file of arrays ({error}); write it again'
+      f'{path} is no .{kind} file of arrays '
+      f'({errors.first_line(error)}); write it again'
     ) from error

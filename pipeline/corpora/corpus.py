@@ -38,9 +38,13 @@ class SourceShard:
 
 @dataclasses.dataclass(frozen=True)
 class UndecodableExample:
-  """Stands for an example that could not be read."""
+  """Stands for an example that could not be read; the reason is one line."""
 
   reason: str
+
+  @classmethod
+  def of(cls, error: Exception) -> Self:
+    return cls(f'{type(error).__name__}: {errors.first_line(error)}')
 
 
 class Corpus(abc.ABC):
@@ -161,7 +165,7 @@ def read_each(
     return list(read(records))
   except RuntimeError as error:
     if len(records) == 1:
-      return [UndecodableExample(f'{type(error).__name__}: {error}')]
+      return [UndecodableExample.of(error)]
     return [x for record in records for x in read_each(read, [record])]
 
 

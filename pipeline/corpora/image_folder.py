@@ -151,7 +151,7 @@ class ImageFolderCorpus(Corpus):
     try:
       data = storage.read_bytes(storage.join(self.path, place))
     except (OSError, storage.DamagedFileError) as error:
-      return UndecodableExample(f'{place}: {error}')
+      return UndecodableExample(f'{place}: {errors.first_line(error)}')
     try:
       with Image.open(io.BytesIO(data)) as image:
         mode = 'L' if image.mode in ('1', 'L') else 'RGB'
@@ -159,7 +159,7 @@ class ImageFolderCorpus(Corpus):
     except PIL.UnidentifiedImageError:
       return UndecodableExample(f'{place}: no image of a format that is read')
     except Exception as error:  # Decoders raise whatever their format does.
-      return UndecodableExample(f'{place}: {error}')
+      return UndecodableExample(f'{place}: {errors.first_line(error)}')
     own = {x: y for x, y in columns.items() if x != image_labels.FILE_COLUMN}
     return {'image': pixels, **own, 'file': place}
 

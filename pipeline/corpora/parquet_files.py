@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from influence_core import errors
 from influence_core.devices import memory
 from pipeline.corpora import pieces, recent
 from pipeline.corpora.corpus import READ_TOGETHER
@@ -144,7 +145,7 @@ def _open_parquet(path: str, **options: Any) -> pq.ParquetFile:
     return pq.ParquetFile(stream, page_checksum_verification=True, **options)
   except (OSError, pa.ArrowException) as error:
     raise storage.DamagedFileError(
-      f'{path} is no Parquet file ({error}); write it again'
+      f'{path} is no Parquet file ({errors.first_line(error)}); write it again'
     ) from error
 
 
@@ -154,5 +155,6 @@ def _decoding(path: str, number: int) -> Iterator[None]:
     yield
   except (OSError, pa.ArrowException) as error:
     raise RuntimeError(
-      f'row group {number} of {path} cannot be read ({error})'
+      f'row group {number} of {path} cannot be read '
+      f'({errors.first_line(error)})'
     ) from error

@@ -99,8 +99,8 @@ class SourceCorpus(Corpus):
     except Exception as error:  # Whatever the user's code raises.
       raise errors.InputError(
         f'source {split!r} of {self.name} is a {type(source).__name__} without '
-        f'length ({error}), expected items by position; give a list or a '
-        'grain.MapDataset, not what comes after to_iter_dataset'
+        f'length ({errors.first_line(error)}), expected items by position; '
+        'give a list or a grain.MapDataset, not what to_iter_dataset makes'
       ) from error
     if size > _MAX_EXAMPLES:
       raise errors.InputError(
@@ -115,7 +115,7 @@ class SourceCorpus(Corpus):
     try:
       example = source[record]
     except Exception as error:  # Whatever the user's code raises.
-      return UndecodableExample(f'{type(error).__name__}: {error}')
+      return UndecodableExample.of(error)
     if example is None:
       return UndecodableExample('the source has None, as after filter of Grain')
     return example if isinstance(example, Mapping) else {'example': example}

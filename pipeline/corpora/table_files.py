@@ -78,7 +78,7 @@ class ArrowRows:
       batches = [self._choose(path, x) for x in pieces.map_file(local)]
     except (OSError, pa.ArrowException) as error:
       raise storage.DamagedFileError(
-        f'{path} is no Arrow file ({error}); write it again'
+        f'{path} is no Arrow file ({errors.first_line(error)}); write it again'
       ) from error
     return _MappedTable(file, pieces.Pieces.of(batches))
 
@@ -95,7 +95,9 @@ def _decoding(path: str) -> Iterator[None]:
   except errors.InputError:
     raise
   except (ValueError, OverflowError, pa.ArrowException) as error:
-    raise RuntimeError(f'rows of {path} cannot be read ({error})') from error
+    raise RuntimeError(
+      f'rows of {path} cannot be read ({errors.first_line(error)})'
+    ) from error
 
 
 def _rows(table: pa.Table) -> list[Mapping[str, Any]]:

@@ -105,7 +105,7 @@ class TfdsCorpus(Corpus):
     try:
       return self._builder.info.features.deserialize_example_np(record)
     except Exception as error:  # Decoders raise whatever their format does.
-      return UndecodableExample(f'{type(error).__name__}: {error}')
+      return UndecodableExample.of(error)
 
 
 def _version_directory(dataset: str, data_dir: str) -> str:
