@@ -16,7 +16,7 @@ from pipeline.corpora import extents, file_names, splits
 from pipeline.corpora.corpus import SourceShard, UndecodableExample
 from pipeline.index import reader as index_reader
 from pipeline.storage import machine_cache
-from tests.kit import corpus_files, linear_task
+from tests.kit import corpus_files, datasets, linear_task
 from tests.pipeline.storage.test_object_store import url
 from tests.pipeline.storage.test_remote_files import upload
 
@@ -236,7 +236,38 @@ def vectors(index):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', [x for x in KINDS if x != 'array_record'])
+def test_many_examples_have_the_same_vectors(
+  influence, task_flags, basis, monkeypatch, tmp_path
+):
+  """10,000 as ArrayRecord, TFRecord, Parquet and JSON Lines, bit for bit."""
+  monkeypatch.setattr(linear_task, 'NUM_TRAIN', 10_000)
+  datasets.prepare(linear_task.Points, tmp_path / 'data', 3)
+  found = {}
+  for kind in ('array_record', 'tfrecord', 'tfds_parquet', 'parquet', 'jsonl'):
+    made = corpus_files.write(kind, tmp_path, tmp_path / kind)
+    is_tfds = kind in corpus_files.TFDS_KINDS
+    done = influence(
+      *('project', *task_flags, '--basis', basis, '--index', tmp_path / 'i'),
+      *(
+        '--task_arg',
+        f'{"data_dir" if is_tfds else "files"}={tmp_path / kind}',
+      ),
+      *('--range_size', 4000, '--json'),
+    )
+    assert done.json['num_projected'] == made.num_examples == 10_000
+    found[kind] = vectors(tmp_path / 'i')
+  expected = found.pop('array_record')
+  assert expected.shape == (10_000, 6)
+  for kind, same in found.items():
+    assert same.tobytes() == expected.tobytes(), kind
+
+
+# What is only packed otherwise is read as the others are.
+_PACKED = ('array_record', 'jsonl.gz', 'jsonl.zst', 'tsv.gz')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', [x for x in KINDS if x not in _PACKED])
 def test_index_is_the_same_and_follows_the_files(
   influence, workdir, task_flags, basis, index, tmp_path, kind
 ):

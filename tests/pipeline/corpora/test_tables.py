@@ -15,8 +15,9 @@ from influence_core import errors
 from pipeline import FileCorpus
 from pipeline.corpora import parquet_files, pieces
 from pipeline.corpora.corpus import UndecodableExample
-from pipeline.storage import machine_cache
+from pipeline.storage import files as storage, machine_cache
 from tests.kit import devices
+from tests.pipeline.storage.test_object_store import url
 
 TABLE = pa.table(
   {
@@ -181,3 +182,20 @@ def test_mapped_files_that_were_cut_off_are_noticed(tmp_path):
   os.truncate(path, 100)
   with pytest.raises(errors.InputError, match='leave it as it is'):
     rows_of(corpus, [1])
+
+
+@pytest.mark.slow
+def test_a_store_that_fails_while_it_is_read_is_no_damage(store, tmp_path):
+  """Rows would be rejected; libraries pass on what our files raise."""
+  texts = [np.random.default_rng(x).bytes(9000) for x in range(1500)]
+  table = pa.table({'text': texts})
+  pq.write_table(table, tmp_path / 'a.parquet', row_group_size=300)
+  data = (tmp_path / 'a.parquet').read_bytes()
+  storage.create_exclusive(url('a.parquet'), data)
+  corpus = FileCorpus(url('a.parquet'))
+  [(_, raw)] = corpus.read_positions([0])
+  assert raw['text'] == texts[0]
+  for _ in range(6):
+    store.disturb_next('503', 'GET')
+  with pytest.raises(errors.InputError, match='the object store cannot be'):
+    list(corpus.read_positions([900]))
