@@ -24,11 +24,12 @@ _MAX_OPEN = 64
 # Row groups in memory at a time, so that a range that goes on in the next one
 # reads each once.
 _MAX_GROUPS = 4
-# Of a group that is kept in memory, by the encoded sizes of its columns.
-_MAX_GROUP_BYTES = 1 << 27
-# Read at a time of a larger one, and decoded.
+# Of a group that is kept in memory: the encoded sizes of its columns, and rows,
+# since what repeats is encoded in next to nothing.
+_MAX_GROUP_BYTES, _MAX_GROUP_ROWS = 1 << 27, 1 << 20
+# Of a larger one, read at a time and decoded at a time.
 _BUFFER_BYTES = 1 << 22
-_PIECE_BYTES = 1 << 24
+_PIECE_BYTES, _PIECE_ROWS = 1 << 24, 1 << 16
 
 
 class _OpenFile(NamedTuple):
@@ -87,9 +88,9 @@ class ParquetFiles:
   def _read_group(self, path: str, number: int) -> pieces.Pieces | RuntimeError:
     """A row group, or why it cannot be read, which is found out once."""
     try:
-      num_bytes = self._num_bytes(path, number)
-      if num_bytes > _MAX_GROUP_BYTES:
-        return self._copy_group(path, number, num_bytes)
+      num_bytes, num_rows = self._size(path, number)
+      if num_bytes > _MAX_GROUP_BYTES or num_rows > _MAX_GROUP_ROWS:
+        return self._copy_group(path, number, num_bytes, num_rows)
       with _decoding(path, number):
         group = self._file(path).rows.read_row_group(number, self._names)
       return pieces.Pieces.of(group.to_batches())
@@ -100,21 +101,21 @@ class ParquetFiles:
   def _names(self) -> list[str] | None:
     return list(self._columns) or None
 
-  def _num_bytes(self, path: str, number: int) -> int:
-    """Size of what is read of a row group: encoded, but not compressed."""
+  def _size(self, path: str, number: int) -> tuple[int, int]:
+    """Bytes of what is read of a group, before compression, and its rows."""
     group = self._file(path).rows.metadata.row_group(number)
     tops = tuple(f'{name}.' for name in self._columns) or ('',)
-    return sum(
+    num_bytes = sum(
       chunk.total_uncompressed_size
       for chunk in map(group.column, range(group.num_columns))
       if f'{chunk.path_in_schema}.'.startswith(tops)
     )
+    return num_bytes, group.num_rows
 
   def _copy_group(
-    self, path: str, number: int, num_bytes: int
+    self, path: str, number: int, num_bytes: int, num_rows: int
   ) -> pieces.Pieces:
     """A row group on the disk of this machine, made in pieces."""
-    num_rows = self._file(path).rows.metadata.row_group(number).num_rows
     row_bytes = num_bytes / num_rows
     memory.check_host_memory(
       row_bytes * READ_TOGETHER,
@@ -126,7 +127,9 @@ class ParquetFiles:
       rows = _open_parquet(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
       with _decoding(path, number):
         yield from rows.iter_batches(
-          max(1, int(_PIECE_BYTES / row_bytes)), [number], self._names
+          min(_PIECE_ROWS, 1 + int(_PIECE_BYTES / row_bytes)),
+          [number],
+          self._names,
         )
 
     name = f'group-{number}-{fingerprints.of_json(self._columns)}'

@@ -71,9 +71,10 @@ def test_rows_of_pieces_are_those_of_the_whole(sizes, data):
     list(parts.slices([0, sum(sizes)]))
 
 
+@pytest.mark.parametrize('limit', ['BYTES', 'ROWS'])
 @pytest.mark.parametrize('columns', [(), ('text', 'list')])
 def test_large_row_groups_are_read_from_disk(
-  monkeypatch, tmp_path, cache, columns
+  monkeypatch, tmp_path, cache, columns, limit
 ):
   path = tmp_path / 'a.parquet'
   pq.write_table(TABLE, path, row_group_size=40)
@@ -81,8 +82,8 @@ def test_large_row_groups_are_read_from_disk(
   expected = expected.take(POSITIONS).to_pylist()
   assert rows_of(FileCorpus(str(path), columns=columns), POSITIONS) == expected
   assert not cache.exists()
-  monkeypatch.setattr(parquet_files, '_MAX_GROUP_BYTES', 10)
-  monkeypatch.setattr(parquet_files, '_PIECE_BYTES', 300)
+  monkeypatch.setattr(parquet_files, f'_MAX_GROUP_{limit}', 10)
+  monkeypatch.setattr(parquet_files, f'_PIECE_{limit}', 30)
   corpus = FileCorpus(str(path), columns=columns)
   assert rows_of(corpus, POSITIONS) == expected
   assert len([*cache.glob('*/group-*')]) == 3
@@ -147,13 +148,11 @@ def test_damaged_row_groups_are_tried_once(monkeypatch, tmp_path, is_large):
   if is_large:
     monkeypatch.setattr(parquet_files, '_MAX_GROUP_BYTES', 10)
   tried = []
-  num_bytes = parquet_files.ParquetFiles._num_bytes
+  size = parquet_files.ParquetFiles._size
   monkeypatch.setattr(
     parquet_files.ParquetFiles,
-    '_num_bytes',
-    lambda self, path, number: (
-      tried.append(number) or num_bytes(self, path, number)
-    ),
+    '_size',
+    lambda self, path, number: tried.append(number) or size(self, path, number),
   )
   found = [raw for _, raw in FileCorpus(str(path)).read_positions(range(100))]
   bad = [isinstance(raw, UndecodableExample) for raw in found]
