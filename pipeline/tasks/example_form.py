@@ -171,7 +171,7 @@ def prepare(
     raise UnusableExampleError(f'{part}: {error}') from error
   except Exception as error:  # The user's code may raise anything.
     raise UnusableExampleError(
-      f'{part}: {type(error).__name__}: {error}'
+      f'{part}: {type(error).__name__}: {errors.first_line(error)}'
     ) from error
   return PreparedExample(example_id, raw, features, row)
 
