@@ -41,6 +41,7 @@ setuptools.setup(
     'jinja2>=3.1,<4',
     'matplotlib>=3.9,<4',
     'ml_dtypes>=0.4',
+    'msgpack>=1',
     'numpy>=2,<3',
     'packaging>=24',
     'pillow>=10',
@@ -54,13 +55,13 @@ setuptools.setup(
     'safetensors>=0.8',
     # TensorFlow Datasets needs it to write a dataset and does not say so.
     'importlib_resources>=6',
-    # For the example tasks and the demo.
-    'optax>=0.2.5,<0.3',
-    'sacrebleu>=2.4',
     'scikit-learn>=1.5,<2',
-    'tokenizers>=0.20',
+    # For the example tasks of images and the demo.
+    'optax>=0.2.5,<0.3',
   ],
   extras_require={
+    # For the example tasks of texts.
+    'examples': ['sacrebleu>=2.4', 'tokenizers>=0.20'],
     'dataflow': ['apache-beam[gcp]>=2.70,<3'],
     # Of the container's variants this one needs nothing more.
     'cpu': [],
@@ -72,6 +73,7 @@ setuptools.setup(
       'dask[distributed]>=2025.1',
       'faiss-cpu>=1.9',
       'gcp-storage-emulator>=2024.8.3',
+      'grain>=0.2.12,<0.3',
       'hypothesis>=6',
       'google-cloud-batch>=0.17',
       'kubernetes-validate>=1.30',
@@ -81,6 +83,8 @@ setuptools.setup(
       'pytest-xdist>=3.6',
       'python-hcl2>=5',
       'ruff>=0.9',
+      'sacrebleu>=2.4',
+      'tokenizers>=0.20',
     ],
     'benchmark': ['faiss-cpu>=1.9', 'psutil>=5'],
   },

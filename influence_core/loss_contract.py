@@ -7,7 +7,6 @@ by operation: a few examples are not worth compiling for.
 """
 
 from collections.abc import Collection, Sequence
-import functools
 
 import jax
 from jax.extend import core as jax_core
@@ -31,18 +30,15 @@ FLOAT32_TOLERANCE = 1e-4
 LOW_PRECISION_TOLERANCE = 3e-2
 
 
-_name = functools.partial(user_code.named, loss_tracing.LOSS)
-
-
 def check_form(
-  per_example_loss: loss_tracing.JittedLoss,
+  loss: loss_tracing.NamedLoss,
   params: types.Params,
   features: types.Features,
 ) -> None:
   """Refuses what is no loss per example, for any number of examples.
 
   Args:
-    per_example_loss: jitted.
+    loss: of the user's.
     params: pytree of arrays.
     features: pytree of [num_examples, ...] arrays, a few real examples.
 
@@ -50,12 +46,12 @@ def check_form(
     errors.InputError: It fails, cannot be traced, needs one batch size, or
       gives something else than one floating-point number for each example.
   """
-  count, name = len(jax.tree.leaves(features)[0]), _name(per_example_loss)
-  losses = loss_tracing.check_traceable(per_example_loss, params, features)
+  count = len(jax.tree.leaves(features)[0])
+  losses = loss_tracing.check_traceable(loss, params, features)
   found = getattr(losses, 'shape', None)
   if found is None:
     raise errors.InputError(
-      f'{name} returned a {type(losses).__name__}, expected '
+      f'{loss.title} returned a {type(losses).__name__}, expected '
       f'an array of shape {(count,)}, one loss per example; return the losses '
       'alone'
     )
@@ -66,19 +62,19 @@ def check_form(
       else 'do not reduce over the batch'
     )
     raise errors.InputError(
-      f'{name} returned shape {found}, expected {(count,)}, '
+      f'{loss.title} returned shape {found}, expected {(count,)}, '
       f'one loss per example; {next_step}'
     )
   if not jnp.issubdtype(losses.dtype, jnp.floating):
     raise errors.InputError(
-      f'{name} returned {losses.dtype}, expected a floating-point type'
+      f'{loss.title} returned {losses.dtype}, expected a floating-point type'
     )
   for other in (1, count + 1):
-    loss_tracing.check_batch_size(per_example_loss, params, features, other)
+    loss_tracing.check_batch_size(loss, params, features, other)
 
 
 def check_differentiable(
-  per_example_loss: loss_tracing.JittedLoss,
+  loss: loss_tracing.NamedLoss,
   params: types.Params,
   paths: Collection[str],
   features: types.Features,
@@ -86,7 +82,7 @@ def check_differentiable(
   """Refuses a loss that has no gradient, or none but zero.
 
   Args:
-    per_example_loss: jitted.
+    loss: of the user's.
     params: pytree of arrays.
     paths: parameters that gradients are taken for.
     features: pytree of [num_examples, ...] arrays, a few real examples.
@@ -99,16 +95,14 @@ def check_differentiable(
   def gradient(params, features):
     leaves = parameter_selection.all_parameters(params)
     selected = {path: leaves[path] for path in paths}
-    return parameter_selection.batch_gradient(
-      per_example_loss, params, selected, features
-    )
+    return parameter_selection.batch_gradient(loss, params, selected, features)
 
   try:
     jaxpr = jax.make_jaxpr(gradient)(*loss_tracing.structs((params, features)))
   except user_code.ERRORS as error:
-    reason = user_code.described(error, per_example_loss)
+    reason = loss.describe(error)
     raise errors.InputError(
-      f'{loss_tracing.LOSS} cannot be differentiated ({reason}); '
+      f'{loss.name} cannot be differentiated ({reason}); '
       'write that part in jax.numpy, or give it a jax.custom_vjp with both '
       'rules'
     ) from error
@@ -117,7 +111,7 @@ def check_differentiable(
   constant = jax.tree.leaves(jax.jit(gradient)(params, features))
   if not any(np.asarray(leaf).any() for leaf in constant):
     raise errors.InputError(
-      f'the gradient of {_name(per_example_loss)} '
+      f'the gradient of {loss.title} '
       'by the selected parameters is zero for every example: the loss does not '
       'depend on them, or only through jax.lax.stop_gradient, rounding, '
       'comparisons or integers'
@@ -125,7 +119,7 @@ def check_differentiable(
 
 
 def check_independent(
-  per_example_loss: loss_tracing.JittedLoss,
+  loss: loss_tracing.NamedLoss,
   params: types.Params,
   features: types.Features,
   *,
@@ -135,7 +129,7 @@ def check_independent(
   """Refuses a loss of an example that changes with the rest of its batch.
 
   Args:
-    per_example_loss: jitted; also one that gives [batch, tokens] losses.
+    loss: of the user's; also one that gives [batch, tokens] losses.
     params: pytree of arrays.
     features: pytree of [num_examples, ...] arrays, a few real examples.
     ids: names of the examples in errors.
@@ -146,10 +140,7 @@ def check_independent(
     errors.InputError: Names an example whose loss changes, or is not finite.
   """
   alone = np.concatenate(
-    [
-      evaluate(per_example_loss, params, example)
-      for example in single_examples(features)
-    ]
+    [evaluate(loss, params, example) for example in single_examples(features)]
   )
   finite = np.isfinite(together) & np.isfinite(alone)
   if not finite.all():
@@ -160,19 +151,19 @@ def check_independent(
       'parameters and the loss, or leave the example out'
     )
   differences = np.abs(together - alone)
-  tolerance = _tolerance(per_example_loss, params, features)
+  tolerance = _tolerance(loss, params, features)
   if np.max(differences) > tolerance * (1 + np.max(np.abs(alone))):
     place = _first_place(differences == np.max(differences))
     raise errors.InputError(
       f'the loss of example {_named(ids, place)} is {together[place]:.6g} in a '
-      f'batch and {alone[place]:.6g} alone; {_name(per_example_loss)} must not '
+      f'batch and {alone[place]:.6g} alone; {loss.title} must not '
       'mix the examples of a batch: evaluate batch normalisation with its '
       'running averages, and dropout deterministically'
     )
 
 
 def evaluate(
-  per_example_loss: loss_tracing.JittedLoss,
+  loss: loss_tracing.NamedLoss,
   params: types.Params,
   features: types.Features,
 ) -> np.ndarray:
@@ -181,13 +172,13 @@ def evaluate(
   Raises:
     errors.InputError: It fails, such as a host callback in it.
   """
-  with user_code.user_errors(loss_tracing.LOSS, per_example_loss):
-    traced = loss_tracing.trace(per_example_loss, params, features)
+  with user_code.user_errors(loss.name, loss.function):
+    traced = loss.trace(params, features)
     arrays = jax.tree.leaves((params, features))
     if len(traced.jaxpr.in_avals) != len(arrays) or _gives_away(traced.jaxpr):
       # A value of another trace came in, of which JAX tells when it compiles;
       # or arguments would be donated, which are not inside a program.
-      return np.asarray(per_example_loss(params, features), np.float32)
+      return np.asarray(loss(params, features), np.float32)
     [losses] = jax_core.jaxpr_as_fun(traced.jaxpr)(*arrays)
     return np.asarray(losses, np.float32)
 
@@ -216,8 +207,8 @@ def _uses_its_inputs(jaxpr: jax_core.Jaxpr) -> bool:
   return bool(needed.intersection(jaxpr.invars))
 
 
-def _tolerance(per_example_loss, params, features) -> float:
-  traced = loss_tracing.trace(per_example_loss, params, features)
+def _tolerance(loss, params, features) -> float:
+  traced = loss.trace(params, features)
   is_exact = not loss_tracing.uses_low_precision(traced.jaxpr.jaxpr)
   if jax.default_backend() == 'cpu' and is_exact:
     return FLOAT32_TOLERANCE

@@ -1,6 +1,7 @@
 """Traces a loss for some number of examples, or says why it cannot be."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+import functools
 from typing import Any
 
 import jax
@@ -10,22 +11,59 @@ import numpy as np
 
 from influence_core import errors, types, user_code
 
-# (params, [batch, ...] features) -> [batch] losses, jitted: it is traced once
-# for each number of examples.
-JittedLoss = jax.stages.Wrapped
 
-LOSS = 'per_example_loss'
+class NamedLoss:
+  """A loss of the user's, traced once for each number of examples.
+
+  Attributes:
+    function: (params, [batch, ...] features) -> [batch] losses, if it is as it
+      must be.
+    name: what it is called in errors.
+  """
+
+  def __init__(
+    self,
+    function: Callable[[types.Params, types.Features], Any],
+    name: str = 'per_example_loss',
+  ):
+    """Traces nothing yet."""
+    self.function = function
+    self.name = name
+
+    @functools.wraps(function)  # It may be no function, or one of a generator.
+    def loss(params, features):
+      return function(params, features)
+
+    self._jitted = jax.jit(loss)
+
+  def __call__(self, params: types.Params, features: types.Features) -> Any:
+    return self._jitted(params, features)
+
+  @property
+  def title(self) -> str:
+    """Its name, and where it begins."""
+    return user_code.named(self.name, self.function)
+
+  def describe(self, error: BaseException) -> str:
+    """What it raised, and where."""
+    return user_code.described(error, self.function)
+
+  def trace(
+    self, params: types.Params, features: types.Features
+  ) -> jax.stages.Traced:
+    """The loss as JAX sees it; raises whatever the loss does."""
+    return self._jitted.trace(*structs((params, features)))
 
 
 def check_traceable(
-  per_example_loss: JittedLoss,
+  loss: NamedLoss,
   params: types.Params,
   features: types.Features,
 ) -> Any:
   """Shapes and dtypes of what a loss gives.
 
   Args:
-    per_example_loss: jitted.
+    loss: of the user's.
     params: pytree of arrays.
     features: pytree of [num_examples, ...] arrays.
 
@@ -33,24 +71,24 @@ def check_traceable(
     errors.InputError: With the reason why it cannot be traced.
   """
   try:
-    return trace(per_example_loss, params, features).out_info
+    return loss.trace(params, features).out_info
   except user_code.ERRORS as error:
-    reason = user_code.described(error, per_example_loss)
-    if _runs_by_itself(per_example_loss, params, features):
+    reason = loss.describe(error)
+    if _runs_by_itself(loss, params, features):
       raise errors.InputError(
-        f'{LOSS} cannot be traced ({reason}); it must be pure and made of '
+        f'{loss.name} cannot be traced ({reason}); it must be pure and made of '
         'jax.numpy operations: no float(), numpy or Python branch on values, '
         'and no change of a module from outside (nnx.split it before, '
         'nnx.merge inside)'
       ) from error
     raise errors.InputError(
-      f'{LOSS} failed on a few examples ({reason}); do model, checkpoint and '
-      'preprocess belong together?'
+      f'{loss.name} failed on a few examples ({reason}); do model, checkpoint '
+      'and preprocess belong together?'
     ) from error
 
 
 def check_batch_size(
-  per_example_loss: JittedLoss,
+  loss: NamedLoss,
   params: types.Params,
   features: types.Features,
   num_examples: int,
@@ -58,8 +96,7 @@ def check_batch_size(
   """Refuses a loss that needs another batch size.
 
   Args:
-    per_example_loss: jitted, which has been traced for the number of examples
-      that there are.
+    loss: has been traced for the number of examples that there are.
     params: pytree of arrays.
     features: pytree of [any, ...] arrays, for their shapes.
     num_examples: to trace it for.
@@ -78,25 +115,17 @@ def check_batch_size(
     'it must work for any batch size, so take the batch size from the features'
   )
   try:
-    found = trace(per_example_loss, params, batch).out_info.shape
+    found = loss.trace(params, batch).out_info.shape
   except user_code.ERRORS as error:
-    reason = user_code.described(error, per_example_loss)
+    reason = loss.describe(error)
     raise errors.InputError(
-      f'{LOSS} fails on a batch of {what} ({reason}); {next_step}'
+      f'{loss.name} fails on a batch of {what} ({reason}); {next_step}'
     ) from error
   if found not in ((num_examples,), (num_examples, *found[1:2])):
-    name = user_code.named(LOSS, per_example_loss)
     raise errors.InputError(
-      f'{name} returned shape {found} for a batch of {what}, expected '
+      f'{loss.title} returned shape {found} for a batch of {what}, expected '
       f'{(num_examples,)}; {next_step}'
     )
-
-
-def trace(
-  per_example_loss: JittedLoss, params: types.Params, features: types.Features
-) -> jax.stages.Traced:
-  """A loss as JAX sees it; raises whatever the loss does."""
-  return per_example_loss.trace(*structs((params, features)))
 
 
 def structs(tree: Any) -> Any:
@@ -114,11 +143,11 @@ def uses_low_precision(jaxpr: jax_core.Jaxpr) -> bool:
   )
 
 
-def _runs_by_itself(per_example_loss, params, features) -> bool:
+def _runs_by_itself(loss, params, features) -> bool:
   """Whether a loss that cannot be traced gives something without."""
   try:
     with jax.disable_jit():
-      per_example_loss(*jax.tree.map(jnp.asarray, (params, features)))
+      loss(*jax.tree.map(jnp.asarray, (params, features)))
   except user_code.ERRORS:
     return False
   return True

@@ -61,7 +61,8 @@ class RestartPolicy:
   """When the vectors are exchanged for fewer ones, and for which.
 
   Attributes:
-    max_steps: steps that vectors are kept for.
+    max_steps: steps that vectors are kept for; a state that was kept under
+      another policy may have more.
     choose: hessenberg -> [num_kept, num_steps] float64, orthonormal rows that
       combine the vectors to those to go on with; fewer than max_steps.
   """
@@ -137,7 +138,7 @@ def iterate(
     errors.InputError: A product is not finite.
   """
   while not state.broke_down and not is_done(state):
-    if restart_policy and state.num_steps == restart_policy.max_steps:
+    if restart_policy and state.num_steps >= restart_policy.max_steps:
       state = _restart(vectors, state, restart_policy.choose(state.hessenberg))
     product = operator(vectors.vector(state.num_steps))
     # <q_i, H q_m> = <H q_i, q_m>, which is row m of what is known.

@@ -177,6 +177,28 @@ def pack_basis(
   return {'factored': factored, 'dense': dense, 'scopes': scopes}
 
 
+def arrangement(
+  scope: projection_plan.Scope, packing: Packing, projection_dim: int
+) -> Any:
+  """What a packed basis depends on; equal for losses that can share one."""
+  factored = [
+    (
+      weight.path,
+      weight.rearrangements,
+      weight.layout,
+      form_of(weight, projection_dim),
+      packing.vectors_shape(weight, projection_dim),
+    )
+    for weight in scope.factored
+  ]
+  dense = [(weight.path, weight.rearrangements) for weight in scope.dense]
+  inner = {
+    number: arrangement(one, packing, projection_dim)
+    for number, one in scope.scopes.items()
+  }
+  return factored, dense, inner
+
+
 def dense_groups(
   scope: projection_plan.Scope, group_of: Mapping[str, int]
 ) -> dict[str, list[projection_plan.Weight]]:

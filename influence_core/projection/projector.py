@@ -1,7 +1,7 @@
 """Projects the gradients of any number of examples on all local devices.
 
 The entry point of the projection kernel: traces the loss, plans it, places the
-basis, compiles one program and feeds it batches.
+basis, compiles a program for each shape and feeds it batches.
 """
 
 from collections.abc import Iterator
@@ -19,14 +19,11 @@ from influence_core.devices import (
 )
 from influence_core.projection import (
   packing as basis_packing,
-  program as projection_program,
+  shape_programs,
   traced_loss,
 )
 from influence_core.projection.options import ProjectionOptions
 
-# One micro-batch reads the whole basis, so it should be large enough to make
-# that cheap; more gains nothing and costs memory.
-_PREFERRED_MICRO_BATCH = 128
 # Examples for which it is worth to stream the basis from the host.
 _STREAMED_CALL_SIZE = 4096
 
@@ -35,17 +32,14 @@ _DEFAULT_OPTIONS = ProjectionOptions()
 
 
 class GradientProjector:
-  """Projections on one basis, compiled once; parameters and basis stay placed.
+  """Projections on one basis; parameters and basis stay placed.
 
   Attributes:
     options: as given.
     memory: where parameters and basis are.
-    program: the compiled projection.
-    traced: the loss and its plan.
     leaves: all parameters by path, placed.
     basis_blocks: the packed basis by blocks of eigenvectors, placed or, if it
       is streamed, on the host.
-    packing: how the basis is packed.
     projection_dim: number of eigenvectors.
     group_names: names of the parameter groups, if results are split by group.
   """
@@ -68,7 +62,8 @@ class GradientProjector:
       params: pytree of arrays.
       eigenvectors: [projection_dim, *parameter shape] by parameter path; its
         keys are the parameters that gradients are taken for.
-      features: pytree of [any, ...] arrays, for their shapes and dtypes.
+      features: pytree of [any, ...] arrays, for their shapes and dtypes; of
+        the largest examples, where they have several shapes.
       options: see there.
       num_examples: most examples of a call of `project`, if known, so that
         batches are not mostly padding.
@@ -83,9 +78,6 @@ class GradientProjector:
     _check_shapes(leaves, eigenvectors)
     group_of, self.group_names = parameter_selection.group_parameters(
       eigenvectors, options.parameter_groups
-    )
-    self.traced = traced_loss.trace_loss(
-      per_example_loss, params, tuple(eigenvectors), features
     )
     dtype = jnp.dtype(options.basis_dtype)
     self.projection_dim = parameter_selection.num_vectors(eigenvectors)
@@ -102,7 +94,7 @@ class GradientProjector:
     self._block_dim = -(-self.projection_dim // self.memory.num_blocks)
     devices = jax.local_device_count()
     num_slices = 1 if self.memory.placement == 'replicated' else devices
-    self.packing = basis_packing.Packing(
+    packing = basis_packing.Packing(
       basis_packing.Blocking(
         1, self.memory.block_bytes, self.memory.apply_block_bytes
       ),
@@ -112,11 +104,37 @@ class GradientProjector:
       num_slices=num_slices,
     )
     self.leaves = multi_device.replicate(leaves)
-    self.program = self._choose_program(
-      eigenvectors, features, options.batch_size, num_examples
+    check_batch_size(options.batch_size)
+    self._programs = shape_programs.ShapePrograms(
+      lambda features: traced_loss.trace_loss(
+        per_example_loss, params, tuple(eigenvectors), features
+      ),
+      shape_programs.Placement(
+        self.leaves,
+        self._block_shapes(eigenvectors),
+        self.memory.workspace_bytes,
+      ),
+      packing,
+      features=features,
+      batch_size=options.batch_size,
+      num_examples=num_examples,
     )
-    self.packing = self.packing.for_examples(self.program.micro_batch)
     self.basis_blocks = self._pack(eigenvectors)
+
+  @property
+  def traced(self) -> traced_loss.TracedLoss:
+    """The loss, and how it is projected."""
+    return self._programs.traced
+
+  @property
+  def program(self) -> device_program.Program:
+    """The compiled projection of the features it was made with."""
+    return self._programs.program
+
+  @property
+  def packing(self) -> basis_packing.Packing:
+    """How the basis is packed."""
+    return self._programs.packing
 
   @property
   def batch_size(self) -> int:
@@ -142,6 +160,7 @@ class GradientProjector:
   def project(self, features: types.Features) -> types.ProjectedExamples:
     """Projects [num_examples, ...] features; results are numpy arrays.
 
+    Each shape takes a program of its own, compiled when it first comes.
     A loss per token adds a tokens axis to every result, after the first.
     Parameter groups add a groups axis, the last one of norms and the last but
     one of projections.
@@ -170,8 +189,10 @@ class GradientProjector:
   def _project_batches(
     self, packed, features: types.Features
   ) -> Iterator[types.ProjectedExamples]:
-    for batch in multi_device.padded_batches(features, self.batch_size):
-      result = self.program.compiled(self.leaves, packed, batch.features)
+    program = self._programs.program_for(features)
+    size = program.micro_batch * jax.local_device_count()
+    for batch in multi_device.padded_batches(features, size):
+      result = program.compiled(self.leaves, packed, batch.features)
       yield types.ProjectedExamples(
         *(
           np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: batch.num_valid]
@@ -179,49 +200,15 @@ class GradientProjector:
         )
       )
 
-  def _choose_program(
-    self, eigenvectors, features, batch_size: int | None, num_examples
-  ) -> device_program.Program:
-    """Compiles for the given batch size, or for the largest useful one."""
-    devices = jax.local_device_count()
-
-    def compile_program(micro_batch):
-      return self._compile(eigenvectors, features, micro_batch)
-
-    if batch_size is None:
-      return device_program.largest_program(
-        compile_program,
-        self.memory.workspace_bytes,
-        preferred=_PREFERRED_MICRO_BATCH,
-        num_examples=num_examples and -(-num_examples // devices),
-      )
-    check_batch_size(batch_size)
-    program = compile_program(batch_size // devices)
-    if program.temporary_bytes > self.memory.workspace_bytes:
-      raise errors.InputError(
-        f'batch_size {batch_size} needs {program.temporary_bytes:,} bytes of '
-        f'temporary memory on each device, {self.memory.workspace_bytes:,} are '
-        'left beside parameters and basis; give a smaller one or none'
-      )
-    return program
-
-  def _compile(
-    self, eigenvectors, features, micro_batch: int
-  ) -> device_program.Program:
-    shapes = {
+  def _block_shapes(
+    self, eigenvectors: types.SelectedParameters
+  ) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
       path: jax.ShapeDtypeStruct(
         (self._block_dim, *vectors.shape[1:]), vectors.dtype
       )
       for path, vectors in eigenvectors.items()
     }
-    return projection_program.compile_program(
-      self.traced,
-      self.packing.for_examples(micro_batch),
-      leaves=self.leaves,
-      eigenvectors=shapes,
-      features=features,
-      micro_batch=micro_batch,
-    )
 
   def _pack(self, eigenvectors) -> list[Any]:
     """The basis by blocks of eigenvectors, on the devices or streamed."""

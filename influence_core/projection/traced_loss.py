@@ -74,9 +74,9 @@ def trace_loss(
   try:
     jaxpr = jax.make_jaxpr(loss)(*_split(leaves, paths), example)
   except user_code.ERRORS:
-    jitted = jax.jit(per_example_loss)
-    loss_tracing.check_traceable(jitted, params, features)
-    loss_tracing.check_batch_size(jitted, params, features, 1)
+    named = loss_tracing.NamedLoss(per_example_loss)
+    loss_tracing.check_traceable(named, params, features)
+    loss_tracing.check_batch_size(named, params, features, 1)
     raise
   [output] = jaxpr.out_avals
   return TracedLoss(

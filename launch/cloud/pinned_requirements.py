@@ -8,7 +8,7 @@ from importlib import metadata
 from packaging import requirements
 
 PACKAGE = 'influence-pipeline'
-EXTRAS = ('dataflow',)
+EXTRAS = ('dataflow', 'examples')
 
 
 def closure() -> dict[str, str]:

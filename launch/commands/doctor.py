@@ -14,7 +14,7 @@ from influence_core.projection import (
   projector as gradient_projection,
 )
 from influence_core.projection.options import ProjectionOptions
-from launch.output import console as console_lib
+from launch.output import basis_notes, console as console_lib
 from pipeline.bases import stored_basis
 from pipeline.tasks import checked_projector, loaded_task
 from pipeline.tasks.reference import TaskReference
@@ -34,7 +34,7 @@ def run(
     projection_dim=projection_dim, num_examples=num_examples
   )
   gradient_projection.check_batch_size(projection_options.batch_size)
-  loaded, eigenvectors = _load(task, basis, projection_dim)
+  loaded, eigenvectors = _load(console, task, basis, projection_dim)
   with console.stage('compile'):
     projector = checked_projector.compile_projector(
       loaded, eigenvectors, projection_options
@@ -72,7 +72,10 @@ def run(
 
 
 def _load(
-  task: TaskReference, basis: str | None, projection_dim: int
+  console: console_lib.Console,
+  task: TaskReference,
+  basis: str | None,
+  projection_dim: int,
 ) -> tuple[loaded_task.LoadedTask, types.SelectedParameters]:
   """The task, and vectors to project on: those of the basis, or any."""
   if basis is None:
@@ -86,6 +89,7 @@ def _load(
   probed = loaded.with_probe(stored_basis.load_probe(record))
   stored_basis.check_belongs(record, probed.fingerprints)
   loaded.check_loss()
+  basis_notes.tell(console, record)
   return loaded, stored_basis.load(record).eigenvectors
 
 

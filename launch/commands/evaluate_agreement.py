@@ -8,7 +8,12 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, evaluation_report, plots
+from launch.output import (
+  basis_notes,
+  console as console_lib,
+  evaluation_report,
+  plots,
+)
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
@@ -37,6 +42,7 @@ def run(
   def scores_of(path: str, options: ScoreOptions):
     session = QuerySession(path, task)
     queries = session.project(query_split)
+    basis_notes.tell(console, session.record)
     return (*session.scores(queries, options), queries.batch.ids)
 
   expected, ids, query_ids = scores_of(reference, ScoreOptions())

@@ -12,7 +12,12 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, evaluation_report, plots
+from launch.output import (
+  basis_notes,
+  console as console_lib,
+  evaluation_report,
+  plots,
+)
 from pipeline.evaluation import retrainings
 from pipeline.evaluation.options import Retraining
 from pipeline.search.query_session import QuerySession
@@ -46,6 +51,7 @@ def run(
       'examples'
     )
   projected = session.project(query_split)
+  basis_notes.tell(console, session.record)
   loaded, queries = session.loaded, projected.batch
   scores, ids = session.scores(projected, options)
   everything = frozenset(retrainings.all_ids(loaded.task.corpus))

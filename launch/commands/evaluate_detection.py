@@ -7,7 +7,12 @@ import pyarrow.compute as pc
 
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, evaluation_report, plots
+from launch.output import (
+  basis_notes,
+  console as console_lib,
+  evaluation_report,
+  plots,
+)
 from pipeline.evaluation import detection
 from pipeline.index import reader as index_reader
 from pipeline.storage import output_places
@@ -38,6 +43,7 @@ def run(
   if out is not None:
     out = output_places.check_results(out)
   opened = index_reader.Index(index)
+  basis_notes.tell_of_index(console, opened)
   with console.stage('evaluate'):
     rankings = detection.read_rankings(
       opened, bad=bad, where=where, options=options, seed=seed

@@ -7,7 +7,12 @@ import pyarrow as pa
 
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, evaluation_report, plots
+from launch.output import (
+  basis_notes,
+  console as console_lib,
+  evaluation_report,
+  plots,
+)
 from pipeline.evaluation import datamodelling, retrainings
 from pipeline.evaluation.options import Design, Retraining
 from pipeline.search.query_session import QuerySession
@@ -43,6 +48,7 @@ def run(
       predicted[session.index.path] = measured.predicted(
         session, options, progress=progress
       )
+    basis_notes.tell(console, session.record)
   with console.stage('retrain', 'trainings') as progress:
     actual = measured.actual(
       storage.join(directory, 'retrainings'),

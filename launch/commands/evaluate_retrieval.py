@@ -7,7 +7,12 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, evaluation_report, plots
+from launch.output import (
+  basis_notes,
+  console as console_lib,
+  evaluation_report,
+  plots,
+)
 from pipeline.evaluation import retrieval_quality
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
@@ -41,6 +46,7 @@ def run(
   if out is not None:
     out = output_places.check_results(out)
   queries = session.project(query_split)
+  basis_notes.tell(console, session.record)
   with console.stage('evaluate'):
     quality = retrieval_quality.measure(
       opened,

@@ -20,7 +20,7 @@ from influence_core.scores.options import ScoreOptions
 from launch.flags import sensitivity
 from launch.output import console as console_lib, evaluation_report, plots
 from launch.running import basis_fit, command_line
-from pipeline.bases import fit_basis_config
+from pipeline.bases import fit_basis_config, kept_vectors
 from pipeline.evaluation import datamodelling, detection, retrainings
 from pipeline.evaluation.options import Design, Retraining
 from pipeline.search.query_session import QuerySession
@@ -215,13 +215,12 @@ def _make_index(
   )
   basis = storage.join(out, 'bases', name)
   index = storage.join(out, 'indexes', name)
+  resources = fit_basis_config.Resources()
   basis_fit.fit_and_show(
-    console,
-    task=task,
-    out=basis,
-    config=config,
-    resources=fit_basis_config.Resources(),
+    console, task=task, out=basis, config=config, resources=resources
   )
+  # Another configuration has another name: nothing goes on from here.
+  kept_vectors.remove(kept_vectors.work_directory(basis, resources))
   command_line.run(
     console,
     *('project', *command_line.task_flags(task)),

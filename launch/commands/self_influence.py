@@ -4,7 +4,12 @@ from typing import Any
 
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
-from launch.output import console as console_lib, result_tables, search_notes
+from launch.output import (
+  basis_notes,
+  console as console_lib,
+  result_tables,
+  search_notes,
+)
 from pipeline.index import reader as index_reader
 from pipeline.search import (
   row_blocks,
@@ -29,6 +34,7 @@ def run(
   selection = selection_lib.Selection(where=where)
   row_blocks.check_selection(opened, selection)
   search_notes.tell_before(console, opened, k=k, options=options)
+  basis_notes.tell_of_index(console, opened)
   with console.stage('self-influence') as progress:
     leaders = self_influence.top(
       opened, k=k, options=options, selection=selection, progress=progress

@@ -6,8 +6,9 @@ from typing import Any
 
 from launch.cloud import dataflow_job, flex_template
 from launch.flags.dataflow import DataflowJob
-from launch.output import console as console_lib
+from launch.output import basis_notes, console as console_lib
 from launch.running import projection
+from pipeline.bases import stored_basis
 from pipeline.projection import (
   job as projection_job,
   plan as plan_lib,
@@ -42,6 +43,7 @@ def run(
       return _show(console, {'launchParameter': parameter})
     return _launch(console, job, parameter)
   work = projection_job.prepare(request)
+  basis_notes.tell(console, stored_basis.load_record(request.basis))
   if print_request:
     return _show(console, dataflow_job.request(job, work))
   projection.tell_changes(console, work.changes)

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from influence_core.projection.options import ProjectionOptions
 from launch.output import (
+  basis_notes,
   console as console_lib,
   error_lines,
   result_tables,
@@ -17,6 +18,7 @@ from pipeline.beam.engines import EngineChoice
 from pipeline.search import scan as scan_lib
 from pipeline.search.query_session import QuerySession
 from pipeline.search.request import SearchRequest
+from pipeline.tasks.query_choice import QueryChoice
 from pipeline.tasks.reference import TaskReference
 
 _NUM_PRINTED = 3
@@ -27,7 +29,7 @@ def run(
   *,
   task: TaskReference,
   index: str,
-  query_split: str,
+  queries: QueryChoice,
   basis: str | None,
   request: SearchRequest,
   projection_options: ProjectionOptions,
@@ -45,22 +47,25 @@ def run(
   session.check(request)
   opened, options = session.index, request.options
   search_notes.tell_before(console, opened, k=request.k, options=options)
-  queries = session.project(query_split, certify=request.certify)
+  projected = session.project(queries, certify=request.certify)
+  described = session.described(projected)
+  basis_notes.tell(console, session.record)
   with console.stage('topk') as progress, error_lines.engine_errors():
-    found = session.search(queries, request, scan=scan, progress=progress)
-  batch = queries.batch
-  table = result_tables.influence_table(opened, batch.ids, found)
+    found = session.search(projected, request, scan=scan, progress=progress)
+  table = result_tables.influence_table(opened, projected.ids, found)
   if out:
     result_tables.write_table(out, table)
   search_notes.tell_after(console, table, request.selection.where)
-  _print_first(console, table, len(batch.ids))
+  result_tables.print_rows(console, 'queries', described.slice(0, _NUM_PRINTED))
+  asked = 'measurement' if session.loaded.task.measurement else 'loss'
+  _print_first(console, table, len(projected.ids), f'the query {asked}')
+  search_notes.tell_next(console, opened)
   return {
     'index': opened.path,
     'generation': opened.generation,
-    'num_queries': len(batch.ids),
+    'num_queries': len(projected.ids),
     'out': out,
-    # What they are, in the columns that tasks tell of examples.
-    'queries': pa.table({'id': batch.ids, **batch.columns}).to_pylist(),
+    'queries': described.to_pylist(),
     # Of single queries there is none.
     'self_influence': [
       row
@@ -76,7 +81,7 @@ def run(
 
 
 def _print_first(
-  console: console_lib.Console, table: pa.Table, num_queries: int
+  console: console_lib.Console, table: pa.Table, num_queries: int, asked: str
 ) -> None:
   """Prints the results of the first queries."""
   names = table['query_id'].to_numpy(zero_copy_only=False)
@@ -84,7 +89,7 @@ def _print_first(
   stop = firsts[_NUM_PRINTED - 1] if len(firsts) >= _NUM_PRINTED else None
   result_tables.print_rows(
     console,
-    'influence: positive = proponent = up-weighting it lowers the query loss',
+    f'influence: positive = proponent = up-weighting it lowers {asked}',
     table.slice(0, stop),
   )
   if stop is not None:

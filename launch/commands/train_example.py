@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import types as python_types
 from typing import Any
 
 from influence_core import errors
@@ -26,7 +27,7 @@ def run(
     errors.InputError: An option or the dataset cannot be used, or the work
       directory holds another model.
   """
-  module = importlib.import_module(f'launch.example_tasks.{example}')
+  module = _import(example)
   about: example_lib.Example = module.EXAMPLE
   data_dir = options.data_dir
   if not data_dir:
@@ -65,3 +66,18 @@ def run(
   told = ', '.join(f'{k} {v:.4f}' for k, v in metrics.items())
   console.print(f'{example}: {told}; stored in {workdir}')
   return {**result, 'trained': trained, **metrics}
+
+
+def _import(example: str) -> python_types.ModuleType:
+  """The module of an example.
+
+  Raises:
+    errors.InputError: A package that only examples need is missing.
+  """
+  try:
+    return importlib.import_module(f'launch.example_tasks.{example}')
+  except ModuleNotFoundError as error:
+    raise errors.InputError(
+      f'{example} needs the package {error.name}; install '
+      "'influence-pipeline[examples]'"
+    ) from error

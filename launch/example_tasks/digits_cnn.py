@@ -32,6 +32,7 @@ def make_config(
     errors.InputError: The size is unknown.
   """
   options.refuse('corrupt_pairs')
+  options.refuse('num_tokens')
   size = options.size or 'base'
   if size not in _SIZES:
     raise errors.InputError(

@@ -184,15 +184,25 @@ def train(
 
 
 def measure(config: LanguageModelConfig, workdir: str) -> dict[str, float]:
-  """`bits_per_byte` of the test split: its loss over the bytes of its texts."""
+  """Of the test split: loss over the bytes of its texts, and how many are cut.
+
+  Returns:
+    `bits_per_byte`, and `cut_texts`, the fraction with more than `num_tokens`.
+  """
   params = load_arrays(
     example.checkpoint_path(workdir), like=jax.eval_shape(config.initialise)
   )
   test = _texts(config, 'test')
-  rows = _rows(config, load_vocabulary(config, workdir), test)
+  vocabulary = load_vocabulary(config, workdir)
+  rows = _rows(config, vocabulary, test)
   total = _total_loss(config, params, rows)
   num_bytes = sum(len(text.encode()) for text in test)
-  return {'bits_per_byte': float(total / np.log(2) / num_bytes)}
+  # Only what is too long ends at the last of one place more.
+  longer = [vocabulary.row(text, config.num_tokens + 1)[-1] for text in test]
+  return {
+    'bits_per_byte': float(total / np.log(2) / num_bytes),
+    'cut_texts': float(np.mean(np.equal(longer, subwords.END_ID))),
+  }
 
 
 def _rows(

@@ -15,6 +15,7 @@ def make_config(
 ) -> image_classifier.ClassifierConfig:
   """What `train-example mnist_cnn` trains; two epochs unless told otherwise."""
   options.refuse('corrupt_pairs')
+  options.refuse('num_tokens')
   return image_classifier.ClassifierConfig(
     dataset='mnist',
     data_dir=options.data_dir,

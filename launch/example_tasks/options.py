@@ -15,6 +15,8 @@ class ExampleOptions:
     train_split: TFDS split to train on, e.g. 'train[:6000]'.
     size: name of a model size: Ti/4, S/16, L/32, ... of vit; mini, small, base
       of texts; mini, base of digits_cnn.
+    num_tokens: number of tokens that texts are cut to; default: that of the
+      size.
     flip_labels: fraction of the training labels to make wrong.
     corrupt_pairs: fraction of the training pairs of sentences to make wrong.
     pretrained: Orbax checkpoint to start from; layers of other shapes start
@@ -28,6 +30,7 @@ class ExampleOptions:
   dataset: str | None = None
   train_split: str = 'train'
   size: str | None = None
+  num_tokens: int | None = None
   flip_labels: float = 0.0
   corrupt_pairs: float = 0.0
   pretrained: str | None = None
@@ -40,7 +43,9 @@ class ExampleOptions:
         raise errors.InputError(
           f'{name} is {getattr(self, name)}, expected a fraction in [0, 1)'
         )
-    errors.check_at_least_one(num_epochs=self.num_epochs)
+    errors.check_at_least_one(
+      num_epochs=self.num_epochs, num_tokens=self.num_tokens
+    )
 
   def refuse(self, name: str) -> None:
     """Raises errors.InputError if an option that has no meaning is given."""

@@ -80,7 +80,7 @@ def choose(
     'data_dir': options.data_dir,
     'train_split': options.train_split,
     'vocabulary_size': vocabulary_size,
-    'num_tokens': num_tokens,
+    'num_tokens': options.num_tokens or num_tokens,
     'width': width,
     'num_layers': num_layers,
     'num_heads': num_heads,

@@ -58,6 +58,7 @@ def make_config(
     )
   width, num_layers, num_heads = _SIZES[match[1]]
   options.refuse('corrupt_pairs')
+  options.refuse('num_tokens')
   return image_classifier.ClassifierConfig(
     dataset=dataset,
     data_dir=options.data_dir,

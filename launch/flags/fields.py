@@ -143,7 +143,7 @@ class Group:
       **{
         field.name: part.take(values)
         if (part := self._part(field))
-        else values.pop(self._flag_name(field))
+        else _immutable(values.pop(self._flag_name(field)))
         for field in self._fields()
       }
     )
@@ -196,6 +196,10 @@ class Rest:
     return {self.name: argument}
 
 
+def _immutable(value: Any) -> Any:
+  return tuple(value) if isinstance(value, list) else value
+
+
 def is_required(field: dataclasses.Field) -> bool:
   """Whether a field has no default."""
   defaults = (field.default, field.default_factory)
@@ -212,7 +216,9 @@ def without_none(hint: Any) -> Any:
 
 def _is_worth_saying(default: Any) -> bool:
   """Whether a default tells more than that the flag may be left out."""
-  return not isinstance(default, (bool, type(None), dict)) and default != ''
+  return not isinstance(default, (bool, type(None), dict, tuple)) and (
+    default != ''
+  )
 
 
 def _of_type(hint: Any) -> dict[str, Any]:
@@ -222,6 +228,8 @@ def _of_type(hint: Any) -> dict[str, Any]:
     return {'choices': typing.get_args(hint)}
   if hint is bool:
     return {'action': 'store_true'}
+  if typing.get_origin(hint) is tuple:
+    return {'nargs': '+', 'metavar': 'TEXT'}
   if typing.get_origin(hint) is Mapping:
     return {'action': NamedValues, 'metavar': 'NAME=VALUE'}
   return number(hint) if hint in (int, float) else {}

@@ -7,12 +7,13 @@ from launch.flags import (
   project as project_flags,
 )
 from pipeline.search.request import SearchRequest
+from pipeline.tasks.query_choice import QueryChoice
 
 
 def add_topk(parser: fields.CommandParser) -> None:
   parser.add(common_flags.TASK)
   common_flags.add_index(parser)
-  common_flags.add_query_split(parser, 'test[:100]')
+  parser.add(fields.Group('queries', QueryChoice))
   parser.add_argument(
     '--basis', help='path of the basis, if it is no longer where it was'
   )

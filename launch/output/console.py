@@ -17,6 +17,7 @@ from typing import Any
 from pythonjsonlogger import json
 import rich.console
 import rich.progress
+import rich.status
 import rich.table
 
 _LOG_INTERVAL_SECONDS = 15
@@ -34,26 +35,49 @@ class Console:
     self._out = rich.console.Console(highlight=False, width=_LINE_WIDTH)
     self._err = rich.console.Console(file=sys.stderr)
     self.seconds: dict[str, float] = {}
+    self._warned: set[str] = set()
+    self._spinner: rich.status.Status | None = None
 
   def quiet(self) -> 'Console':
     """A console that prints no results; its stages count for this one."""
+    self.end_wait()
     silent = Console(json_only=True)
-    silent.seconds = self.seconds
+    silent.seconds, silent._warned = self.seconds, self._warned
     return silent
+
+  def wait(self, text: str) -> None:
+    """Shows on a terminal that something goes on, until there is more to say.
+
+    Imports and the first compilation take seconds.
+    """
+    if self._err.is_terminal:
+      self._spinner = self._err.status(text)
+      self._spinner.start()
+
+  def end_wait(self) -> None:
+    """Removes what `wait` shows."""
+    if self._spinner:
+      self._spinner.stop()
+      self._spinner = None
 
   def print(self, text: str = '') -> None:
     """Prints a line of the result."""
+    self.end_wait()
     if not self._json_only:
       self._out.print(text, markup=False)
 
   def tell(self, text: str) -> None:
     """Tells what is being done, beside the result."""
+    self.end_wait()
     if not self._json_only:
       logger.info(text)
 
   def warn(self, text: str) -> None:
-    """Tells what the result alone might hide."""
-    logger.warning(text)
+    """Tells what the result alone might hide, a text once for each command."""
+    self.end_wait()
+    if text not in self._warned:
+      self._warned.add(text)
+      logger.warning(text)
 
   def table(
     self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
@@ -78,6 +102,7 @@ class Console:
     Yields:
       A function to call with the number of units done and the number in all.
     """
+    self.end_wait()
     started = time.monotonic()
     display = self._bar if self._err.is_terminal else self._log_lines
     with display(name, unit) as update:

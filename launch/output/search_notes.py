@@ -49,3 +49,16 @@ def tell_after(
   """
   if where is not None and not table.num_rows:
     console.warn(f'no example matches --where {where!r}')
+
+
+def tell_next(console: console_lib.Console, index: index_reader.Index) -> None:
+  """Says what else an index answers."""
+  console.print(
+    "next: --where 'CONDITION' searches some examples alone, --out "
+    'FILE.parquet keeps all results'
+  )
+  if not index.manifest.provenance.query_ids:
+    console.print(
+      f'      influence self-influence --index {index.path} ranks training '
+      'examples that the model had to memorise, such as wrong labels'
+    )

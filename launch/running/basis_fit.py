@@ -1,4 +1,7 @@
-"""Fits a basis and shows it: for `fit-basis` and all that need one."""
+"""Fits a basis and shows it: for `fit-basis` and all that need one.
+
+Where one is there that ended in NO-GO, more of it is fitted.
+"""
 
 from typing import Any
 
@@ -8,7 +11,12 @@ from influence_core import parameter_selection
 from influence_core.devices import multi_device
 from launch.output import basis_page, console as console_lib
 from launch.running import processes
-from pipeline.bases import fit_basis, fit_basis_config, stored_basis, task_basis
+from pipeline.bases import (
+  fit_basis,
+  fit_basis_config,
+  kept_vectors,
+  stored_basis,
+)
 from pipeline.storage import files as storage
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
@@ -25,7 +33,7 @@ def fit_and_show(
   resources: fit_basis_config.Resources,
   multi_process: bool = False,
 ) -> dict[str, Any]:
-  """Fits a basis, or says that it is fitted already."""
+  """Fits a basis or more of it, or says that it is fitted already."""
   if multi_process:
     processes.join()
   if jax.process_index() > 0:
@@ -35,8 +43,15 @@ def fit_and_show(
   path = storage.absolute(out)
   record = None
   if jax.process_index() == 0:
-    record = task_basis.find(path, config, loaded)
-  fitted = not multi_device.any_process(record is not None)
+    record = kept_vectors.find_basis(path, config, resources, loaded)
+  changed = record and kept_vectors.difference(record, config)
+  fitted = not multi_device.any_process(bool(record and not changed))
+  if changed:
+    name, found, value = changed
+    console.tell(
+      f'{path} has {name} {found}, not {value}: it is fitted further and '
+      'replaced when that is done'
+    )
   if fitted:
     with console.stage('fit-basis', 'iterations') as progress:
       record = fit_basis.fit_basis(
@@ -44,6 +59,7 @@ def fit_and_show(
         path,
         config,
         resources,
+        replaced=record,
         announce=console.tell,
         progress=progress,
       )
@@ -56,7 +72,26 @@ def fit_and_show(
     'fitted': fitted,
     'selected': selected,
     **basis_page.describe_basis(console, record),
+    'krylov_vectors': _show_kept_vectors(console, record, resources),
   }
+
+
+def _show_kept_vectors(
+  console: console_lib.Console,
+  record: stored_basis.BasisRecord,
+  resources: fit_basis_config.Resources,
+) -> dict[str, Any] | None:
+  """Says what a basis that is not good yet can go on from."""
+  directory = kept_vectors.work_directory(record.path, resources)
+  num_bytes = kept_vectors.num_bytes(directory)
+  if not (record.report.objections and num_bytes):
+    return None
+  console.print(
+    f'its Krylov vectors are kept, {num_bytes:,} bytes at {directory}: the '
+    'same command with more --num_iterations, auto or another --projection_dim '
+    'goes on from them; delete them if you will not'
+  )
+  return {'directory': directory, 'num_bytes': num_bytes}
 
 
 def _show_selection(

@@ -50,6 +50,7 @@ def run(flags: argparse.Namespace, values: dict[str, Any]) -> int:
     with contextlib.ExitStack() as stack:
       if flags.json:  # Tasks may print; stdout is for one JSON object.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+      console.wait(f'{flags.command}: loading')
       result = _run(console, flags, values)
   except (Exception, KeyboardInterrupt) as error:
     failure = _failure(error)
@@ -59,6 +60,8 @@ def run(flags: argparse.Namespace, values: dict[str, Any]) -> int:
       raise
     if flags.verbose:
       traceback.print_exception(error)
+  finally:
+    console.end_wait()
   status = failure.status if failure else exit_status.ExitStatus.DONE
   unwritten = _write_metrics(flags, console, status, result)
   failure = failure or unwritten

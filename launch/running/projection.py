@@ -5,8 +5,9 @@ from typing import Any
 import jax
 
 from influence_core import errors
-from launch.output import console as console_lib
+from launch.output import basis_notes, console as console_lib
 from launch.running import hosts_projection, processes, watched_projection
+from pipeline.bases import stored_basis
 from pipeline.beam import runner_options
 from pipeline.beam.engines import EngineChoice
 from pipeline.index import reader as index_reader
@@ -39,12 +40,16 @@ def project_and_tell(
   else:
     beam_options = runner_options.make_options(engine, tell=console.tell)
   job = projection_job.prepare(request)
+  if jax.process_index() == 0:
+    basis_notes.tell(console, stored_basis.load_record(request.basis))
   if job.changes.is_empty:
     console.print(
       f'nothing to do: {job.index} holds all {job.plan.num_examples} examples'
     )
     return _result(job, num_projected=0)
   tell_changes(console, job.changes)
+  if job.padding:
+    console.tell(job.padding)
   if multi_process:
     num_projected = hosts_projection.run(
       console, job, num_threads=engine.num_workers

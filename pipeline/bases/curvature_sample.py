@@ -13,7 +13,7 @@ from influence_core.curvature import (
 )
 from influence_core.devices import memory as device_memory, multi_device
 from pipeline.index import choices as index_choices, rejected_examples
-from pipeline.tasks import loaded_task
+from pipeline.tasks import example_batches, loaded_task, sequence_lengths
 
 
 class CurvatureSamples:
@@ -62,20 +62,24 @@ class CurvatureSamples:
     """As many examples that are not in the first one.
 
     Raises:
-      errors.InputError: The corpus has too few examples, or too many of them
-        cannot be used.
+      errors.InputError: See `check_second`, or too many examples cannot be
+        used.
     """
-    corpus = self._loaded.task.corpus
-    if 2 * self._size > corpus.num_examples:
-      raise errors.InputError(
-        f'the corpus has {corpus.num_examples} examples, too few for two '
-        f'samples of {self._size}; choose a smaller --sample_size or leave out '
-        '--check_sample'
-      )
+    self.check_second()
     # So many others that enough are left when those of the first are removed.
     positions = self._positions([self._seed, 1], 2 * self._size)
     others = positions[~np.isin(positions, self._first_positions())]
     return self._read(others[: self._size])
+
+  def check_second(self) -> None:
+    """Raises `errors.InputError` if the corpus is too small for two samples."""
+    num_examples = self._loaded.task.corpus.num_examples
+    if 2 * self._size > num_examples:
+      raise errors.InputError(
+        f'the corpus has {num_examples} examples, too few for two samples of '
+        f'{self._size}; choose a smaller --sample_size or leave out '
+        '--check_sample'
+      )
 
   def _first_positions(self) -> np.ndarray:
     return self._positions(self._seed, self._size)
@@ -108,7 +112,14 @@ class CurvatureSamples:
         f'{example_id} ({reason})'
       )
     self.rejected |= rejected
-    return batch.features
+    return self._as_long_everywhere(batch.features)
+
+  def _as_long_everywhere(self, features: types.Features) -> types.Features:
+    """With sequences as long as the longest that any process has."""
+    form = self._loaded.form.features
+    lengths = form.lengths(features, axis=1)
+    longest = [multi_device.largest_over_processes(x) for x in lengths]
+    return form.pad(features, longest, axis=1)
 
   def _check_size(self, count: int) -> None:
     """Refuses a sample that does not fit memory, examples and their stack."""
@@ -122,8 +133,8 @@ class CurvatureSamples:
     )
 
   def _finite(
-    self, batch: loaded_task.ExampleBatch
-  ) -> loaded_task.ExampleBatch:
+    self, batch: example_batches.ExampleBatch
+  ) -> example_batches.ExampleBatch:
     """Without examples that would make every product meaningless."""
     finite = finite_examples.find(
       self._loaded.task.per_example_loss,
@@ -135,7 +146,7 @@ class CurvatureSamples:
     if finite.all():
       return batch
     bad = [batch.ids[place] for place in np.flatnonzero(~finite)]
-    good = loaded_task.take_examples(batch, np.flatnonzero(finite))
+    good = example_batches.take_examples(batch, np.flatnonzero(finite))
     reasons = dict.fromkeys(bad, rejected_examples.NOT_FINITE)
     return good._replace(rejected=batch.rejected | reasons)
 
@@ -184,5 +195,12 @@ def num_used(sample: types.Features) -> int:
 
 
 def join(one: types.Features, other: types.Features) -> types.Features:
-  """Both samples as one."""
-  return jax.tree.map(lambda *leaves: np.concatenate(leaves), one, other)
+  """Both samples as one, sequences as long as the longest."""
+
+  def joined(*leaves: np.ndarray) -> np.ndarray:
+    if leaves[0].ndim > 1:
+      longest = max(leaf.shape[1] for leaf in leaves)
+      leaves = tuple(sequence_lengths.pad(x, longest, axis=1) for x in leaves)
+    return np.concatenate(leaves)
+
+  return jax.tree.map(joined, one, other)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import dataclasses
-import os
 import time
 
 import numpy as np
@@ -18,13 +17,16 @@ from influence_core.eigenpairs import (
 )
 from pipeline.bases import (
   curvature_sample,
-  krylov_files,
+  kept_vectors,
   krylov_job,
   stored_basis,
   task_basis,
 )
-from pipeline.bases.fit_basis_config import FitBasisConfig, Resources
-from pipeline.storage import files as storage
+from pipeline.bases.fit_basis_config import (
+  CHANGEABLE,
+  FitBasisConfig,
+  Resources,
+)
 from pipeline.tasks import loaded_task
 
 
@@ -34,19 +36,23 @@ def fit_basis(
   config: FitBasisConfig,
   resources: Resources,
   *,
+  replaced: stored_basis.BasisRecord | None = None,
   announce: Callable[[str], None] = lambda text: None,
   progress: types.ProgressCallback = types.no_progress,
 ) -> stored_basis.BasisRecord:
   """Fits a basis on one fixed random sample and stores it at `path`.
 
-  Interrupted, it continues at the last Krylov vector. With several processes
-  all must call it.
+  Interrupted, it continues at the last Krylov vector. Those of a basis that
+  ends in NO-GO are kept, and more of it is fitted from there. With several
+  processes all must call it.
 
   Args:
     loaded: the task.
     path: where the basis is stored.
     config: what to fit.
     resources: where to keep vectors, and memory.
+    replaced: the basis at `path` that is to be gone on from, see
+      `kept_vectors`; None where there is none.
     announce: called with what was decided, before it is done.
     progress: called after each Arnoldi step.
 
@@ -63,6 +69,8 @@ def fit_basis(
     max_rejected_fraction=resources.max_rejected_fraction,
     memory_budget_bytes=resources.memory_budget_bytes,
   )
+  if config.check_sample:
+    samples.check_second()
   job = _Job(loaded, path, config, resources, announce, progress)
   sample = samples.first()
   run, pairs = job.run('first', sample)
@@ -89,9 +97,12 @@ def fit_basis(
   report = dataclasses.replace(report, rejected=samples.rejected)
   vectors = basis_lib.eigenvectors(run.vectors, pairs, loaded.selected)
   record = task_basis.save(
-    path, loaded, config, pairs.eigenvalues, vectors, report
+    *(path, loaded, config, pairs.eigenvalues, vectors, report),
+    replaced=replaced,
   )
-  job.remove_files()
+  if not report.objections:
+    multi_device.any_process(False)  # All wait until the first has stored it.
+    kept_vectors.remove(kept_vectors.work_directory(path, resources))
   return record
 
 
@@ -119,8 +130,7 @@ class _Job:
     self._resources = resources
     self._announce = announce
     self._progress = progress
-    self._work_dir = resources.work_dir or storage.join(path, 'krylov')
-    self._files: list[krylov_files.KrylovFiles] = []
+    self._work_dir = kept_vectors.work_directory(path, resources)
 
   def run(
     self, name: str, sample: types.Features
@@ -129,15 +139,14 @@ class _Job:
     run = krylov_job.run_iteration(
       self._loaded,
       sample,
-      self._iteration(),
+      self._iteration(name),
       self._resources,
-      directory=storage.join(self._work_dir, name),
+      directory=kept_vectors.process_directory(self._work_dir, name),
       announce=lambda text: self._announce(f'{name}: {text}'),
       on_step=lambda state: self._progress(
         state.num_products, self._config.max_products
       ),
     )
-    self._files.append(run.files)
     return run, basis_lib.kept_pairs(
       run.state,
       self._config.projection_dim,
@@ -153,13 +162,7 @@ class _Job:
       run.vectors, pairs, other_run.vectors, other_pairs
     )
 
-  def remove_files(self) -> None:
-    for files in self._files:
-      files.remove()
-      storage.remove_empty_directory(os.path.dirname(files.directory))
-    storage.remove_empty_directory(self._work_dir)
-
-  def _iteration(self) -> krylov_job.Iteration:
+  def _iteration(self, name: str) -> krylov_job.Iteration:
     config = self._config
     converged = ritz.has_converged(
       config.projection_dim,
@@ -179,6 +182,7 @@ class _Job:
         config.max_steps,
         keep_negative=config.keep_negative,
       )
+    full = task_basis.full_config(config, self._loaded)
     return krylov_job.Iteration(
       curvature=config.curvature,
       dtype=krylov_vectors.DTYPES[config.krylov_dtype],
@@ -187,9 +191,11 @@ class _Job:
       is_done=is_done,
       restart_policy=policy,
       identity={
-        **task_basis.full_config(config, self._loaded),
+        **{field: x for field, x in full.items() if field not in CHANGEABLE},
         'task': self._loaded.fingerprints,
       },
+      # Iterations that it is compared with end when they like.
+      max_products=config.num_iterations if name == 'first' else None,
     )
 
 

@@ -8,6 +8,21 @@ from pipeline.index import choices as index_choices
 
 KrylovPlacement = Literal['auto', 'device', 'host', 'disk']
 
+# What may differ from the fit whose Krylov vectors are gone on from. Vectors do
+# not depend on it; which of them a restart has kept does, but it can be gone on
+# from any.
+CHANGEABLE = frozenset(
+  {
+    'projection_dim',
+    'num_iterations',
+    'tolerance',
+    'max_vectors',
+    'keep_negative',
+    'num_trace_probes',
+    'check_sample',
+  }
+)
+
 # Iterations after which a fit until convergence gives up, for each pair.
 _MAX_ITERATIONS_PER_PAIR = 20
 
@@ -20,7 +35,8 @@ class FitBasisConfig:
     projection_dim: number of eigenpairs wanted.
     num_iterations: number of Arnoldi steps, at least projection_dim; with about
       twice as many the last pairs converge. auto (None in Python) goes on until
-      the residuals of all wanted pairs are at most tolerance.
+      the residuals of all wanted pairs are at most tolerance. With more of
+      them, or auto, a basis that ended in NO-GO goes on from its vectors.
     tolerance: largest residual |Hv - lambda v| / |lambda| of a pair that counts
       as reliable.
     max_vectors: largest number of Krylov vectors kept at a time, by thick
@@ -115,7 +131,8 @@ class Resources:
     parameter_placement: parameters replicated on every device, or sharded over
       the devices for models that do not fit on one.
     work_dir: directory for durable Krylov vectors, on a local disk if they live
-      there; default: inside the directory of the basis.
+      there; they stay while the basis is NO-GO; default: inside the directory
+      of the basis.
     max_rejected_fraction: fraction of the sampled examples that may be unusable
       before the job fails.
   """

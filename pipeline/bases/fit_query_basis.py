@@ -21,7 +21,7 @@ from pipeline.bases import (
 )
 from pipeline.bases.query_basis_config import QueryBasisConfig
 from pipeline.index import choices as index_choices
-from pipeline.tasks import loaded_task, queries
+from pipeline.tasks import example_batches, loaded_task, queries
 
 
 def fit_query_basis(
@@ -92,13 +92,13 @@ def _check_size(
 
 
 def _gradients(
-  loaded: loaded_task.LoadedTask, batch: loaded_task.ExampleBatch
+  loaded: loaded_task.LoadedTask, batch: example_batches.ExampleBatch
 ) -> query_solvers.Vectors:
   """[num_queries, *shape] float32 gradients by path."""
   gradient = jax.jit(
     functools.partial(
       parameter_selection.batch_gradient,
-      loaded.task.per_example_loss,
+      loaded.measuring().task.per_example_loss,
       loaded.params,
     )
   )

@@ -7,6 +7,8 @@
 A state is written when its vectors are durable, so whatever is killed, the last
 state is whole. Each process has a directory of its own. The two latest states
 are kept, since processes may be killed a step apart.
+
+They stay when a basis ends in NO-GO, which is fitted further from them.
 """
 
 import base64
@@ -62,13 +64,9 @@ class KrylovFiles:
       'scale': state.scale,
       'broke_down': state.broke_down,
     }
-    path = self._state_path(state.num_products)
+    path = _state_path(self.directory, state.num_products)
     if storage.create_exclusive(path, checked_files.encode_json(content)):
       self._remove_unneeded()
-
-  def newest(self) -> int:
-    """Products done at the last state; -1 if there is none."""
-    return max(self._states(), default=-1)
 
   def load_state(self, num_products: int) -> arnoldi.ArnoldiState:
     """Goes back to a state that is there, and to its vectors.
@@ -76,11 +74,9 @@ class KrylovFiles:
     Raises:
       storage.DamagedFileError: Something of it is damaged.
     """
-    content = checked_files.read_json(self._state_path(num_products))
+    content = _read_state(self.directory, num_products)
     self.vectors.go_back(content)
-    for number in self._states():
-      if number > num_products:
-        storage.remove(self._state_path(number))
+    self.forget_after(num_products)
     hessenberg = np.frombuffer(
       base64.b64decode(content['hessenberg']), '<f8'
     ).copy()
@@ -92,6 +88,12 @@ class KrylovFiles:
       content['scale'],
       content['broke_down'],
     )
+
+  def forget_after(self, num_products: int) -> None:
+    """Deletes later states, which not all processes have."""
+    for number in _states(self.directory):
+      if number > num_products:
+        storage.remove(_state_path(self.directory, number))
 
   def claim(self, config: Mapping[str, Any]) -> None:
     """Says what iteration this is, or checks that it is the same.
@@ -108,31 +110,48 @@ class KrylovFiles:
     ):
       name, found, value = difference
       raise errors.InputError(
-        f'{self.directory} holds an unfinished iteration with {name} {found}, '
-        f'not {value}; finish it with the same options, or delete the directory'
+        f'{self.directory} holds an iteration with {name} {found}, not '
+        f'{value}; go on with the same options, pass another --work_dir, or '
+        'delete the directory'
       )
 
-  def remove(self) -> None:
-    """Deletes the iteration."""
-    storage.remove_directory(self.directory)
-
-  def _state_path(self, num_products: int) -> str:
-    return storage.join(self.directory, f'state-{num_products:06d}.json')
-
-  def _states(self) -> list[int]:
-    return [
-      int(name.removeprefix('state-').removesuffix('.json'))
-      for name in storage.list_names(self.directory)
-      if name.startswith('state-') and name.endswith('.json')
-    ]
-
   def _remove_unneeded(self) -> None:
-    states = sorted(self._states())
+    states = sorted(_states(self.directory))
     kept, old = states[-_NUM_KEPT_STATES:], states[:-_NUM_KEPT_STATES]
     for number in old:
-      storage.remove(self._state_path(number))
+      storage.remove(_state_path(self.directory, number))
     needed: set[str] = set()
     for number in kept:
-      rows = checked_files.read_json(self._state_path(number))['rows']
+      rows = _read_state(self.directory, number)['rows']
       needed |= {row['name'] for row in rows}
     self.vectors.remove_all_but(needed)
+
+
+def newest_state(directory: str) -> int:
+  """Products done at the last state in a directory; -1 if there is none."""
+  return max(_states(directory), default=-1)
+
+
+def num_vectors(directory: str, num_products: int) -> int:
+  """Krylov vectors of a state that is there.
+
+  Raises:
+    storage.DamagedFileError: It is damaged.
+  """
+  return len(_read_state(directory, num_products)['rows'])
+
+
+def _read_state(directory: str, num_products: int) -> Any:
+  return checked_files.read_json(_state_path(directory, num_products))
+
+
+def _state_path(directory: str, num_products: int) -> str:
+  return storage.join(directory, f'state-{num_products:06d}.json')
+
+
+def _states(directory: str) -> list[int]:
+  return [
+    int(name.removeprefix('state-').removesuffix('.json'))
+    for name in storage.list_names(directory)
+    if name.startswith('state-') and name.endswith('.json')
+  ]

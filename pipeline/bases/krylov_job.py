@@ -12,13 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from influence_core import choices, parameter_selection, types
+from influence_core import choices, errors, parameter_selection, types
 from influence_core.curvature import operator as curvature_operator
 from influence_core.devices import multi_device
 from influence_core.eigenpairs import arnoldi, krylov_vectors
 from pipeline.bases import curvature_sample, krylov_files, krylov_placement
 from pipeline.bases.fit_basis_config import Resources
-from pipeline.storage import files as storage
 from pipeline.tasks import loaded_task
 
 
@@ -34,6 +33,7 @@ class Iteration:
     is_done: when it ends.
     restart_policy: bounds the vectors; None keeps all.
     identity: all that the vectors depend on; checked before it is continued.
+    max_products: of a state that is continued; None for any number.
   """
 
   curvature: choices.Curvature
@@ -43,6 +43,7 @@ class Iteration:
   is_done: Callable[[arnoldi.ArnoldiState], bool]
   restart_policy: arnoldi.RestartPolicy | None
   identity: Mapping[str, Any]
+  max_products: int | None = None
 
   def num_bytes(self, num_columns: int) -> int:
     """Of all vectors, so many entries of each."""
@@ -57,13 +58,11 @@ class KrylovRun:
     operator: what was iterated; None when its memory was given back.
     vectors: the Krylov vectors.
     state: the last one.
-    files: the durable copy.
   """
 
   operator: curvature_operator.CurvatureOperator | None
   vectors: krylov_vectors.KrylovVectors
   state: arnoldi.ArnoldiState
-  files: krylov_files.KrylovFiles
 
 
 def run_iteration(
@@ -83,17 +82,24 @@ def run_iteration(
     sample: this process's examples that the operator is averaged over.
     iteration: what to run.
     resources: what it may use.
-    directory: where it is made durable, in a directory for each process.
+    directory: where this process makes it durable.
     announce: called with what was decided, before it is done.
     on_step: called after each step.
 
   Raises:
     errors.InputError: Memory or disk do not suffice, or another iteration is
-      kept in `directory`.
+      kept in `directory`, or more of it.
   """
+  newest = multi_device.smallest_over_processes(
+    krylov_files.newest_state(directory)
+  )
+  if newest >= 0:  # Under other settings it may have had more vectors.
+    kept = krylov_files.num_vectors(directory, newest)
+    most = max(kept, iteration.max_vectors)
+    iteration = dataclasses.replace(iteration, max_vectors=most)
   operator = _make_operator(loaded, sample, iteration, resources)
   durable = _place_vectors(operator, iteration, resources, directory, announce)
-  state = durable.resume(announce)
+  state = durable.resume(newest, iteration.max_products, announce)
   if state is None:
     initial = operator.random_vector([iteration.seed])
     state = arnoldi.start(durable.vectors, initial)
@@ -113,7 +119,7 @@ def run_iteration(
     restart_policy=iteration.restart_policy,
     on_step=keep_and_tell,
   )
-  return KrylovRun(operator, durable.vectors, state, durable.files)
+  return KrylovRun(operator, durable.vectors, state)
 
 
 def _make_operator(
@@ -149,11 +155,7 @@ def _place_vectors(
   columns = operator.slice_size * jax.local_device_count()
   num_bytes = iteration.num_bytes(columns)
   place = krylov_placement.choose(operator, num_bytes, resources, directory)
-  files = krylov_files.KrylovFiles(
-    storage.join(directory, f'process-{jax.process_index():03d}'),
-    columns,
-    iteration.dtype,
-  )
+  files = krylov_files.KrylovFiles(directory, columns, iteration.dtype)
   # A restart writes new vectors beside the old ones.
   krylov_placement.check_disk(
     files.directory, num_bytes * (2 if iteration.restart_policy else 1)
@@ -193,12 +195,27 @@ class _DurableVectors:
     self.files.save_state(state)
 
   def resume(
-    self, announce: Callable[[str], None]
+    self, newest: int, most: int | None, announce: Callable[[str], None]
   ) -> arnoldi.ArnoldiState | None:
-    """The last state that all processes have, with its vectors in place."""
-    newest = multi_device.smallest_over_processes(self.files.newest())
+    """A state with its vectors in place.
+
+    Args:
+      newest: products of the last state that all processes have; -1 for none.
+      most: products that it may have; None for any number.
+      announce: called with what is continued.
+
+    Raises:
+      errors.InputError: It has more products.
+    """
     if newest < 0:
+      self.files.forget_after(newest)
       return None
+    if most is not None and newest > most:
+      raise errors.InputError(
+        f'{newest} products are kept at {self.files.directory}, more than '
+        f'num_iterations ({most}); ask for at least as many, or delete the '
+        'directory'
+      )
     state = self.files.load_state(newest)
     announce(
       f'continuing after {newest} products kept at {self.files.directory}'

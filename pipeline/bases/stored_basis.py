@@ -22,6 +22,7 @@ import numpy as np
 from influence_core import errors
 from influence_core.devices import memory as device_memory
 from influence_core.eigenpairs import basis as basis_lib, reports
+from pipeline.bases import basis_generations
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.storage import (
   checked_files,
@@ -63,6 +64,7 @@ class BasisRecord:
     probe: the file of `tasks.probe`.
     parts: where the eigenvectors are.
     fingerprint: of eigenvalues and eigenvectors.
+    generation: which of the bases that followed each other at the path.
   """
 
   path: str
@@ -73,6 +75,7 @@ class BasisRecord:
   probe: checked_files.StoredFile
   parts: tuple[StoredPart, ...]
   fingerprint: str
+  generation: int = 1
 
   @property
   def projection_dim(self) -> int:
@@ -103,8 +106,9 @@ def save(
   config: Mapping[str, Any],
   task_fingerprints: Mapping[str, str],
   probe: Sequence[corpus_lib.RawExample],
+  replaced: BasisRecord | None = None,
 ) -> BasisRecord:
-  """Stores a basis where there is none yet.
+  """Stores a basis where there is none yet, or in place of one.
 
   With several processes all must call it, and the first one writes.
 
@@ -118,9 +122,11 @@ def save(
     config: what made it.
     task_fingerprints: of the model it belongs to.
     probe: raw examples that the fingerprint of preprocessing was taken of.
+    replaced: the basis at `path` that this one replaces; None for none. Only
+      the first process needs it.
 
   Raises:
-    errors.InputError: There is a basis at `path` already.
+    errors.InputError: There is another basis at `path` already.
   """
   path = storage.absolute(path)
   directory = f'eigenvectors-{uuid.uuid4().hex[:8]}'
@@ -148,6 +154,7 @@ def save(
     fingerprint=fingerprints.of_json(
       [values, [part.fingerprint for part in parts]]
     ),
+    generation=replaced.generation + 1 if replaced else 1,
   )
   if jax.process_index() == 0:
     _publish(record, directory)
@@ -156,20 +163,12 @@ def save(
 
 def _publish(record: BasisRecord, directory: str) -> None:
   content = dataclasses.asdict(record)
-  del content['path']
-  document = checked_files.encode_json(
-    {'schema_version': SCHEMA_VERSION, **content}
+  del content['path'], content['generation']
+  basis_generations.publish(
+    record.path,
+    record.generation,
+    {'schema_version': SCHEMA_VERSION, **content},
   )
-  place = _record_path(record.path)
-  if (
-    not storage.create_exclusive(place, document)
-    # An object store's answer can get lost and the request be sent again.
-    and storage.read_bytes(place) != document
-  ):
-    raise errors.InputError(
-      f'a basis was stored at {record.path} in the meantime; choose another '
-      'directory or use that one'
-    )
   for name in storage.list_names(record.path):
     if name.startswith('eigenvectors-') and name != directory:
       storage.remove_directory(storage.join(record.path, name))
@@ -197,11 +196,14 @@ def load_record(path: str) -> BasisRecord:
     errors.InputError: No complete basis is there, or it is of another version.
   """
   path = storage.absolute(path)
-  if not storage.exists(_record_path(path)):
+  generation = basis_generations.newest(path)
+  if not generation:
     raise errors.InputError(
       f'no basis at {path}: basis.json is missing; run fit-basis first'
     )
-  content = checked_files.read_json(_record_path(path))
+  content = checked_files.read_json(
+    basis_generations.record_path(path, generation)
+  )
   version = content.pop('schema_version', None)
   if version != SCHEMA_VERSION:
     raise errors.InputError(
@@ -214,6 +216,7 @@ def load_record(path: str) -> BasisRecord:
     report=reports.report_from_json(content.pop('report')),
     probe=checked_files.StoredFile(**content.pop('probe')),
     parts=tuple(StoredPart(**part) for part in content.pop('parts')),
+    generation=generation,
     **content,
   )
 
@@ -223,9 +226,16 @@ def load(record: BasisRecord) -> basis_lib.Basis:
 
   Raises:
     storage.DamagedFileError: They are not the ones that were stored.
-    errors.InputError: They do not fit memory.
+    errors.InputError: They do not fit memory, or were replaced meanwhile.
   """
-  eigenvectors = {}
+  with basis_generations.tell_replacement(record.path, record.generation):
+    return basis_lib.Basis(
+      np.asarray(record.eigenvalues), _load_eigenvectors(record), record.report
+    )
+
+
+def _load_eigenvectors(record: BasisRecord) -> dict[str, np.ndarray]:
+  eigenvectors: dict[str, np.ndarray] = {}
   # All at once: machines that start together then read different parts.
   directory = record.probe.name.partition('/')[0]
   local = machine_cache.local_directory(storage.join(record.path, directory))
@@ -247,9 +257,7 @@ def load(record: BasisRecord) -> basis_lib.Basis:
         f'{part.fingerprint}: they were altered; fit the basis again'
       )
     eigenvectors.update(vectors)
-  return basis_lib.Basis(
-    np.asarray(record.eigenvalues), eigenvectors, record.report
-  )
+  return eigenvectors
 
 
 def load_basis(path: str) -> basis_lib.Basis:
@@ -267,9 +275,11 @@ def load_probe(record: BasisRecord) -> tuple[corpus_lib.RawExample, ...]:
 
   Raises:
     storage.DamagedFileError: They are not the ones that were stored.
+    errors.InputError: They were replaced meanwhile.
   """
   path = storage.join(record.path, record.probe.name)
-  data = checked_files.read_checked(path, record.probe)
+  with basis_generations.tell_replacement(record.path, record.generation):
+    data = checked_files.read_checked(path, record.probe)
   return tuple(preprocessing_probe.decode(path, data))
 
 
@@ -287,7 +297,3 @@ def check_belongs(
     what=f'the basis at {record.path}',
     next_step='use the task and model it was fitted for, or fit a new basis',
   )
-
-
-def _record_path(path: str) -> str:
-  return storage.join(path, 'basis.json')

@@ -1,6 +1,6 @@
 """A basis with what it depends on: stored, or there already."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 import dataclasses
 from typing import Any
 
@@ -35,6 +35,8 @@ def save(
   eigenvalues: np.ndarray,
   eigenvectors: Iterable[tuple[str, np.ndarray]],
   report: reports.Report,
+  *,
+  replaced: stored_basis.BasisRecord | None = None,
 ) -> stored_basis.BasisRecord:
   """Stores a basis with all that it depends on, see `stored_basis.save`.
 
@@ -45,6 +47,7 @@ def save(
     eigenvalues: [projection_dim].
     eigenvectors: (path, [projection_dim, *parameter shape]) of each parameter.
     report: on how it was made.
+    replaced: the basis at `path` that it replaces; None for none.
   """
   return stored_basis.save(
     path,
@@ -55,11 +58,16 @@ def save(
     config=full_config(config, loaded),
     task_fingerprints=loaded.fingerprints,
     probe=loaded.first_examples(),
+    replaced=replaced,
   )
 
 
 def find(
-  path: str, config: Any, loaded: loaded_task.LoadedTask
+  path: str,
+  config: Any,
+  loaded: loaded_task.LoadedTask,
+  *,
+  changeable: Collection[str] = (),
 ) -> stored_basis.BasisRecord | None:
   """The basis already at `path`, if it is what a job would make.
 
@@ -67,6 +75,7 @@ def find(
     path: where the basis is to be.
     config: dataclass of the job's own settings.
     loaded: the task.
+    changeable: settings that it may have been made with others of.
 
   Raises:
     errors.InputError: Something else is at `path`, or it cannot be written.
@@ -78,8 +87,9 @@ def find(
   record = stored_basis.load_record(path)
   probed = loaded.with_probe(stored_basis.load_probe(record))
   stored_basis.check_belongs(record, probed.fingerprints)
+  wanted = full_config(config, loaded)
   if difference := fingerprints.first_difference(
-    record.config, full_config(config, loaded)
+    record.config, {n: x for n, x in wanted.items() if n not in changeable}
   ):
     name, other, value = difference
     raise errors.InputError(

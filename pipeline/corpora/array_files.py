@@ -1,28 +1,98 @@
-"""Rows of .npz files: arrays of one length, an example each row of all."""
+"""Rows of .npy and .npz files, which are mapped into memory.
 
-from collections.abc import Iterator, Mapping, Sequence
+An example is a row of every array. Remote files are copied to this machine
+once; compressed arrays are unpacked there.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
-import io
-from typing import Any
+import pathlib
+import shutil
+import struct
+from typing import IO, Any, Literal, NamedTuple
 import zipfile
+import zlib
 
 import numpy as np
 
 from influence_core import errors
-from pipeline.corpora import recent
-from pipeline.storage import files as storage
+from pipeline.corpora import file_names, recent
+from pipeline.storage import files as storage, machine_cache
 
-# Files in memory at a time, so that a range that goes on in the next one reads
-# each once.
-_MAX_LOADED = 2
+# Files that are mapped at a time.
+_MAX_OPEN = 64
+# Of the header before a file in an archive: where it tells its own length.
+_LENGTHS_PLACE, _LENGTHS, _FIXED_BYTES = 26, struct.Struct('<HH'), 30
+_DAMAGES = (
+  ValueError,
+  OSError,
+  EOFError,
+  NotImplementedError,
+  struct.error,
+  zlib.error,
+  zipfile.BadZipFile,
+)
+_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
-class Arrays:
-  """Reads rows of files that are loaded whole."""
+class _Mapped(NamedTuple):
+  """Arrays by column, and the files that they are in."""
+
+  files: list[recent.MappedFile]
+  arrays: dict[str, np.ndarray]
+
+
+class _ArrayRows:
+  """Takes rows out of arrays that `map_arrays` maps."""
+
+  def __init__(self, map_arrays: Callable[[str], _Mapped]):
+    self._mapped = recent.keep_last(map_arrays, _MAX_OPEN)
+
+  def read(
+    self, path: str, positions: Sequence[int]
+  ) -> list[Mapping[str, Any]]:
+    mapped = self._mapped(path)
+    for file in mapped.files:
+      file.check_unchanged()
+    rows = np.asarray(positions, np.int64)
+    try:
+      taken = {name: array[rows] for name, array in mapped.arrays.items()}
+    except IndexError as error:
+      raise RuntimeError(f'{path} has no such row ({error})') from error
+    return [
+      dict(zip(taken, row, strict=True))
+      for row in zip(*taken.values(), strict=True)
+    ]
+
+
+class NpyRows(_ArrayRows):
+  """Rows of .npy files, one column each, that `file_names` names."""
 
   def __init__(self, columns: Sequence[str]):
+    """Opens nothing yet; `columns` is what chose the files."""
+    super().__init__(self._map)
+
+  def num_rows(self, path: str) -> int:
+    with storage.open_for_reading(path) as stream, _reading(path):
+      return _num_rows(path, {path: _read_header(stream).shape})
+
+  def _map(self, path: str) -> _Mapped:
+    local = machine_cache.local_file(path)
+    with _reading(path):
+      array = _map_array(local)
+    name = file_names.column_of(path)
+    return _Mapped([recent.MappedFile.of(local)], {name: array})
+
+
+class NpzRows(_ArrayRows):
+  """Rows of .npz files, whose arrays are the columns."""
+
+  def __init__(self, columns: Sequence[str]):
+    super().__init__(self._map)
     self._columns = columns
-    self._arrays = recent.keep_last(self._load, _MAX_LOADED)
 
   def num_rows(self, path: str) -> int:
     """From the headers of the arrays."""
@@ -31,48 +101,100 @@ class Arrays:
       _reading(path),
       zipfile.ZipFile(stream) as archive,
     ):
-      shapes = {name: _shape(archive, name) for name in archive.namelist()}
-    lengths = {name: shape[:1] for name, shape in shapes.items()}
-    if len({*lengths.values()}) != 1 or () in lengths.values():
-      raise storage.DamagedFileError(
-        f'{path} has arrays of shapes {shapes}, expected one length'
-      )
-    return next(iter(lengths.values()))[0]
+      shapes = {}
+      for name, member in self._members(path, archive).items():
+        with archive.open(member) as file:
+          shapes[name] = _read_header(file).shape
+      return _num_rows(path, shapes)
 
-  def read(
-    self, path: str, positions: Sequence[int]
-  ) -> list[Mapping[str, Any]]:
-    arrays = self._arrays(path)
-    try:
-      return [
-        {name: array[position] for name, array in arrays.items()}
-        for position in positions
-      ]
-    except IndexError as error:
-      raise RuntimeError(f'{path} has no such row ({error})') from error
-
-  def _load(self, path: str) -> dict[str, np.ndarray]:
-    with (
-      _reading(path),
-      np.load(
-        io.BytesIO(storage.read_bytes(path)), allow_pickle=False
-      ) as content,
-    ):
-      recent.check_columns(path, self._columns, content.files)
-      names = self._columns or content.files
-      return {name: content[name] for name in names}
-
-
-def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
-  with archive.open(name) as file:
-    version = np.lib.format.read_magic(file)
-    read = {
-      (1, 0): np.lib.format.read_array_header_1_0,
-      (2, 0): np.lib.format.read_array_header_2_0,
+  def _members(
+    self, path: str, archive: zipfile.ZipFile
+  ) -> dict[str, zipfile.ZipInfo]:
+    """The arrays that are wanted, by name."""
+    there = {
+      info.filename.removesuffix(file_names.ARRAY_SUFFIX): info
+      for info in archive.infolist()
     }
-    if version not in read:
-      raise ValueError(f'{name} is of version {version}')
-    return read[version](file)[0]
+    recent.check_columns(path, self._columns, there)
+    return {name: there[name] for name in self._columns or there}
+
+  def _map(self, path: str) -> _Mapped:
+    local = machine_cache.local_file(path)
+    mapped = _Mapped([recent.MappedFile.of(local)], {})
+    with _reading(path), zipfile.ZipFile(local) as archive:
+      for name, member in self._members(path, archive).items():
+        if member.compress_type == zipfile.ZIP_STORED:
+          place = _start_of(local, member)
+          mapped.arrays[name] = _map_array(local, place)
+        else:
+          plain = _unpack(path, archive, member)
+          mapped.files.append(recent.MappedFile.of(plain))
+          mapped.arrays[name] = _map_array(plain)
+    return mapped
+
+
+class _Header(NamedTuple):
+  shape: tuple[int, ...]
+  is_fortran: bool
+  dtype: np.dtype
+
+
+def _read_header(stream: IO[bytes]) -> _Header:
+  version = np.lib.format.read_magic(stream)
+  if version not in _HEADERS:
+    raise ValueError(f'its arrays are of version {version}')
+  header = _Header(*_HEADERS[version](stream))
+  if header.dtype.hasobject:
+    raise ValueError('it holds Python objects, which are not read')
+  return header
+
+
+def _num_rows(path: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+  lengths = {shape[:1] for shape in shapes.values()}
+  if len(lengths) != 1 or lengths == {()}:
+    raise storage.DamagedFileError(
+      f'{path} has arrays of shapes {shapes}, expected one length; choose '
+      'columns or write it again'
+    )
+  return lengths.pop()[0]
+
+
+def _map_array(path: str, place: int = 0) -> np.ndarray:
+  """The array that begins at a byte of a local file."""
+  with open(path, 'rb') as file:
+    file.seek(place)
+    header = _read_header(file)
+    start = file.tell()
+  if 0 in header.shape:
+    return np.empty(header.shape, header.dtype)
+  order: Literal['C', 'F'] = 'F' if header.is_fortran else 'C'
+  # Without the class of maps, whose items are slow.
+  return np.asarray(
+    np.memmap(path, header.dtype, 'r', start, header.shape, order)
+  )
+
+
+def _start_of(path: str, member: zipfile.ZipInfo) -> int:
+  """The first byte of a file that is stored in an archive as it is."""
+  with open(path, 'rb') as file:
+    file.seek(member.header_offset + _LENGTHS_PLACE)
+    lengths = _LENGTHS.unpack(file.read(_LENGTHS.size))
+  return member.header_offset + _FIXED_BYTES + sum(lengths)
+
+
+def _unpack(
+  path: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> str:
+  """A copy on this machine of a file that is compressed in an archive."""
+
+  def write(target: pathlib.Path) -> None:
+    with archive.open(member) as packed, open(target, 'wb') as file:
+      shutil.copyfileobj(packed, file, 1 << 20)
+
+  number = archive.infolist().index(member)
+  return machine_cache.make_once(
+    path, f'array-{number}', write, num_bytes=member.file_size
+  )
 
 
 @contextlib.contextmanager
@@ -81,7 +203,9 @@ def _reading(path: str) -> Iterator[None]:
     yield
   except errors.InputError:
     raise
-  except (ValueError, OSError, zipfile.BadZipFile) as error:
+  except _DAMAGES as error:
+    kind = path.rpartition('.')[2]
     raise storage.DamagedFileError(
-      f'{path} is no .npz file of arrays ({error}); write it again'
+      f'{path} is no .{kind} file of arrays '
+      f'({errors.first_line(error)}); write it again'
     ) from error

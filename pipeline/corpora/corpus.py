@@ -8,7 +8,7 @@ has it under the key `tfds_id`.
 
 import abc
 import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import itertools
@@ -20,8 +20,10 @@ RawExample = Mapping[str, Any]
 Read = TypeVar('Read')
 
 # Records read at a time: one by one, each costs as much as a compressed block.
-_READ_TOGETHER = 256
-
+READ_TOGETHER = 256
+# Of the name of a source shard: that of a file has 255, in an index with range,
+# fingerprint and attempt.
+_MAX_NAME_BYTES = 150
 ID_KEY = 'tfds_id'
 
 
@@ -36,9 +38,13 @@ class SourceShard:
 
 @dataclasses.dataclass(frozen=True)
 class UndecodableExample:
-  """Stands for an example that could not be read."""
+  """Stands for an example that could not be read; the reason is one line."""
 
   reason: str
+
+  @classmethod
+  def of(cls, error: Exception) -> Self:
+    return cls(f'{type(error).__name__}: {errors.first_line(error)}')
 
 
 class Corpus(abc.ABC):
@@ -72,7 +78,7 @@ class Corpus(abc.ABC):
   @abc.abstractmethod
   def read_records(
     self, name: str, records: Sequence[int]
-  ) -> Sequence[RawExample | UndecodableExample]:
+  ) -> Iterable[RawExample | UndecodableExample]:
     """Records of one file, in the order of `records`, without ids.
 
     Raises:
@@ -88,11 +94,12 @@ class Corpus(abc.ABC):
     """Opens the corpus.
 
     Raises:
-      errors.InputError: See `source_shards`; or a file of it is missing, or it
-        has an example twice.
+      errors.InputError: See `source_shards`; or a file of it is missing or has
+        too long a name, or it has an example twice.
     """
     shards = self.source_shards()
     _check_disjoint(shards)
+    _check_lengths(shards)
     for name in dict.fromkeys(shard.name for shard in shards):
       self.shard_fingerprint(name)
 
@@ -133,8 +140,8 @@ class Corpus(abc.ABC):
     self, ids: Sequence[str]
   ) -> Iterator[tuple[str, RawExample | UndecodableExample]]:
     """Examples by their ids."""
-    for start in range(0, len(ids), _READ_TOGETHER):
-      some = ids[start : start + _READ_TOGETHER]
+    for start in range(0, len(ids), READ_TOGETHER):
+      some = ids[start : start + READ_TOGETHER]
       for name, group in itertools.groupby(some, _file_of):
         own = list(group)
         records = [int(text.rpartition('__')[2]) for text in own]
@@ -158,7 +165,7 @@ def read_each(
     return list(read(records))
   except RuntimeError as error:
     if len(records) == 1:
-      return [UndecodableExample(f'{type(error).__name__}: {error}')]
+      return [UndecodableExample.of(error)]
     return [x for record in records for x in read_each(read, [record])]
 
 
@@ -171,6 +178,17 @@ def _check_disjoint(shards: Sequence[SourceShard]) -> None:
         f'the split has records {after.start} to '
         f'{min(before.stop, after.stop) - 1} of {after.name} twice, expected '
         'each example once; choose slices that do not overlap'
+      )
+
+
+def _check_lengths(shards: Sequence[SourceShard]) -> None:
+  """Raises `errors.InputError` if no file can be named after a source shard."""
+  for shard in shards:
+    if (num_bytes := len(shard.name.encode())) > _MAX_NAME_BYTES:
+      raise errors.InputError(
+        f'the source shard {shard.name} has a name of {num_bytes} bytes, '
+        f'expected at most {_MAX_NAME_BYTES}, since files of an index are '
+        'named after it; shorten the names of files or folders'
       )
 
 

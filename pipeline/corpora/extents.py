@@ -13,10 +13,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from influence_core import errors
 from pipeline.corpora import recent
-from pipeline.storage import files as storage, machine_cache
+from pipeline.storage import file_ranges, files as storage, machine_cache
 
-# A scan of a file -> [num_records, 2] int64 first byte and end of each record.
+# A scan of a file -> [num_records, 2] int64 first byte and end of each record;
+# raises ValueError where it is none of its format.
 Scan = Callable[[BinaryIO], np.ndarray]
 
 _CHUNK_BYTES = 1 << 22
@@ -56,19 +58,28 @@ class Extents:
       IndexError: The file has no such record.
     """
     places = self.find(path)[np.asarray(records, np.int64)]
-    found: list[bytes] = []
-    for run in _runs(places):
-      first, last = run[0][0], run[-1][1]
-      data = storage.read_range(path, int(first), int(last))
-      found += [data[start - first : stop - first] for start, stop in run]
-    return found
+    runs = list(_runs(places))
+    pieces = file_ranges.read(
+      path, [(int(run[0][0]), int(run[-1][1])) for run in runs]
+    )
+    return [
+      piece[start - run[0][0] : stop - run[0][0]]
+      for run, piece in zip(runs, pieces, strict=True)
+      for start, stop in run
+    ]
 
   def _load(self, path: str) -> np.ndarray:
     def scan(target: pathlib.Path) -> None:
       with storage.open_for_reading(path) as stream, open(target, 'wb') as file:
         raw: Any = stream
         # Each small read of a remote file would be a request.
-        np.save(file, self._scan(io.BufferedReader(raw, _CHUNK_BYTES)))
+        try:
+          places = self._scan(io.BufferedReader(raw, _CHUNK_BYTES))
+        except errors.InputError:
+          raise
+        except ValueError as error:
+          raise storage.DamagedFileError(f'{path}: {error}') from error
+        np.save(file, places)
 
     kept = machine_cache.make_once(path, self._name, scan)
     return np.load(kept, allow_pickle=False)

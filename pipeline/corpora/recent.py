@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 import functools
+import os
 import threading
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from influence_core import errors
+from pipeline.storage import files as storage
 
 Value = TypeVar('Value')
 
@@ -27,6 +29,38 @@ def keep_last(make: Callable[..., Value], most: int) -> Callable[..., Value]:
       return kept(*key)
 
   return get
+
+
+class MappedFile(NamedTuple):
+  """A file of this machine whose bytes are read where they are used.
+
+  What is mapped of a file that is cut off, or whose lengths and places become
+  others, ends the process when it is read.
+  """
+
+  path: str
+  state: tuple[int, int, int]
+
+  @classmethod
+  def of(cls, path: str) -> 'MappedFile':
+    return cls(path, _state_of(path))
+
+  def check_unchanged(self) -> None:
+    """Raises `storage.DamagedFileError` if the file is another one by now."""
+    try:
+      is_same = _state_of(self.path) == self.state
+    except FileNotFoundError:
+      return  # What is mapped stays.
+    if not is_same:
+      raise storage.DamagedFileError(
+        f'{self.path} has changed while it was read; leave it as it is '
+        'meanwhile, and run the same command again'
+      )
+
+
+def _state_of(path: str) -> tuple[int, int, int]:
+  found = os.stat(path)
+  return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def check_columns(

@@ -9,7 +9,6 @@ import google_crc32c
 import numpy as np
 
 from pipeline.corpora import extents, parquet_files, record_files
-from pipeline.storage import files as storage
 
 # Of a record of TFRecord: its length and the checksum of that; its checksum.
 _HEADER = struct.Struct('<QI')
@@ -57,8 +56,8 @@ def find_records(stream: BinaryIO) -> np.ndarray:
   """[num_records, 2] int64 places of whole records, framing included.
 
   Raises:
-    storage.DamagedFileError: What should be a record begins with another
-      checksum: it is no TFRecord, or is compressed.
+    ValueError: What should be a record begins with another checksum: it is no
+      TFRecord, or is compressed.
   """
   size = stream.seek(0, os.SEEK_END)
   places, start = [], 0
@@ -67,8 +66,8 @@ def find_records(stream: BinaryIO) -> np.ndarray:
     header = stream.read(_HEADER.size)
     length, checksum = _HEADER.unpack(header)
     if _masked_checksum(header[:8]) != checksum:
-      raise storage.DamagedFileError(
-        f'byte {start} of a TFRecord file begins no record: it is damaged, or '
+      raise ValueError(
+        f'byte {start} begins no record of TFRecord: it is damaged, or '
         'compressed, which is not read; prepare the dataset again'
       )
     stop = start + _HEADER.size + length + _FOOTER.size
@@ -80,6 +79,8 @@ def find_records(stream: BinaryIO) -> np.ndarray:
 
 
 def _unframe(path: str, record: bytes) -> bytes:
+  if len(record) < _HEADER.size + _FOOTER.size:
+    raise RecordError(f'{path} ends before one of the records')
   data = record[_HEADER.size : -_FOOTER.size]
   (checksum,) = _FOOTER.unpack(record[-_FOOTER.size :])
   if _masked_checksum(data) != checksum:

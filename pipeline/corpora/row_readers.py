@@ -30,14 +30,18 @@ class RowReader(Protocol):
     ...
 
 
-# By the ends of names.
-READERS: dict[str, Callable[[Sequence[str]], RowReader]] = {
+# By the ends of names: tables, and arrays.
+TABLES: dict[str, Callable[[Sequence[str]], RowReader]] = {
   '.parquet': table_files.ParquetRows,
   '.arrow': table_files.ArrowRows,
   '.jsonl': text_files.JsonLines,
   '.csv': text_files.Csv,
   '.tsv': lambda columns: text_files.Csv(columns, '\t'),
-  '.npz': array_files.Arrays,
+}
+READERS: dict[str, Callable[[Sequence[str]], RowReader]] = {
+  **TABLES,
+  '.npy': array_files.NpyRows,
+  '.npz': array_files.NpzRows,
 }
 
 

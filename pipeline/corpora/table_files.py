@@ -1,11 +1,18 @@
-"""Rows of Parquet and Arrow files."""
+"""Rows of Parquet and Arrow files.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+Lists of numbers are numpy arrays; dates and times are those of Python, in
+nanoseconds those of numpy, in UTC.
+"""
 
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from typing import Any, NamedTuple
+
+import numpy as np
 import pyarrow as pa
 
-from pipeline.corpora import parquet_files, recent
+from influence_core import errors
+from pipeline.corpora import parquet_files, pieces, recent
 from pipeline.storage import files as storage, machine_cache
 
 # Files that are mapped at a time.
@@ -13,7 +20,7 @@ _MAX_OPEN = 64
 
 
 class ParquetRows:
-  """Rows of Parquet files; lists of numbers are numpy arrays."""
+  """Rows of Parquet files."""
 
   def __init__(self, columns: Sequence[str]):
     self._files = parquet_files.ParquetFiles(columns)
@@ -24,48 +31,77 @@ class ParquetRows:
   def read(
     self, path: str, positions: Sequence[int]
   ) -> list[Mapping[str, Any]]:
-    return _rows(self._files.read(path, positions))
+    with _decoding(path):
+      return _rows(self._files.read(path, positions))
+
+
+class _MappedTable(NamedTuple):
+  """A local file, and what is in it."""
+
+  file: recent.MappedFile
+  table: pieces.Pieces
 
 
 class ArrowRows:
-  """Rows of Arrow files, mapped into memory; remote ones are copied once."""
+  """Rows of Arrow files, mapped into memory.
+
+  Remote files are copied to this machine once, compressed ones unpacked there.
+  """
 
   def __init__(self, columns: Sequence[str]):
-    self._columns = columns
-    self._table = recent.keep_last(self._open, _MAX_OPEN)
+    self._columns = list(columns)
+    self._mapped = recent.keep_last(self._open, _MAX_OPEN)
 
   def num_rows(self, path: str) -> int:
-    return self._table(path).num_rows
+    return int(self._mapped(path).table.edges[-1])
 
   def read(
     self, path: str, positions: Sequence[int]
   ) -> list[Mapping[str, Any]]:
-    try:
-      return _rows(self._table(path).take(pa.array(positions, pa.int64())))
-    except (pa.ArrowIndexError, pa.ArrowInvalid) as error:
-      raise RuntimeError(f'rows of {path} cannot be read ({error})') from error
+    mapped = self._mapped(path)
+    mapped.file.check_unchanged()
+    with _decoding(path):
+      slices = list(mapped.table.slices(positions))
+      for batch in slices:
+        batch.validate(full=True)  # Wrong places would end the process.
+      return _rows(pa.Table.from_batches(slices))
 
-  def _open(self, path: str) -> pa.Table:
+  def _open(self, path: str) -> _MappedTable:
+    local = machine_cache.local_file(path)
     try:
-      table = _map_arrow(machine_cache.local_file(path))
-    except (pa.ArrowInvalid, OSError) as error:
+      if pieces.is_compressed(local):
+        compressed = pieces.map_file(local)
+        local = machine_cache.make_once(
+          path, 'plain', lambda target: pieces.write_file(target, compressed)
+        )
+      file = recent.MappedFile.of(local)
+      batches = [self._choose(path, x) for x in pieces.map_file(local)]
+    except (OSError, pa.ArrowException) as error:
       raise storage.DamagedFileError(
-        f'{path} is no Arrow file ({error}); write it again'
+        f'{path} is no Arrow file ({errors.first_line(error)}); write it again'
       ) from error
-    recent.check_columns(path, self._columns, table.column_names)
-    return table.select(self._columns or table.column_names)
+    return _MappedTable(file, pieces.Pieces.of(batches))
+
+  def _choose(self, path: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+    recent.check_columns(path, self._columns, batch.schema.names)
+    return batch.select(self._columns) if self._columns else batch
 
 
-def _map_arrow(path: str) -> pa.Table:
-  """A file or a stream of Arrow, whichever it is, without reading it."""
+@contextlib.contextmanager
+def _decoding(path: str) -> Iterator[None]:
+  """Values that Python lacks: years past 9999, texts that are no UTF-8."""
   try:
-    return pa.ipc.open_file(pa.memory_map(path)).read_all()
-  except pa.ArrowInvalid:
-    return pa.ipc.open_stream(pa.memory_map(path)).read_all()
+    yield
+  except errors.InputError:
+    raise
+  except (ValueError, OverflowError, pa.ArrowException) as error:
+    raise RuntimeError(
+      f'rows of {path} cannot be read ({errors.first_line(error)})'
+    ) from error
 
 
 def _rows(table: pa.Table) -> list[Mapping[str, Any]]:
-  """Rows as dictionaries; lists of numbers are numpy arrays."""
+  """Rows as dictionaries."""
   columns = {name: _values(table.column(name)) for name in table.column_names}
   return [
     dict(zip(columns, row, strict=True))
@@ -74,15 +110,22 @@ def _rows(table: pa.Table) -> list[Mapping[str, Any]]:
 
 
 def _values(column: pa.ChunkedArray) -> Sequence[Any]:
-  """Values of a column for Python; of lists of numbers, arrays."""
+  """Values of a column for Python; of lists of numbers, arrays of their own."""
   kind = column.type
+  if isinstance(kind, pa.FixedShapeTensorType):
+    return [x.to_numpy() if x.is_valid else None for x in column]
   if (
     pa.types.is_fixed_size_list(kind)
     or pa.types.is_list(kind)
     or pa.types.is_large_list(kind)
   ) and pa.types.is_primitive(kind.value_type):
     return [
-      value.values.to_numpy(zero_copy_only=False) if value.is_valid else None
-      for value in column
+      np.array(x.values.to_numpy(zero_copy_only=False)) if x.is_valid else None
+      for x in column
     ]
+  if pa.types.is_temporal(kind) and getattr(kind, 'unit', '') == 'ns':
+    # Python's own end at microseconds.
+    scalar = np.datetime64 if pa.types.is_timestamp(kind) else np.timedelta64
+    counts = column.cast(pa.int64()).to_pylist()
+    return [None if x is None else scalar(x, 'ns') for x in counts]
   return column.to_pylist()

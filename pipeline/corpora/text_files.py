@@ -13,6 +13,9 @@ import pyarrow as pa
 from pipeline.corpora import extents
 from pipeline.storage import files as storage, machine_cache
 
+# Texts of any length in a cell; the module's own limit is for all its users.
+csv.field_size_limit(1 << 31)
+
 # By the end of the name; the kind of text stands before it.
 COMPRESSIONS = {'.gz': 'gzip', '.zst': 'zstd'}
 
@@ -55,7 +58,13 @@ class Csv:
     self._plain = functools.cache(_plain)
 
   def num_rows(self, path: str) -> int:
-    return max(0, len(self._extents.find(self._plain(path))) - 1)
+    num_lines = len(self._extents.find(self._plain(path)))
+    if not num_lines:
+      raise storage.DamagedFileError(
+        f'{path} is empty, expected a line with the names of columns; write it '
+        'again'
+      )
+    return num_lines - 1
 
   def read(
     self, path: str, positions: Sequence[int]
@@ -79,10 +88,12 @@ class Csv:
   def _cells(self, path: str, line: bytes) -> list[str]:
     try:
       text = line.decode('utf-8-sig').rstrip('\r')
-      [cells] = csv.reader(io.StringIO(text), delimiter=self._delimiter)
+      rows = list(csv.reader(io.StringIO(text), delimiter=self._delimiter))
     except (ValueError, csv.Error) as error:
       raise RuntimeError(f'a row of {path} cannot be read ({error})') from error
-    return cells
+    if len(rows) != 1:
+      raise RuntimeError(f'a row of {path} is {len(rows)} lines, expected one')
+    return rows[0]
 
 
 def _only(
@@ -113,6 +124,9 @@ def _decompress(path: str, compression: str, target: pathlib.Path) -> None:
     pa.CompressedInputStream(stream, compression) as content,
   ):
     try:
+      if not stream.read(1):
+        raise OSError('it is empty')
+      stream.seek(0)
       while piece := content.read(1 << 22):
         file.write(piece)
     except OSError as error:

@@ -1,6 +1,6 @@
 """Random access to prepared TFDS datasets, without TensorFlow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -92,10 +92,10 @@ class TfdsCorpus(Corpus):
 
   def read_records(
     self, name: str, records: Sequence[int]
-  ) -> Sequence[RawExample | UndecodableExample]:
+  ) -> Iterator[RawExample | UndecodableExample]:
     path = storage.join(self._directory, name)
     read = functools.partial(self._reader.read, path)
-    return [self._decode(record) for record in read_each(read, records)]
+    return map(self._decode, read_each(read, records))
 
   def _decode(
     self, record: bytes | UndecodableExample
@@ -105,7 +105,7 @@ class TfdsCorpus(Corpus):
     try:
       return self._builder.info.features.deserialize_example_np(record)
     except Exception as error:  # Decoders raise whatever their format does.
-      return UndecodableExample(f'{type(error).__name__}: {error}')
+      return UndecodableExample.of(error)
 
 
 def _version_directory(dataset: str, data_dir: str) -> str:

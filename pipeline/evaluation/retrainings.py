@@ -1,5 +1,7 @@
 """Losses of queries after training on random parts of a corpus, in files.
 
+Where a task has a measurement, it takes the place of the loss.
+
     DIRECTORY/<fingerprint>-<repeat>.json
 
 Each has the losses of queries by id. A part is trained on once, however often
@@ -17,7 +19,7 @@ from influence_core import errors, types, user_code
 from pipeline.corpora.corpus import Corpus
 from pipeline.evaluation.options import Design, Retraining
 from pipeline.storage import checked_files, files as storage, fingerprints
-from pipeline.tasks import loaded_task, task as task_lib
+from pipeline.tasks import example_batches, loaded_task, task as task_lib
 
 # Ids of training examples.
 Part = frozenset[str]
@@ -49,7 +51,7 @@ def draw_parts(design: Design, ids: Sequence[str]) -> list[Part]:
 
 def losses(
   loaded: loaded_task.LoadedTask,
-  queries: loaded_task.ExampleBatch,
+  queries: example_batches.ExampleBatch,
   parts: Sequence[Part],
   directory: str,
   retraining: Retraining,
@@ -75,8 +77,10 @@ def losses(
   name = loaded.task.name
   retrain, num_repeats = check(loaded.task), retraining.num_repeats
   known = dict(loaded.fingerprints)
-  loss = loaded.task.per_example_loss
-  evaluate = jax.jit(loss)
+  if loaded.task.measurement:
+    known['asked'] = 'measurement'
+  asked = loaded.measuring().task.per_example_loss
+  evaluate = jax.jit(asked)
 
   def compute(job: tuple[Part, int]) -> list[float]:
     part, repeat = job
@@ -87,7 +91,7 @@ def losses(
       with user_code.user_errors(f'retrain of task {name}', retrain):
         params = retrain(part, repeat)
       with user_code.user_errors(
-        f'per_example_loss of what retrain of task {name} gave', loss
+        f'per_example_loss of what retrain of task {name} gave', asked
       ):
         new = np.asarray(evaluate(params, queries.features), np.float64)
       found |= zip(queries.ids, new.tolist(), strict=True)

@@ -19,7 +19,7 @@ from influence_core import errors
 from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
 from pipeline.search import row_blocks, row_filter
-from pipeline.tasks import loaded_task
+from pipeline.tasks import example_batches
 
 PREFIX = 'query_'
 
@@ -40,7 +40,7 @@ class Quality(NamedTuple):
 
 def measure(
   index: index_reader.Index,
-  batch: loaded_task.ExampleBatch,
+  batch: example_batches.ExampleBatch,
   projections: np.ndarray,
   *,
   relevant: str,

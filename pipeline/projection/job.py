@@ -8,7 +8,7 @@ from pipeline.index import format as index_format, manifest as manifest_lib
 from pipeline.projection import plan as plan_lib, worker as projection_worker
 from pipeline.projection.request import ProjectionRequest
 from pipeline.storage import files as storage, output_places
-from pipeline.tasks import loaded_task
+from pipeline.tasks import loaded_task, padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +19,13 @@ class ProjectionJob:
     plan: what the index is to hold.
     changes: what of it is missing.
     settings: for the workers.
+    padding: what sequences are padded to, in a line; None without any.
   """
 
   plan: plan_lib.Plan
   changes: plan_lib.Changes
   settings: projection_worker.ProjectionSettings
+  padding: str | None = None
 
   @property
   def index(self) -> str:
@@ -88,7 +90,8 @@ def prepare(request: ProjectionRequest) -> ProjectionJob:
   settings = dataclasses.replace(settings, largest_range=largest)
   changes = plan_lib.find_changes(index, plan)
   _check_columns(index, changes, loaded)
-  return ProjectionJob(plan, changes, settings)
+  described = padding.describe(loaded.task, loaded.form)
+  return ProjectionJob(plan, changes, settings, described)
 
 
 def _check_columns(

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
-import itertools
 import os
 import threading
 
@@ -22,7 +21,7 @@ from pipeline.index import (
 from pipeline.projection import journal as work_journal
 from pipeline.projection.request import ProjectionRequest
 from pipeline.storage import fingerprints
-from pipeline.tasks import checked_projector, loaded_task
+from pipeline.tasks import checked_projector, example_batches, loaded_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,12 +164,14 @@ class ProjectionWorker:
         vectors.append(projected[finite])
         tables.append(rows.filter(pa.array(finite)))
       step()
-    return index_format.ShardContent(
-      np.concatenate(vectors), pa.concat_tables(tables), rejected
-    )
+    every, rows = np.concatenate(vectors), pa.concat_tables(tables)
+    if self._loaded.task.sequences:
+      order = _order_of_records(rows['id'].to_pylist())
+      every, rows = every[order], rows.take(pa.array(order))
+    return index_format.ShardContent(every, rows, rejected)
 
   def _project_batch(
-    self, batch: loaded_task.ExampleBatch
+    self, batch: example_batches.ExampleBatch
   ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
     """Rows, which of them are finite, and [batch, projection_dim] vectors."""
     with self._device_turn:
@@ -187,12 +188,17 @@ class ProjectionWorker:
 
   def _batches(
     self, example_range: index_format.ExampleRange
-  ) -> Iterator[loaded_task.ExampleBatch]:
+  ) -> Iterator[example_batches.ExampleBatch]:
     examples = self._loaded.task.corpus.read_range(
       example_range.source_shard, example_range.start, example_range.stop
     )
-    while raw := list(itertools.islice(examples, self._projector.call_size)):
-      yield self._loaded.preprocess_batch(raw)
+    size = self._projector.call_size
+    return self._loaded.preprocess_by_length(examples, size)
+
+
+def _order_of_records(ids: list[str]) -> np.ndarray:
+  """Of examples of one file, which came by length."""
+  return np.argsort([int(x.rpartition('__')[2]) for x in ids], kind='stable')
 
 
 def _rows_table(ids, losses, squared_gradient_norms, columns) -> pa.Table:

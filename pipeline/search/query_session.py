@@ -8,11 +8,11 @@ session.search(queries, SearchRequest(k=10))
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
-from influence_core import types
+from influence_core import errors, types
 from influence_core.projection import projector as gradient_projection
 from influence_core.projection.options import ProjectionOptions
 from influence_core.scores import influence as influence_scores
@@ -21,32 +21,28 @@ from pipeline.bases import stored_basis
 from pipeline.index import manifest as manifest_lib
 from pipeline.search import (
   certify as certify_lib,
+  example_ids,
   reprojection,
   retrieve,
   row_blocks,
   scan as scan_lib,
 )
 from pipeline.search.open_index import open_index
+from pipeline.search.projected_queries import ProjectedQueries
 from pipeline.search.request import SearchRequest
-from pipeline.tasks import checked_projector, loaded_task, queries as query_lib
+from pipeline.tasks import (
+  checked_projector,
+  example_batches,
+  loaded_task,
+  queries as query_lib,
+)
+from pipeline.tasks.query_choice import QueryChoice
 from pipeline.tasks.reference import TaskReference
 
 # Examples that a certified search projects again at a time, at least.
 _CERTIFIED_BATCH = 128
 
 Scan = Callable[..., dict[object, scan_lib.Leading]]
-
-
-class ProjectedQueries(NamedTuple):
-  """Queries, ready to be asked.
-
-  Attributes:
-    batch: the examples.
-    projections: [num_queries, projection_dim] float32, unscaled.
-  """
-
-  batch: loaded_task.ExampleBatch
-  projections: np.ndarray
 
 
 class QuerySession:
@@ -86,7 +82,7 @@ class QuerySession:
       arguments = {**made_with.arguments, **self._task.arguments}
       self._task = dataclasses.replace(self._task, arguments=arguments)
     self._basis = basis
-    self._projector: gradient_projection.GradientProjector | None = None
+    self._projectors: dict[bool, gradient_projection.GradientProjector] = {}
 
   @functools.cached_property
   def record(self) -> stored_basis.BasisRecord:
@@ -114,6 +110,14 @@ class QuerySession:
     loaded.check_loss()
     return loaded
 
+  @functools.cached_property
+  def _measuring(self) -> loaded_task.LoadedTask:
+    """The task with what is asked of queries in place of the loss."""
+    loaded = self.loaded.measuring()
+    if loaded is not self.loaded:
+      loaded.check_loss()
+    return loaded
+
   def check(self, request: SearchRequest) -> None:
     """Checks a request before anything is loaded for it.
 
@@ -126,23 +130,46 @@ class QuerySession:
     )
 
   def project(
-    self, query_split: str, *, certify: bool = False
+    self, queries: query_lib.Queries, *, certify: bool = False
   ) -> ProjectedQueries:
-    """Reads and projects the examples of a split of the task's dataset.
+    """Reads and projects queries.
 
     Args:
-      query_split: TFDS split.
+      queries: split of the task's corpus such as 'test[:100]', raw examples as
+        `preprocess` takes them, or where they come from.
       certify: whether searches will be certified, which project many examples
         at a time.
 
     Raises:
-      errors.InputError: There is no such split, or an example cannot be used.
+      errors.InputError: There are no such queries, or one cannot be used.
     """
-    batch = query_lib.read(self.loaded, query_split)
     at_least = _CERTIFIED_BATCH if certify else 1
-    projector = self._projector_for(max(len(batch.ids), at_least))
+    if not isinstance(queries, QueryChoice):
+      return self._project(query_lib.read(self.loaded, queries), at_least)
+    if queries.query_ids:
+      ids = example_ids.of_names(self.index, queries.query_ids)
+      queries = dataclasses.replace(queries, query_ids=ids)
+    batch = query_lib.read(self.loaded, queries)
+    projected = self._project(batch, at_least).aggregated(queries.aggregate)
+    if queries.contrast is None:
+      return projected
+    controls = query_lib.preprocess(
+      self.loaded, query_lib.read_file(queries.contrast)
+    )
+    control = self._project(controls, at_least).aggregated(queries.aggregate)
+    return projected.minus(control)
+
+  def described(self, queries: ProjectedQueries) -> pa.Table:
+    """What queries are and what the model says, see `queries.described`."""
+    return query_lib.described(self.loaded, queries.batch)
+
+  def _project(
+    self, batch: example_batches.ExampleBatch, at_least: int
+  ) -> ProjectedQueries:
+    count = max(len(batch.ids), at_least)
+    projector = self._projector_for(count, of_queries=True)
     projections = query_lib.project(batch, projector, self.record.query_ids)
-    return ProjectedQueries(batch, projections)
+    return ProjectedQueries(batch, tuple(batch.ids), projections)
 
   def search(
     self,
@@ -165,8 +192,12 @@ class QuerySession:
     """
     selection, search = request.selection, retrieve.search
     if request.exclude_self:
-      ids = tuple(queries.batch.ids)
-      selection = dataclasses.replace(selection, excluded_ids=ids)
+      if not queries.is_single:
+        raise errors.InputError(
+          'exclude_self is for single queries, not for sets or differences of '
+          'them; leave it, --aggregate or --contrast out'
+        )
+      selection = dataclasses.replace(selection, excluded_ids=queries.ids)
     if request.certify:
       projector = self._projector_for(_CERTIFIED_BATCH)
       search = functools.partial(
@@ -198,14 +229,16 @@ class QuerySession:
     )
 
   def _projector_for(
-    self, num_examples: int
+    self, num_examples: int, *, of_queries: bool = False
   ) -> gradient_projection.GradientProjector:
     """Compiled once, for as many examples as the first call has."""
-    if self._projector is None:
-      self._projector = checked_projector.make_projector(
-        self.loaded,
+    loaded = self._measuring if of_queries else self.loaded
+    is_other = loaded is not self.loaded
+    if is_other not in self._projectors:
+      self._projectors[is_other] = checked_projector.make_projector(
+        loaded,
         stored_basis.load(self.record).eigenvectors,
         self._options,
         num_examples=num_examples,
       )
-    return self._projector
+    return self._projectors[is_other]

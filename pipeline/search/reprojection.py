@@ -47,11 +47,11 @@ class Reprojection:
     """
     self._check_sources(positions)
     ids = self._index.rows(positions, ['id'])['id'].to_pylist()
-    corpus = self._loaded.task.corpus
-    parts = [np.empty((0, len(self._index.eigenvalues)), np.float32)]
-    for start in range(0, len(ids), self._projector.call_size):
-      some = ids[start : start + self._projector.call_size]
-      batch = self._loaded.preprocess_batch(corpus.read_ids(some))
+    found = np.empty((len(ids), len(self._index.eigenvalues)), np.float32)
+    places = {example_id: place for place, example_id in enumerate(ids)}
+    for batch in self._loaded.preprocess_by_length(
+      self._loaded.task.corpus.read_ids(ids), self._projector.call_size
+    ):
       if batch.rejected:
         example_id, reason = next(iter(batch.rejected.items()))
         raise errors.InputError(
@@ -59,8 +59,9 @@ class Reprojection:
           'leave --certify out'
         )
       projected = self._projector.project(batch.features)
-      parts.append(np.asarray(projected.projections))
-    return np.concatenate(parts)
+      own = [places[example_id] for example_id in batch.ids]
+      found[own] = projected.projections
+    return found
 
   def _check_sources(self, positions: np.ndarray) -> None:
     """Compares the files that examples come from with the index's."""

@@ -18,6 +18,7 @@ import fsspec
 from fsspec.implementations import local
 
 from influence_core import errors
+from pipeline.storage import remote_file
 
 # Zonal buckets are not used; asking for them takes long where they are unknown.
 os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
@@ -145,9 +146,12 @@ def open_for_reading(path: str) -> BinaryIO:
   filesystem, name = filesystem_of(path)
   try:
     with store_errors(path):
-      return filesystem.open(name, 'rb')
+      stream = filesystem.open(name, 'rb')
   except FileNotFoundError as error:
     raise DamagedFileError(f'{path} is missing') from error
+  if not is_local(path):
+    stream = remote_file.RemoteFile(stream, lambda: store_errors(path))
+  return stream
 
 
 def create_exclusive(path: str, data: bytes | memoryview) -> bool:
@@ -220,7 +224,10 @@ def remove_empty_directory(path: str) -> None:
 
 def is_local(path: str) -> bool:
   """Whether a path is on this machine's file system."""
-  return fsspec.utils.get_protocol(path) in local.LocalFileSystem.protocol
+  return (
+    '://' not in path
+    or fsspec.utils.get_protocol(path) in local.LocalFileSystem.protocol
+  )
 
 
 def check_writable(directory: str) -> None:
@@ -302,6 +309,9 @@ def store_errors(path: str) -> Iterator[None]:
 
 def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
   """The file system of `path`, without stale listings, and its name there."""
+  if '://' not in path:  # It may have ::, which is something else in URLs.
+    filesystem = local.LocalFileSystem()
+    return filesystem, filesystem._strip_protocol(path)
   try:
     filesystem, name = fsspec.core.url_to_fs(path)
   except (ValueError, ImportError) as error:

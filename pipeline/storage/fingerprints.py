@@ -34,7 +34,11 @@ def of_arrays(tree: Any) -> str:
 
 def of_json(content: Any) -> str:
   """Fingerprint of anything JSON can hold, independent of key order."""
-  data = json.dumps(content, sort_keys=True).encode()
+  return of_bytes(json.dumps(content, sort_keys=True).encode())
+
+
+def of_bytes(data: bytes) -> str:
+  """Fingerprint of bytes as they are."""
   return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 

@@ -104,7 +104,11 @@ def _identify(path: str) -> file_identity.FileIdentity:
 
 
 def make_once(
-  path: str, name: str, make: Callable[[pathlib.Path], None]
+  path: str,
+  name: str,
+  make: Callable[[pathlib.Path], None],
+  *,
+  num_bytes: int | None = None,
 ) -> str:
   """A file of this machine that is made of a stored one, until that changes.
 
@@ -112,17 +116,18 @@ def make_once(
     path: of the stored file.
     name: of what is made.
     make: writes it to a path.
+    num_bytes: of what is made; None for those of the stored file.
 
   Raises:
     storage.DamagedFileError: The stored file is missing.
-    errors.InputError: The disk cannot be written.
+    errors.InputError: The disk is too small, or cannot be written.
   """
   identity = _identify(path)
   place = place_for(path, [name, identity.fingerprint])
   made = place / name
   with locked(place):
     if not made.exists():
-      make_room(path, identity.num_bytes)
+      make_room(path, num_bytes or identity.num_bytes)
       temporary = place / f'{name}.tmp'
       make(temporary)
       temporary.replace(made)

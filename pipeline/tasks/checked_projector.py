@@ -46,7 +46,7 @@ def compile_projector(
     loaded.task.per_example_loss,
     loaded.params,
     eigenvectors=eigenvectors,
-    features=loaded.checked_features,
+    features=loaded.planned_features,
     options=options,
     num_examples=num_examples,
   )
@@ -63,7 +63,7 @@ def check(
     errors.InputError: The projection is wrong, or no example at the beginning
       of the corpus has a finite gradient.
   """
-  for batch in loaded.finite_batches():
+  for batch, _ in loaded.finite_batches():
     error = projection_check.check_projector(
       projector,
       loaded.task.per_example_loss,

@@ -5,7 +5,7 @@ used or from those kept with a basis. So all workers agree, and later runs with
 the shards that they reuse.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import itertools
 from typing import Any, NamedTuple
@@ -16,7 +16,15 @@ import numpy as np
 from influence_core import errors, types, user_code
 from influence_core.devices import memory as device_memory
 from pipeline.corpora import corpus as corpus_lib
-from pipeline.tasks import feature_form, row_columns, task as task_lib
+from pipeline.tasks import (
+  feature_form,
+  row_columns,
+  sequence_lengths,
+  task as task_lib,
+)
+
+# Column of what people know examples by.
+EXAMPLE_ID = 'example_id'
 
 # Examples preprocessed and run through the loss before any work starts.
 NUM_CHECKED = 4
@@ -48,21 +56,35 @@ class PreparedExample(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ExampleForm:
-  """What all examples of a job have in common."""
+  """What all examples of a job have in common.
+
+  Attributes:
+    features: their form.
+    columns: their row columns.
+    buckets: lengths that sequences are padded to; empty for those found.
+  """
 
   features: feature_form.FeatureForm
   columns: row_columns.ColumnSchema
+  buckets: tuple[int, ...] = ()
 
   @classmethod
-  def of(cls, examples: Sequence[PreparedExample]) -> 'ExampleForm':
+  def of(
+    cls, task: task_lib.Task, examples: Sequence[PreparedExample]
+  ) -> 'ExampleForm':
     """That of some examples whose features have the same shapes.
 
     Raises:
-      errors.InputError: Their columns would hide those of every index.
+      errors.InputError: Their columns would hide those of every index, or the
+        task's sequences are not there.
     """
+    sequence_lengths.check_buckets(task.buckets)
     return cls(
-      feature_form.FeatureForm.of([example.features for example in examples]),
+      feature_form.FeatureForm.of(
+        [example.features for example in examples], task.sequences
+      ),
       row_columns.ColumnSchema.of([example.row for example in examples]),
+      tuple(task.buckets),
     )
 
   def convert(self, example: PreparedExample) -> PreparedExample:
@@ -72,14 +94,48 @@ class ExampleForm:
       UnusableExampleError: It would lose something.
     """
     try:
-      return example._replace(
+      converted = example._replace(
         features=self.features.convert(example.features),
         row=self.columns.convert(example.row),
       )
+      self.padded_lengths(converted)
+      return converted
     except feature_form.UnfitFeaturesError as error:
       raise UnusableExampleError(f'features: {error}') from error
     except row_columns.UnfitColumnError as error:
       raise UnusableExampleError(f'row_columns: {error}') from error
+
+  def padded_lengths(self, example: PreparedExample) -> tuple[int, ...]:
+    """What the sequences of an example in this form are padded to.
+
+    Raises:
+      feature_form.UnfitFeaturesError: One is longer than all buckets.
+    """
+    lengths = self.features.lengths(example.features)
+    found = [sequence_lengths.bucket(x, self.buckets) for x in lengths]
+    if None in found:
+      raise feature_form.UnfitFeaturesError(
+        f'a sequence has length {lengths[found.index(None)]}, the largest '
+        f'bucket is {self.buckets[-1]}; add a larger one or crop in preprocess'
+      )
+    return tuple(x for x in found if x is not None)
+
+  def stack(
+    self, examples: Sequence[PreparedExample], lengths: Sequence[int]
+  ) -> types.Features:
+    """[num_examples, ...] of examples in this form, at least one.
+
+    Args:
+      examples: to stack.
+      lengths: that sequences are padded to, see `longest`.
+    """
+    features = [self.features.pad(x.features, lengths) for x in examples]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *features)
+
+  def longest(self, examples: Sequence[PreparedExample]) -> tuple[int, ...]:
+    """The buckets that hold all examples."""
+    every = [self.padded_lengths(example) for example in examples]
+    return tuple(map(max, zip(*every, strict=True)))
 
   def fits(self, example: PreparedExample) -> bool:
     try:
@@ -99,20 +155,23 @@ def prepare(
   """
   if isinstance(raw, corpus_lib.UndecodableExample):
     raise UnusableExampleError(f'undecodable: {raw.reason}')
-  part = 'preprocess'
-  row = {}
+  part: str = 'preprocess'
+  function: Callable[..., Any] | None = task.preprocess
+  row: dict[str, Any] = {}
   try:
     features = feature_form.prepared(task.preprocess(_copy(raw)))
+    if task.example_id is not None:
+      part, function = EXAMPLE_ID, None
+      row |= row_columns.plain_row({EXAMPLE_ID: raw[task.example_id]})
     if task.row_columns:
-      part = 'row_columns'
-      row = row_columns.plain_row(task.row_columns(dict(raw)))
+      part, function = 'row_columns', task.row_columns
+      row |= row_columns.plain_row(task.row_columns(dict(raw)))
   except (
     feature_form.UnfitFeaturesError,
     row_columns.UnfitColumnError,
   ) as error:
     raise UnusableExampleError(f'{part}: {error}') from error
   except user_code.ERRORS as error:
-    function = task.preprocess if part == 'preprocess' else task.row_columns
     raise UnusableExampleError(
       f'{part}: {user_code.described(error, function)}'
     ) from error
@@ -158,7 +217,7 @@ def first_usable(
     except UnusableExampleError as error:
       rejected[example_id] = str(error)
       continue
-    kind = feature_form.signature(example.features)
+    kind = feature_form.signature(example.features, task.sequences)
     group = groups.setdefault(kind, [])
     group.append(example)
     if len(group) == NUM_CHECKED:
@@ -171,12 +230,6 @@ def first_usable(
       'row_columns or the dataset'
     )
   return max(groups.values(), key=len)
-
-
-def stack_features(examples: Sequence[PreparedExample]) -> types.Features:
-  """[num_examples, ...] of examples in one form, at least one."""
-  features = [example.features for example in examples]
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *features)
 
 
 def check_first(

@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import parameter_arrays, parameter_selection, types
+from influence_core import (
+  errors,
+  parameter_arrays,
+  parameter_selection,
+  types,
+)
+from pipeline.tasks import sequence_lengths
 
 # Stands for the path of features that are one array.
 _SINGLE = 'the array'
@@ -33,33 +39,51 @@ class FeatureForm:
     paths: of its arrays.
     shapes: of each, for a single example.
     dtypes: of each.
+    sequences: paths of those whose first axis has any length, which is 0 in
+      `shapes`.
   """
 
   structure: Any
   paths: tuple[str, ...]
   shapes: tuple[tuple[int, ...], ...]
   dtypes: tuple[np.dtype, ...]
+  sequences: tuple[str, ...] = ()
 
   @classmethod
-  def of(cls, examples: Sequence[types.Features]) -> 'FeatureForm':
+  def of(
+    cls, examples: Sequence[types.Features], sequences: Sequence[str] = ()
+  ) -> 'FeatureForm':
     """The form of a job.
 
     Args:
       examples: features of the first examples, pytrees of numpy arrays of the
         same structure and shapes. Integers and floats in one place make floats.
+      sequences: paths of arrays whose first axis has any length.
+
+    Raises:
+      errors.InputError: There is no such sequence.
     """
     leaves, structure = jax.tree.flatten(examples[0])
     columns = zip(*map(jax.tree.leaves, examples), strict=True)
+    paths = _paths(examples[0])
+    shapes = [
+      _free_shape(leaf, path in sequences)
+      for path, leaf in zip(paths, leaves, strict=True)
+    ]
+    for path in sequences:
+      if path not in paths or not leaves[paths.index(path)].ndim:
+        raise errors.InputError(
+          f'sequences has {path!r}, expected arrays among the features, which '
+          f'are {", ".join(paths)}'
+        )
     return cls(
       structure,
-      tuple(
-        path or _SINGLE
-        for path in parameter_selection.all_parameters(examples[0])
-      ),
-      tuple(leaf.shape for leaf in leaves),
+      paths,
+      tuple(shapes),
       tuple(
         np.result_type(*(leaf.dtype for leaf in column)) for column in columns
       ),
+      tuple(sequences),
     )
 
   def convert(self, features: types.Features) -> types.Features:
@@ -78,12 +102,34 @@ class FeatureForm:
     return jax.tree.unflatten(
       self.structure,
       [
-        _convert(*item)
-        for item in zip(
+        _convert(path, leaf, shape, dtype, path in self.sequences)
+        for path, leaf, shape, dtype in zip(
           self.paths, leaves, self.shapes, self.dtypes, strict=True
         )
       ],
     )
+
+  def lengths(self, features: types.Features, axis: int = 0) -> tuple[int, ...]:
+    """Of the sequences along an axis, in the order of paths."""
+    leaves = jax.tree.leaves(features)
+    return tuple(
+      leaf.shape[axis]
+      for path, leaf in zip(self.paths, leaves, strict=True)
+      if path in self.sequences
+    )
+
+  def pad(
+    self, features: types.Features, lengths: Sequence[int], axis: int = 0
+  ) -> types.Features:
+    """The same with sequences of these lengths, in the order of paths."""
+    left = iter(lengths)
+    leaves = [
+      sequence_lengths.pad(leaf, next(left), axis)
+      if path in self.sequences
+      else leaf
+      for path, leaf in zip(self.paths, jax.tree.leaves(features), strict=True)
+    ]
+    return jax.tree.unflatten(self.structure, leaves)
 
   def _by_path(self, features: types.Features) -> list[np.ndarray]:
     found: dict[str, Any] = {
@@ -162,20 +208,39 @@ def _fault(leaf: types.Array) -> str | None:
   return None
 
 
-def signature(features: types.Features) -> Any:
+def signature(features: types.Features, sequences: Sequence[str] = ()) -> Any:
   """What features must have in common to be stacked."""
   return jax.tree.structure(features), tuple(
-    leaf.shape for leaf in jax.tree.leaves(features)
+    _free_shape(leaf, path in sequences)
+    for path, leaf in zip(
+      _paths(features), jax.tree.leaves(features), strict=True
+    )
   )
 
 
+def _paths(features: types.Features) -> tuple[str, ...]:
+  return tuple(
+    path or _SINGLE for path in parameter_selection.all_parameters(features)
+  )
+
+
+def _free_shape(leaf: np.ndarray, is_sequence: bool) -> tuple[int, ...]:
+  """The shape, without the length of a sequence."""
+  return (0, *leaf.shape[1:]) if is_sequence and leaf.ndim else leaf.shape
+
+
 def _convert(
-  path: str, leaf: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
+  path: str,
+  leaf: np.ndarray,
+  shape: tuple[int, ...],
+  dtype: np.dtype,
+  is_sequence: bool,
 ) -> np.ndarray:
-  if leaf.shape != shape:
+  if _free_shape(leaf, is_sequence) != shape:
     raise UnfitFeaturesError(
       f'{path} has shape {leaf.shape}, expected {shape}, as in the first '
-      'examples; pad or crop to one shape in preprocess'
+      'examples; pad or crop to one shape in preprocess, or name it in the '
+      "task's sequences"
     )
   if leaf.dtype == dtype:
     return leaf

@@ -8,11 +8,8 @@ from collections.abc import Iterable, Iterator
 import dataclasses
 import functools
 import itertools
-from typing import NamedTuple
 
 import jax
-import numpy as np
-import pyarrow as pa
 
 from influence_core import (
   errors,
@@ -21,28 +18,17 @@ from influence_core import (
   types,
   user_code,
 )
-from influence_core.devices import parameter_layout
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.index import shard_files
 from pipeline.storage import fingerprints
-from pipeline.tasks import example_form, loss_check, task as task_lib
+from pipeline.tasks import (
+  example_batches,
+  example_form,
+  loss_check,
+  padding,
+  task as task_lib,
+)
 from pipeline.tasks.reference import TaskReference
-
-
-class ExampleBatch(NamedTuple):
-  """Preprocessed examples, and those that could not be used.
-
-  Attributes:
-    ids: of the usable examples.
-    features: pytree of [num_examples, ...] arrays, None if none is usable.
-    columns: row columns of the usable examples by name.
-    rejected: reason by id.
-  """
-
-  ids: list[str]
-  features: types.Features
-  columns: dict[str, pa.Array]
-  rejected: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,23 +120,45 @@ class LoadedTask:
         examples.append(example_form.prepare(self.task, example_id, raw))
       except example_form.UnusableExampleError:
         continue  # Told where the probe is compared.
-    return example_form.ExampleForm.of(examples or self._unformed_examples)
+    return example_form.ExampleForm.of(
+      self.task, examples or self._unformed_examples
+    )
 
   @property
   def checked_features(self) -> types.Features:
     """Features of the first few examples whose loss is finite."""
-    return self._checked[0].features
+    return self._checked.batch.features
 
   @property
   def checked_ids(self) -> list[str]:
     """Ids of these examples."""
-    return self._checked[0].ids
+    return self._checked.batch.ids
+
+  @property
+  def planned_features(self) -> types.Features:
+    """[1, ...] shapes of the largest example there can be, as far as known."""
+    buckets = self.form.buckets
+    features = jax.tree.map(lambda leaf: leaf[0], self.checked_features)
+    if buckets:
+      count = len(self.form.features.sequences)
+      features = self.form.features.pad(features, [buckets[-1]] * count)
+    return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), features
+    )
 
   def with_probe(
     self, probe: tuple[corpus_lib.RawExample, ...]
   ) -> 'LoadedTask':
     """The same, with preprocessing known by other examples."""
     return dataclasses.replace(self, probe=probe)
+
+  def measuring(self) -> 'LoadedTask':
+    """The same with what is asked of queries in place of the loss."""
+    measurement = self.task.measurement
+    if measurement is None:
+      return self
+    task = dataclasses.replace(self.task, per_example_loss=measurement)
+    return dataclasses.replace(self, task=task)
 
   def first_examples(self) -> list[corpus_lib.RawExample]:
     """The first few raw examples of the corpus that can be used."""
@@ -164,13 +172,18 @@ class LoadedTask:
         the wrong shape or dtype, is not finite for any of them, or changes with
         the rest of a batch.
     """
-    batch, losses = self._checked
-    self._loss_check.check_values(
-      self._placed_params(),
+    self._loss_check.check_values(self.selected, self._checked)
+    finite = set(self.checked_ids)
+    padding.check(
+      self.task,
+      self.params,
       self.selected,
-      batch.features,
-      ids=batch.ids,
-      together=losses,
+      self.form,
+      [
+        self.form.convert(example)
+        for example in self._first_examples
+        if example.example_id in finite
+      ],
     )
 
   def check_split_loss(self) -> None:
@@ -179,13 +192,12 @@ class LoadedTask:
     Raises:
       errors.InputError: The task has none, it fails or is another loss.
     """
-    self._loss_check.check_split(self._placed_params(), self.checked_features)
+    self._loss_check.check_split(self._checked)
 
-  def finite_batches(self) -> Iterator[ExampleBatch]:
+  def finite_batches(self) -> Iterator[loss_check.FiniteBatch]:
     """A few examples whose losses are finite, and then as many others."""
-    yield self._checked[0]
-    for batch, _ in self._finite_batches():
-      yield batch
+    steps = map(self.preprocess_batch, example_form.steps(self.task.corpus))
+    return self._loss_check.finite(itertools.chain([self._first_batch], steps))
 
   @functools.cached_property
   def _named_probe(self) -> list[tuple[str, corpus_lib.RawExample]]:
@@ -202,45 +214,28 @@ class LoadedTask:
     return [x for x in self._unformed_examples if self.form.fits(x)]
 
   @functools.cached_property
-  def _first_batch(self) -> ExampleBatch:
+  def _first_batch(self) -> example_batches.ExampleBatch:
     examples = [self.form.convert(example) for example in self._first_examples]
     example_form.check_first(self.task, self.form, examples)
-    batch = self._stack(examples, rejected={})
+    batch = example_batches.stack(self.form, examples)
     shard_files.check_storable(batch.columns)
     return batch
 
   @functools.cached_property
   def _loss_check(self) -> loss_check.LossCheck:
-    return loss_check.LossCheck(self.task)
+    return loss_check.LossCheck(self.task, self.params)
 
   @functools.cached_property
-  def _checked(self) -> tuple[ExampleBatch, np.ndarray]:
-    """The first few examples with a finite loss, and their losses."""
-    self._loss_check.check_form(
-      parameter_layout.fit_devices(self.params), self._first_batch.features
-    )
-    for found in self._finite_batches():
-      return found
+  def _checked(self) -> loss_check.FiniteBatch:
+    self._loss_check.check_form(self._first_batch.features)
+    for finite in self.finite_batches():
+      return finite
     raise errors.InputError(
       f'task {self.task.name}: the loss of {self._first_batch.ids[0]}, and of '
       'all others of the first '
       f'{example_form.num_looked_at(self.task.corpus)} examples, is not '
       'finite, expected a finite number; check the parameters and preprocess'
     )
-
-  def _finite_batches(self) -> Iterator[tuple[ExampleBatch, np.ndarray]]:
-    params = self._placed_params()
-    steps = map(self.preprocess_batch, example_form.steps(self.task.corpus))
-    for batch in itertools.chain([self._first_batch], steps):
-      if batch.ids:
-        losses = self._loss_check.losses(params, batch.features)
-        finite = np.flatnonzero(np.isfinite(losses))
-        if finite.size:
-          yield take_examples(batch, finite), losses[finite]
-
-  def _placed_params(self) -> types.Params:
-    """On a device, so that they are copied there once."""
-    return jax.device_put(parameter_layout.fit_devices(self.params))
 
   def _selection_fingerprint(self) -> str:
     """Of other parameters where those of a basis are not there."""
@@ -253,51 +248,33 @@ class LoadedTask:
 
   def _preprocessing_fingerprint(self) -> str:
     """Of other preprocessing where that of a basis does not work."""
+    examples: Iterable[tuple[str, example_form.AnyExample]] = self._named_probe
     if self.probe is None:
-      return fingerprints.of_arrays(self._first_batch.features)
-    batch = self.preprocess_batch(self._named_probe)
-    for example_id, reason in batch.rejected.items():
-      return f'none: example {example_id} cannot be used, {reason}'
-    return fingerprints.of_arrays(batch.features)
+      examples = ((x.example_id, x.raw) for x in self._first_examples)
+    return example_batches.fingerprint(self.task, self.form, examples)
 
   def preprocess_batch(
+    self, examples: Iterable[tuple[str, example_form.AnyExample]]
+  ) -> example_batches.ExampleBatch:
+    """Features and row columns of raw examples, stacked, in the task's form.
+
+    Sequences are padded to the bucket of the longest.
+    """
+    found = example_batches.prepare(self.task, self.form, examples)
+    return example_batches.stack(self.form, *found)
+
+  def preprocess_by_length(
     self,
     examples: Iterable[tuple[str, example_form.AnyExample]],
-  ) -> ExampleBatch:
-    """Features and row columns of raw examples, stacked, in the task's form."""
-    usable, rejected = [], {}
-    for example_id, raw in examples:
-      try:
-        example = example_form.prepare(self.task, example_id, raw)
-        usable.append(self.form.convert(example))
-      except example_form.UnusableExampleError as error:
-        rejected[example_id] = str(error)
-    return self._stack(usable, rejected)
+    batch_size: int,
+  ) -> Iterator[example_batches.ExampleBatch]:
+    """Batches of examples whose sequences are padded to the same buckets.
 
-  def _stack(
-    self,
-    usable: list[example_form.PreparedExample],
-    rejected: dict[str, str],
-  ) -> ExampleBatch:
-    """A batch of examples in the task's form."""
-    return ExampleBatch(
-      [example.example_id for example in usable],
-      example_form.stack_features(usable) if usable else None,
-      self.form.columns.arrays([example.row for example in usable]),
-      rejected,
-    )
-
-
-def take_examples(batch: ExampleBatch, places: np.ndarray) -> ExampleBatch:
-  """Some of the usable examples of a batch, the others left out."""
-  return batch._replace(
-    ids=[batch.ids[place] for place in places],
-    features=jax.tree.map(lambda leaf: leaf[places], batch.features),
-    columns={
-      name: column.take(pa.array(places))
-      for name, column in batch.columns.items()
-    },
-  )
+    Yields:
+      Full batches as they come, then the others; what was rejected on the way
+      with the next of them. Without sequences, all in their order.
+    """
+    return example_batches.by_length(self.task, self.form, examples, batch_size)
 
 
 def _restoring(
@@ -308,6 +285,8 @@ def _restoring(
   return dataclasses.replace(
     task,
     per_example_loss=keys.restoring(task.per_example_loss),
+    measurement=task.measurement and keys.restoring(task.measurement),
+    predict=task.predict and keys.restoring(task.predict),
     split_loss=split
     and dataclasses.replace(split, outputs=keys.restoring(split.outputs)),
   )

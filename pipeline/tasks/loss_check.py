@@ -1,114 +1,137 @@
 """The loss of a task tried on a few examples, before any work starts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import contextlib
-import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from influence_core import errors, loss_contract, types, user_code
+from influence_core import errors, loss_contract, loss_tracing, types
 from influence_core.curvature import products as curvature_products
-from pipeline.tasks import task as task_lib
+from influence_core.devices import parameter_layout
+from pipeline.tasks import example_batches, task as task_lib
+
+
+class FiniteBatch(NamedTuple):
+  """Examples whose losses are finite.
+
+  Attributes:
+    batch: the examples.
+    losses: [num_examples] float32, theirs among those of a batch.
+  """
+
+  batch: example_batches.ExampleBatch
+  losses: np.ndarray
 
 
 class LossCheck:
   """The loss of a task, traced once for each number of examples."""
 
-  def __init__(self, task: task_lib.Task):
-    """Traces nothing yet."""
+  def __init__(self, task: task_lib.Task, params: types.Params):
+    """Traces nothing yet.
+
+    Args:
+      task: the task.
+      params: pytree of arrays.
+    """
     self._task = task
+    self._params = params
+    is_measurement = task.per_example_loss is task.measurement
+    self._loss = loss_tracing.NamedLoss(
+      task.per_example_loss,
+      'measurement' if is_measurement else 'per_example_loss',
+    )
 
-    @functools.wraps(task.per_example_loss)  # Whose place errors name.
-    def loss(params, features):
-      return task.per_example_loss(params, features)
-
-    self._loss = jax.jit(loss)
-
-  def check_form(self, params: types.Params, features: types.Features) -> None:
+  def check_form(self, features: types.Features) -> None:
     """Traces the loss; see `loss_contract.check_form`.
 
     Args:
-      params: pytree of arrays.
       features: pytree of [num_examples, ...] arrays.
 
     Raises:
       errors.InputError: The loss cannot be traced, or has the wrong shape or
         dtype.
     """
-    with self._named():
-      loss_contract.check_form(self._loss, params, features)
+    with self._naming_the_task():
+      loss_contract.check_form(self._loss, self._params, features)
 
-  def losses(
-    self, params: types.Params, features: types.Features
-  ) -> np.ndarray:
-    """[num_examples] float32 losses of the examples in one batch.
+  def finite(
+    self, batches: Iterable[example_batches.ExampleBatch]
+  ) -> Iterator[FiniteBatch]:
+    """What has a finite loss of each batch, if anything has.
 
     Raises:
       errors.InputError: The loss fails.
     """
-    with self._named():
-      return loss_contract.evaluate(self._loss, params, features)
+    params = self._placed_params()
+    for batch in batches:
+      if not batch.ids:
+        continue
+      with self._naming_the_task():
+        losses = loss_contract.evaluate(self._loss, params, batch.features)
+      places = np.flatnonzero(np.isfinite(losses))
+      if places.size:
+        finite = example_batches.take_examples(batch, places)
+        yield FiniteBatch(finite, losses[places])
 
   def check_values(
-    self,
-    params: types.Params,
-    selected: types.SelectedParameters,
-    features: types.Features,
-    *,
-    ids: list[str],
-    together: np.ndarray,
+    self, selected: types.SelectedParameters, finite: FiniteBatch
   ) -> None:
     """Differentiates the loss, and evaluates it example by example.
 
     Args:
-      params: pytree of arrays.
       selected: parameters that gradients are taken for, by path.
-      features: pytree of [num_examples, ...] arrays whose losses are finite.
-      ids: of the examples.
-      together: [num_examples] losses of theirs, from a batch.
+      finite: a few examples.
 
     Raises:
       errors.InputError: The loss has no gradient, or changes with the rest of a
         batch.
     """
-    with self._named():
+    params, features = self._placed_params(), finite.batch.features
+    with self._naming_the_task():
       loss_contract.check_differentiable(self._loss, params, selected, features)
       loss_contract.check_independent(
-        self._loss, params, features, ids=ids, together=together
+        self._loss,
+        params,
+        features,
+        ids=finite.batch.ids,
+        together=finite.losses,
       )
 
-  def check_split(self, params: types.Params, features: types.Features) -> None:
-    """Evaluates the loss in two parts, and compares it with the loss itself.
+  def check_split(self, finite: FiniteBatch) -> None:
+    """Compares the loss in two parts with the loss itself.
 
     Args:
-      params: pytree of arrays.
-      features: pytree of [num_examples, ...] arrays whose losses are finite.
+      finite: a few examples.
 
     Raises:
-      errors.InputError: It fails, or is another loss.
+      errors.InputError: The task has no such loss, it fails or is another one.
     """
-    split = curvature_products.require_split_loss(self._task.split_loss)
-    what = f'split_loss of task {self._task.name}'
-    with user_code.user_errors(what, split.outputs):
-      parts = np.asarray(jax.jit(split.per_example_loss)(params, features))
-    whole = self.losses(params, features)
+    split = loss_tracing.NamedLoss(
+      curvature_products.require_split_loss(
+        self._task.split_loss
+      ).per_example_loss,
+      'split_loss',
+    )
+    params, features = self._placed_params(), finite.batch.features
     tolerance = loss_contract.LOW_PRECISION_TOLERANCE
-    if parts.shape != whole.shape or not np.allclose(
-      parts, whole, rtol=tolerance, atol=tolerance
-    ):
-      raise errors.InputError(
-        f'{what} gives {_shown(parts)}, but per_example_loss {_shown(whole)} '
-        'for the same examples; they must be the same loss'
-      )
+    with self._naming_the_task():
+      loss_contract.check_form(split, params, features)
+      losses = loss_contract.evaluate(split, params, features)
+      if not np.allclose(losses, finite.losses, tolerance, tolerance):
+        raise errors.InputError(
+          f'the split_loss of {finite.batch.ids[0]} is {losses[0]:.6g} and its '
+          f'per_example_loss {finite.losses[0]:.6g}; they must be the same'
+        )
+
+  def _placed_params(self) -> types.Params:
+    """On a device, so that they are copied there once."""
+    return jax.device_put(parameter_layout.fit_devices(self._params))
 
   @contextlib.contextmanager
-  def _named(self) -> Iterator[None]:
+  def _naming_the_task(self) -> Iterator[None]:
     try:
       yield
     except errors.InputError as error:
       raise errors.InputError(f'task {self._task.name}: {error}') from error
-
-
-def _shown(losses: np.ndarray) -> str:
-  return np.array2string(losses, precision=4, separator=', ', threshold=8)

@@ -1,6 +1,7 @@
 """A task of an nnx module: its parameters and a pure loss, split once."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any
 
@@ -38,38 +39,63 @@ def from_nnx(
     loss: (module, [batch, ...] features) -> [batch] float losses. What it
       changes in the module is forgotten.
     **fields: those of `Task`, besides `load_parameters` and `per_example_loss`.
+      Where these have parameters, they have the module.
   """
-
-  @functools.cache
-  def structure_and_state() -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    module = load_module()
-    module.eval()
-    structure, params, constants = nnx.split(module, nnx.Param, ...)
-    return structure, params, constants
-
-  def load_parameters() -> types.Params:
-    _, params, constants = structure_and_state()
-    return {
-      _PARAMS: nnx.to_pure_dict(params),
-      _CONSTANTS: nnx.to_pure_dict(constants),
-    }
-
-  def per_example_loss(
-    tree: types.Params, features: types.Features
-  ) -> jax.Array:
-    structure, params, constants = structure_and_state()
-    module = nnx.merge(
-      structure,
-      _filled(params, tree[_PARAMS]),
-      _filled(constants, tree[_CONSTANTS]),
+  parts = _Parts(load_module)
+  for name in ('measurement', 'predict'):
+    if function := fields.get(name):
+      fields[name] = parts.pure(function)
+  if split := fields.get('split_loss'):
+    outputs = parts.pure(split.outputs)
+    fields['split_loss'] = dataclasses.replace(split, outputs=outputs)
+  if retrain := fields.get('retrain'):
+    fields['retrain'] = lambda ids, seed: _parameters(
+      *_split(retrain(ids, seed))
     )
-    return loss(module, features)
-
   return task_lib.Task(
-    load_parameters=load_parameters,
-    per_example_loss=per_example_loss,
+    load_parameters=lambda: _parameters(*parts.split()),
+    per_example_loss=parts.pure(loss),
     **{'parameter_paths': (f'^{_PARAMS}/',), **fields},
   )
+
+
+class _Parts:
+  """A module, split when it is first needed."""
+
+  def __init__(self, load_module: Callable[[], nnx.Module]):
+    self.split = functools.cache(lambda: _split(load_module()))
+
+  def pure(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the module as one of its parameters."""
+
+    def of_parameters(tree: types.Params, features: types.Features) -> Any:
+      structure, params, constants = self.split()
+      module = nnx.merge(
+        structure,
+        _filled(params, tree[_PARAMS]),
+        _filled(constants, tree[_CONSTANTS]),
+      )
+      return function(module, features)
+
+    return of_parameters
+
+
+def _split(module: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+  """Structure, parameters and all other state of a module in evaluation."""
+  module.eval()
+  structure, state = nnx.split(module)
+  params, constants = nnx.split_state(state, nnx.Param, ...)
+  return structure, params, constants
+
+
+def _parameters(
+  structure: nnx.GraphDef, params: nnx.State, constants: nnx.State
+) -> types.Params:
+  del structure
+  return {
+    _PARAMS: nnx.to_pure_dict(params),
+    _CONSTANTS: nnx.to_pure_dict(constants),
+  }
 
 
 def _filled(state: nnx.State, values: Any) -> nnx.State:

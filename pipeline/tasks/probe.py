@@ -5,34 +5,29 @@ stored, since those of the corpus come and go.
 """
 
 from collections.abc import Sequence
-from typing import Any
-
-from flax import serialization
-import jax
-import numpy as np
 
 from influence_core import errors
-from pipeline.corpora import corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib, example_codec
 from pipeline.storage import files as storage
-
-_OBJECTS, _SHAPE = 'objects', 'shape'
 
 
 def encode(examples: Sequence[corpus_lib.RawExample]) -> bytes:
-  """Raw examples as msgpack: arrays, numbers, text, dicts and lists.
+  """Raw examples as `example_codec` writes them.
 
   Raises:
-    errors.InputError: An example holds something else.
+    errors.InputError: An example holds something that it does not know.
   """
-  try:
-    return serialization.msgpack_serialize(
-      {str(i): jax.tree.map(_packed, x) for i, x in enumerate(examples)}
-    )
-  except (TypeError, ValueError) as error:
-    raise errors.InputError(
-      f'a raw example cannot be kept ({error}); its features must be arrays, '
-      'numbers or text'
-    ) from error
+  for example in examples:
+    for name, value in example.items():
+      try:
+        example_codec.encode(value)
+      except TypeError as error:
+        raise errors.InputError(
+          f'{name} of example {example.get(corpus_lib.ID_KEY)} cannot be kept '
+          f'({error}), expected numbers, texts, dates, arrays or lists and '
+          'dictionaries of them; leave it out of raw examples'
+        ) from error
+  return example_codec.encode({str(i): dict(x) for i, x in enumerate(examples)})
 
 
 def decode(path: str, data: bytes) -> list[corpus_lib.RawExample]:
@@ -42,29 +37,8 @@ def decode(path: str, data: bytes) -> list[corpus_lib.RawExample]:
     storage.DamagedFileError: It is something else.
   """
   try:
-    content = serialization.msgpack_restore(data)
+    content = example_codec.decode(data)
     numbered = sorted((int(number), value) for number, value in content.items())
-  except (TypeError, ValueError, AttributeError) as error:
+  except (ValueError, AttributeError) as error:
     raise storage.DamagedFileError(f'{path} holds no raw examples') from error
-  return [
-    jax.tree.map(_unpacked, value, is_leaf=_is_packed) for _, value in numbered
-  ]
-
-
-def _packed(leaf: Any) -> Any:
-  """Arrays of texts as lists, which msgpack knows."""
-  if isinstance(leaf, np.ndarray) and leaf.dtype == object:
-    return {_OBJECTS: leaf.reshape(-1).tolist(), _SHAPE: list(leaf.shape)}
-  return leaf
-
-
-def _is_packed(node: Any) -> bool:
-  return isinstance(node, dict) and node.keys() == {_OBJECTS, _SHAPE}
-
-
-def _unpacked(leaf: Any) -> Any:
-  if not _is_packed(leaf):
-    return leaf
-  flat = np.empty(len(leaf[_OBJECTS]), object)
-  flat[:] = leaf[_OBJECTS]
-  return flat.reshape(leaf[_SHAPE])
+  return [value for _, value in numbered]

@@ -30,6 +30,14 @@ class Task:
       pytree of numpy arrays whose shapes are the same for every example. Types
       of numbers are those of the first examples; others are converted where
       that loses nothing. An example of another form is left out as unusable.
+    sequences: paths of those features whose first axis has any length, such as
+      ('tokens', 'mask'). They are padded with zeros to one of `buckets`; the
+      loss must give padding no weight.
+    buckets: lengths that sequences are padded to, each with a program of its
+      own; empty for 16, 24, 32, 48, 64, 96, ... as far as needed. Longer
+      sequences are left out as unusable. An index does not depend on them.
+    example_id: feature of the raw examples that people know them by, such as a
+      file name or a key; stands beside the id in rows and results.
     row_columns: a raw example -> scalars stored beside its projection, such as
       {'label': 3}: numbers, text (or UTF-8 bytes), dates and times, bool, None
       where a value is missing; None for no columns. Names and types are those
@@ -43,6 +51,13 @@ class Task:
     l2_weight: c, where training added c/2 * |theta|^2 to the mean loss.
     split_loss: the same loss as model outputs and a loss of outputs, for a
       basis of the Gauss-Newton matrix; None where that is not wanted.
+    measurement: (params, [batch, ...] features) -> [batch] floats, what is
+      asked of queries in place of the loss, such as the loss of the answer
+      alone or a margin. As with a loss, less is better: give minus the
+      log-odds. None for the loss.
+    predict: (params, [batch, ...] features) -> arrays [batch] by name, what the
+      model makes of examples, such as {'predicted': classes}; shown beside
+      queries.
     retrain: (ids of training examples, seed) -> parameters of the same model
       trained on those alone; for `influence evaluate`, None where that is not
       wanted. Called from several threads.
@@ -55,6 +70,9 @@ class Task:
   per_example_loss: types.PerExampleLoss
   corpus: corpus_lib.Corpus
   preprocess: Callable[[corpus_lib.RawExample], types.Features]
+  sequences: Sequence[str] = ()
+  buckets: Sequence[int] = ()
+  example_id: str | None = None
   row_columns: Callable[[corpus_lib.RawExample], Mapping[str, Any]] | None = (
     None
   )
@@ -62,6 +80,10 @@ class Task:
   parameter_paths: Sequence[str] = ('.*',)
   l2_weight: float = 0.0
   split_loss: curvature_products.SplitLoss | None = None
+  measurement: types.PerExampleLoss | None = None
+  predict: (
+    Callable[[types.Params, types.Features], Mapping[str, types.Array]] | None
+  ) = None
   retrain: Callable[[frozenset[str], int], types.Params] | None = None
   version: str = '1'
 

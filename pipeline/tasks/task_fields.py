@@ -88,6 +88,12 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "a corpus such as TfdsCorpus('mnist', 'train', data_dir)",
   ),
   'preprocess': (callable, 'a function of a raw example'),
+  'sequences': (_are_texts, "a sequence of paths such as ('tokens',)"),
+  'buckets': (
+    lambda value: isinstance(value, Sequence) and not isinstance(value, str),
+    'a sequence of lengths such as (64, 128)',
+  ),
+  'example_id': (_or_none(_is_text), 'the name of a feature, or None'),
   'row_columns': (_or_none(callable), 'a function of a raw example, or None'),
   'loss_reduction': (_is_text, "text such as 'mean'"),
   'parameter_paths': (
@@ -96,6 +102,11 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
   ),
   'l2_weight': (_is_weight, 'a number'),
   'split_loss': (_or_none(_is_split_loss), 'a SplitLoss of two functions'),
+  'measurement': (
+    _or_none(callable),
+    'a function of (params, features), or None',
+  ),
+  'predict': (_or_none(callable), 'a function of (params, features), or None'),
   'retrain': (_or_none(callable), 'a function of (ids, seed), or None'),
   'version': (_is_text, "text such as '2'"),
 }

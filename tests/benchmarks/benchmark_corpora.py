@@ -56,9 +56,10 @@ def write(directory: Path, count: int, size: int) -> dict[str, Corpus]:
     for kind in corpus_files.TFDS_KINDS
   }
   for kind in corpus_files.FILE_KINDS:
-    path = directory / f'all.{kind}'
+    path = directory / kind / f'train.{kind}'
+    path.parent.mkdir()
     corpus_files.write_file(kind, path, Numbers.x, Numbers.y, 1000)
-    corpora[kind] = FileCorpus(str(path))
+    corpora[kind] = FileCorpus(str(path.parent))
   return corpora
 
 

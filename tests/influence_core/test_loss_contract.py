@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import errors, loss_contract
+from influence_core import errors, loss_contract, loss_tracing
 from tests.kit import odd_losses
 
 GENERATOR = np.random.default_rng(0)
@@ -22,17 +22,17 @@ IDS = ['zero', 'one', 'two', 'three']
 
 def check(loss):
   """All that is checked, in the order in which tasks are."""
-  jitted = jax.jit(loss)
-  loss_contract.check_form(jitted, PARAMS, FEATURES)
-  loss_contract.check_differentiable(jitted, PARAMS, ['b', 'w'], FEATURES)
-  check_independent(jitted)
+  named = loss_tracing.NamedLoss(loss)
+  loss_contract.check_form(named, PARAMS, FEATURES)
+  loss_contract.check_differentiable(named, PARAMS, ['b', 'w'], FEATURES)
+  check_independent(named)
 
 
 def check_independent(loss, params=PARAMS):
-  jitted = jax.jit(loss)
-  together = loss_contract.evaluate(jitted, params, FEATURES)
+  named = loss_tracing.NamedLoss(loss)
+  together = loss_contract.evaluate(named, params, FEATURES)
   loss_contract.check_independent(
-    jitted, params, FEATURES, ids=IDS, together=together
+    named, params, FEATURES, ids=IDS, together=together
   )
 
 
@@ -69,7 +69,7 @@ def test_gradient_by_unused_parameters_is_zero():
   def loss(params, features):
     return odd_losses.plain({**params, 'b': 0.0}, features)
 
-  loss = jax.jit(loss)
+  loss = loss_tracing.NamedLoss(loss)
   loss_contract.check_differentiable(loss, PARAMS, ['b', 'w'], FEATURES)
   with pytest.raises(errors.InputError, match='is zero for every example'):
     loss_contract.check_differentiable(loss, PARAMS, ['b'], FEATURES)
@@ -130,6 +130,6 @@ def test_host_function_that_fails_is_told():
     losses = odd_losses.plain(params, features)
     return losses + jax.pure_callback(failing, losses, features['y'])
 
-  loss_contract.check_form(jax.jit(loss), PARAMS, FEATURES)
+  loss_contract.check_form(loss_tracing.NamedLoss(loss), PARAMS, FEATURES)
   with pytest.raises(errors.InputError, match='ValueError: cannot do this one'):
-    loss_contract.evaluate(jax.jit(loss), PARAMS, FEATURES)
+    loss_contract.evaluate(loss_tracing.NamedLoss(loss), PARAMS, FEATURES)

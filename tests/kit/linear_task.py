@@ -50,6 +50,8 @@ def make_task(
   split: str = 'train',
   data_dir: str = '',
   files: str = '',
+  asked: bool = False,
+  example_id: str | None = None,
 ):
   """The task.
 
@@ -60,6 +62,8 @@ def make_task(
     split: of the corpus.
     data_dir: of the corpus, if it is elsewhere.
     files: instead of a dataset, see `corpus_files`.
+    asked: whether queries are asked for their prediction.
+    example_id: feature that examples are known by.
   """
   losses = {
     'scalar_loss': lambda p, f: per_example_loss(p, f).mean(),
@@ -92,6 +96,9 @@ def make_task(
     split_loss=None
     if fault == 'no_split_loss'
     else SplitLoss(outputs, output_loss),
+    measurement=outputs if asked else None,
+    predict=lambda p, f: {'predicted': outputs(p, f)},
+    example_id=example_id,
     retrain=None
     if fault == 'no_retrain'
     else lambda ids, seed: solution(data, ids, l2_weight),

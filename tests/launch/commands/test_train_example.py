@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -45,6 +46,17 @@ def test_no_epoch_is_refused(influence, tmp_path):
   assert 'num_epochs is 0, expected at least 1' in line
   with pytest.raises(errors.InputError, match='batch_size is 0'):
     training.Schedule(1, 0, 0.1, 0)
+
+
+def test_what_an_example_needs_is_told(influence, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'sacrebleu', None)
+  for name in ('seq2seq', 'train_translator'):
+    module = f'launch.example_tasks.{name}'
+    monkeypatch.delitem(sys.modules, module, raising=False)
+  line = influence(
+    *('train-example', 'seq2seq', '--workdir', tmp_path, '--data_dir', tmp_path)
+  ).error_line
+  assert "package sacrebleu; install 'influence-pipeline[examples]'" in line
 
 
 @pytest.fixture(name='interrupt')

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch.example_tasks import language_model, subwords, transformer
+from launch.example_tasks import (
+  example,
+  language_model,
+  subwords,
+  transformer,
+)
 from launch.example_tasks.options import ExampleOptions
 from tests.kit import text_corpus
 
@@ -27,10 +32,13 @@ def test_learns_and_is_projected(influence, data_dir, tmp_path, size):
   config = dataclasses.replace(
     language_model.make_config(
       ExampleOptions(
-        data_dir=str(data_dir), dataset='numbers', size=size, num_epochs=40
+        data_dir=str(data_dir),
+        dataset='numbers',
+        size=size,
+        num_tokens=32,
+        num_epochs=40,
       )
     ),
-    num_tokens=32,
     width=32,
     num_layers=1,
   )
@@ -40,6 +48,11 @@ def test_learns_and_is_projected(influence, data_dir, tmp_path, size):
   # A word of ten, of 4.9 bytes with its space, is worth .68 bits a byte, and
   # any byte 8.
   assert 0.5 < metrics['bits_per_byte'] < 2
+  if size == 'bytes-mini':
+    test = example.read_split(config.corpus('test'))
+    lengths = [len(raw['en']) for raw in test]
+    # The end takes a place.
+    assert metrics['cut_texts'] == np.mean(np.greater(lengths, 31)) > 0
   assert language_model.load_config(str(tmp_path)) == config
   task = [*TASK, f'workdir={tmp_path}']
   basis = ['--out', tmp_path / 'b', '--projection_dim', 4]
@@ -72,5 +85,6 @@ def test_wrong_choices_are_told(influence, data_dir, tmp_path):
   for flags, message in (
     (['--size', 'huge'], "size is 'huge', expected one of bytes-mini, mini"),
     (['--flip_labels', 0.1], 'this example has no labels'),
+    (['--num_tokens', 0], 'num_tokens is 0, expected at least 1'),
   ):
     assert message in influence(*command, *flags).error_line

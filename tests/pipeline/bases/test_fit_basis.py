@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from pipeline.bases import fit_basis, fit_basis_config, stored_basis, task_basis
+from pipeline.bases import stored_basis, task_basis
 from pipeline.storage import disk_room, files as storage
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
 from tests.kit import linear_task
-
-
-class KilledError(Exception):
-  """Stands for a kill between two steps."""
+from tests.kit.basis_fits import (
+  KilledError,
+  config,
+  eigenvectors,
+  fit,
+  kill_after,
+  load,
+)
 
 
 @pytest.fixture(name='workdir', scope='module')
@@ -32,66 +36,18 @@ def fixture_loaded(workdir):
   return load(workdir)
 
 
-def load(workdir, **arguments):
-  reference = TaskReference(
-    'tests.kit.linear_task:make_task', {'workdir': str(workdir), **arguments}
-  )
-  return loaded_task.LoadedTask.load(reference)
-
-
-def config(**values):
-  defaults = {'projection_dim': 3, 'num_iterations': 5, 'sample_size': 100}
-  return fit_basis_config.FitBasisConfig(**{**defaults, **values})
-
-
-def fit(loaded, path, *, progress=lambda done, total: None, **values):
-  resources = {
-    name: values.pop(name)
-    for name in ('microbatch_size', 'placement', 'work_dir')
-    if name in values
-  }
-  told = []
-  record = fit_basis.fit_basis(
-    loaded,
-    str(path),
-    config(**values),
-    fit_basis_config.Resources(**resources),
-    announce=told.append,
-    progress=progress,
-  )
-  return record, told
-
-
-def eigenvectors(record):
-  vectors = stored_basis.load(record).eigenvectors
-  return np.concatenate(
-    [vectors[path].reshape(len(vectors[path]), -1) for path in sorted(vectors)],
-    axis=1,
-  )
-
-
-def kill_after(num_steps):
-  def progress(done, total):
-    if done == num_steps:
-      raise KilledError
-
-  return progress
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('placement', ['host', 'device', 'disk'])
 @pytest.mark.parametrize('num_steps', [1, 4])
 def test_continues_at_the_last_vector(loaded, tmp_path, placement, num_steps):
-  whole, _ = fit(loaded, tmp_path / 'whole', placement=placement)
+  options = {'placement': placement, 'tolerance': 0.2}  # Which is reached.
+  whole, _ = fit(loaded, tmp_path / 'whole', **options)
   path = tmp_path / 'killed'
   with pytest.raises(KilledError):
-    fit(loaded, path, placement=placement, progress=kill_after(num_steps))
+    fit(loaded, path, progress=kill_after(num_steps), **options)
   steps = []
   record, told = fit(
-    loaded,
-    path,
-    placement=placement,
-    progress=lambda done, total: steps.append(done),
+    loaded, path, progress=lambda done, total: steps.append(done), **options
   )
   assert steps == list(range(num_steps + 1, 6))
   assert f'continuing after {num_steps} products' in ' '.join(told)
@@ -177,6 +133,7 @@ def test_sample_is_compared_with_others(loaded, tmp_path):
 def test_too_small_corpus_for_two_samples(loaded, tmp_path):
   with pytest.raises(errors.InputError, match='too few for two samples of 200'):
     fit(loaded, tmp_path, check_sample=True, sample_size=200)
+  assert not (tmp_path / 'krylov').exists()  # Before any product.
 
 
 @pytest.mark.slow
@@ -207,7 +164,7 @@ def test_another_iteration_in_the_work_directory(loaded, tmp_path):
   with pytest.raises(KilledError):
     fit(loaded, tmp_path, progress=kill_after(2))
   with pytest.raises(
-    errors.InputError, match='unfinished iteration with seed 0, not 1'
+    errors.InputError, match='holds an iteration with seed 0, not 1'
   ):
     fit(loaded, tmp_path, seed=1)
 
@@ -258,11 +215,11 @@ def test_killed_process_continues_with_the_same_basis(workdir, tmp_path):
   command = [
     sys.executable, '-m', 'launch', 'fit-basis',
     '--task', 'tests.kit.linear_task:make_task',
-    '--task_arg', f'workdir={workdir}', '--out', str(tmp_path),
+    '--task_arg', f'workdir={workdir}', '--out', str(tmp_path / 'killed'),
     '--projection_dim', '2', '--num_iterations', '400',
     '--max_vectors', '5', '--sample_size', '100',
   ]  # fmt: skip
-  directory = tmp_path / 'krylov/first/process-000'
+  directory = tmp_path / 'killed/krylov/first/process-000'
   with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
     deadline = time.monotonic() + 120
     while not list(directory.glob('state-0000[3-9]?.json')):
@@ -277,6 +234,6 @@ def test_killed_process_continues_with_the_same_basis(workdir, tmp_path):
     loaded, tmp_path / 'whole', projection_dim=2, num_iterations=400,
     max_vectors=5,
   )  # fmt: skip
-  record = stored_basis.load_record(str(tmp_path))
+  record = stored_basis.load_record(str(tmp_path / 'killed'))
   assert record.fingerprint == whole.fingerprint
   assert dataclasses.asdict(record.report)['num_iterations'] == 400

@@ -92,6 +92,7 @@ def test_basis_of_two_processes_is_that_of_one(
   options = [
     '--num_iterations', 5, '--krylov_placement', placement,
     '--parameter_placement', parameters, '--num_trace_probes', 2,
+    '--tolerance', 0.5,
   ]  # fmt: skip
   outputs = finish(start(flags_for(workdir, tmp_path / 'two', *options)))
   assert 'pair' in outputs[0][0]

@@ -38,6 +38,32 @@ def test_examples_are_items():
     make('absent').check()
 
 
+class Endless(Squares):
+  def __len__(self):
+    return 2**63 - 1
+
+
+@pytest.mark.parametrize(
+  ('source', 'message'),
+  [
+    (Endless(1), 'leave out repeat'),
+    (iter([1]), 'is a list_iterator without length'),
+    ([], 'holds no example'),
+  ],
+)
+def test_sources_that_are_none(source, message):
+  with pytest.raises(errors.InputError, match=message):
+    SourceCorpus({'train': source}, 'a', '1').check()
+  with pytest.raises(errors.InputError, match='expected one without /'):
+    SourceCorpus({'train': source}, 'a/b', '1')
+
+
+def test_nothing_is_an_example_that_cannot_be_read():
+  corpus = SourceCorpus({'train': [1, None]}, 'a', '1')
+  [_, (_, raw)] = corpus.read_positions([0, 1])
+  assert 'the source has None' in raw.reason
+
+
 def test_version_stands_for_what_is_in_it():
   name = make().source_shards()[0].name
   one, same, other = (

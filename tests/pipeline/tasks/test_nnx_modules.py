@@ -118,6 +118,32 @@ def test_fields_are_those_of_a_task(task):
   assert selected.keys() == {'layers/10/bias', 'layers/10/kernel'}
 
 
+def test_other_functions_take_the_module_too(task):
+  def outputs(network, features):
+    return network(features['x'])
+
+  other = pipeline.from_nnx(
+    load_network,
+    loss,
+    name='network',
+    corpus=task.corpus,
+    preprocess=dict,
+    measurement=loss,
+    predict=lambda network, features: {'y': outputs(network, features)[:, 0]},
+    split_loss=pipeline.SplitLoss(
+      outputs, lambda values, features: jnp.square(values).sum(axis=1)
+    ),
+    retrain=lambda ids, seed: load_network(float(seed)),
+  )
+  params = other.load_parameters()
+  expected = other.per_example_loss(params, features())
+  for function in (other.measurement, other.split_loss.per_example_loss):
+    np.testing.assert_array_equal(function(params, features()), expected)
+  assert other.predict(params, features())['y'].shape == (NUM_EXAMPLES,)
+  again = other.retrain(frozenset(), 2)
+  np.testing.assert_array_equal(again['constants']['norm']['mean'], [2, 2, 2])
+
+
 def test_the_module_is_made_once():
   made = []
 

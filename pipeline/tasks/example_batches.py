@@ -1,0 +1,118 @@
+"""Preprocessed examples in batches, with those that could not be used."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import types as python_types
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from influence_core import types
+from pipeline.storage import fingerprints
+from pipeline.tasks import example_form, task as task_lib
+
+_NONE: Mapping[str, str] = python_types.MappingProxyType({})
+
+
+class ExampleBatch(NamedTuple):
+  """Preprocessed examples, and those that could not be used.
+
+  Attributes:
+    ids: of the usable examples.
+    features: pytree of [num_examples, ...] arrays, None if none is usable.
+    columns: row columns of the usable examples by name.
+    rejected: reason by id.
+  """
+
+  ids: list[str]
+  features: types.Features
+  columns: dict[str, pa.Array]
+  rejected: dict[str, str]
+
+
+def prepare(
+  task: task_lib.Task,
+  form: example_form.ExampleForm,
+  examples: Iterable[tuple[str, example_form.AnyExample]],
+) -> tuple[list[example_form.PreparedExample], dict[str, str]]:
+  """Examples in the task's form, and reasons of the others by id."""
+  usable: list[example_form.PreparedExample] = []
+  rejected = {}
+  for example_id, raw in examples:
+    try:
+      example = example_form.prepare(task, example_id, raw)
+      usable.append(form.convert(example))
+    except example_form.UnusableExampleError as error:
+      rejected[example_id] = str(error)
+  return usable, rejected
+
+
+def stack(
+  form: example_form.ExampleForm,
+  usable: Sequence[example_form.PreparedExample],
+  rejected: Mapping[str, str] = _NONE,
+) -> ExampleBatch:
+  """A batch of examples in the task's form.
+
+  Sequences are padded to the bucket of the longest.
+  """
+  return ExampleBatch(
+    [example.example_id for example in usable],
+    form.stack(usable, form.longest(usable)) if usable else None,
+    form.columns.arrays([example.row for example in usable]),
+    dict(rejected),
+  )
+
+
+def by_length(
+  task: task_lib.Task,
+  form: example_form.ExampleForm,
+  examples: Iterable[tuple[str, example_form.AnyExample]],
+  batch_size: int,
+) -> Iterator[ExampleBatch]:
+  """See `LoadedTask.preprocess_by_length`."""
+  waiting: dict[tuple[int, ...], list[example_form.PreparedExample]] = {}
+  rejected: dict[str, str] = {}
+  for one in examples:
+    usable, unusable = prepare(task, form, [one])
+    rejected |= unusable
+    for example in usable:
+      lengths = form.padded_lengths(example)
+      group = waiting.setdefault(lengths, [])
+      group.append(example)
+      if len(group) == batch_size:
+        yield stack(form, waiting.pop(lengths), rejected)
+        rejected = {}
+  for group in waiting.values():
+    yield stack(form, group, rejected)
+    rejected = {}
+  if rejected:
+    yield stack(form, [], rejected)
+
+
+def fingerprint(
+  task: task_lib.Task,
+  form: example_form.ExampleForm,
+  examples: Iterable[tuple[str, example_form.AnyExample]],
+) -> str:
+  """Of what preprocessing makes of examples, or why it does not work."""
+  usable, rejected = prepare(task, form, examples)
+  for example_id, reason in rejected.items():
+    return f'none: example {example_id} cannot be used, {reason}'
+  # Whatever the buckets: an index does not depend on them.
+  every = [form.features.lengths(x.features) for x in usable]
+  longest = tuple(map(max, zip(*every, strict=True)))
+  return fingerprints.of_arrays(form.stack(usable, longest))
+
+
+def take_examples(batch: ExampleBatch, places: np.ndarray) -> ExampleBatch:
+  """Some of the usable examples of a batch, the others left out."""
+  return batch._replace(
+    ids=[batch.ids[place] for place in places],
+    features=jax.tree.map(lambda leaf: leaf[places], batch.features),
+    columns={
+      name: column.take(pa.array(places))
+      for name, column in batch.columns.items()
+    },
+  )
