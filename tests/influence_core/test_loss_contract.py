@@ -28,8 +28,7 @@ def check(loss):
   check_independent(named)
 
 
-def check_independent(loss, params=PARAMS):
-  named = loss_tracing.NamedLoss(loss)
+def check_independent(named, params=PARAMS):
   together = loss_contract.evaluate(named, params, FEATURES)
   loss_contract.check_independent(
     named, params, FEATURES, ids=IDS, together=together
@@ -57,10 +56,7 @@ def test_wrong_loss_is_one_line_with_its_place(name):
 
 @pytest.mark.parametrize('name', odd_losses.RIGHT)
 def test_right_loss_passes(name):
-  def loss(params, features):  # As tasks are checked.
-    return odd_losses.RIGHT[name](params, features)
-
-  check(loss)
+  check(odd_losses.RIGHT[name])
   assert PARAMS.keys() == {'w', 'b'}
   assert FEATURES.keys() == {'x', 'y'}
 
@@ -82,9 +78,9 @@ def test_losses_in_low_precision_may_round():
     rounding = 1e-2 * (len(features['y']) > 1)
     return odd_losses.plain(params, features) * (1 + rounding)
 
-  check_independent(loss, params)
+  check_independent(loss_tracing.NamedLoss(loss), params)
   with pytest.raises(errors.InputError, match='must not mix the examples'):
-    check_independent(loss)
+    check_independent(loss_tracing.NamedLoss(loss))
 
 
 def test_loss_per_token_names_example_and_token():
@@ -96,7 +92,7 @@ def test_loss_per_token_names_example_and_token():
   with pytest.raises(
     errors.InputError, match=r'the loss of example one at token 4 is .* must n'
   ):
-    check_independent(loss)
+    check_independent(loss_tracing.NamedLoss(loss))
 
 
 def test_loss_that_is_not_finite_is_named():
@@ -108,7 +104,7 @@ def test_loss_that_is_not_finite_is_named():
     errors.InputError,
     match='the loss of example two is nan in a batch and nan alone, expected f',
   ):
-    check_independent(loss)
+    check_independent(loss_tracing.NamedLoss(loss))
 
 
 def test_values_that_escape_are_told():
