@@ -31,6 +31,9 @@ NUM_CHECKED = 4
 # Examples looked at to find so many that can be used.
 _MAX_LOOKED_AT = 64
 
+# What there is always memory for.
+_NUM_SMALL_BYTES = 1 << 20
+
 AnyExample = corpus_lib.RawExample | corpus_lib.UndecodableExample
 
 
@@ -256,11 +259,13 @@ def check_first(
       differ when it is preprocessed again.
   """
   leaves = jax.tree.leaves([example.features for example in examples])
-  device_memory.check_host_memory(
-    3 * sum(leaf.nbytes for leaf in leaves),
-    f'features of {len(examples)} examples, preprocessed twice and stacked,',
-    'make them smaller in preprocess',
-  )
+  num_bytes = sum(leaf.nbytes for leaf in leaves)
+  if num_bytes > _NUM_SMALL_BYTES:
+    device_memory.check_host_memory(
+      3 * num_bytes,
+      f'features of {len(examples)} examples, preprocessed twice and stacked,',
+      'make them smaller in preprocess',
+    )
   for example in examples:
     if not _repeats(task, form, example):
       raise errors.InputError(
