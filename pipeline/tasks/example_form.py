@@ -75,10 +75,12 @@ class ExampleForm:
     """That of some examples whose features have the same shapes.
 
     Raises:
-      errors.InputError: Their columns would hide those of every index, or the
-        task's sequences are not there.
+      errors.InputError: Their columns would hide those of every index, or what
+        the task names is not there.
     """
     sequence_lengths.check_buckets(task.buckets)
+    if task.example_id is not None:
+      _check_example_id(task.example_id, examples)
     return cls(
       feature_form.FeatureForm.of(
         [example.features for example in examples], task.sequences
@@ -160,11 +162,10 @@ def prepare(
   row: dict[str, Any] = {}
   try:
     features = feature_form.prepared(task.preprocess(_copy(raw)))
-    if task.example_id is not None:
-      part, function = EXAMPLE_ID, None
-      row |= row_columns.plain_row({EXAMPLE_ID: raw[task.example_id]})
+    part, function = 'row_columns', task.row_columns
+    if task.example_id is not None:  # Queries of one's own may have none.
+      row = row_columns.plain_row({EXAMPLE_ID: raw.get(task.example_id)})
     if task.row_columns:
-      part, function = 'row_columns', task.row_columns
       row |= row_columns.plain_row(task.row_columns(dict(raw)))
   except (
     feature_form.UnfitFeaturesError,
@@ -176,6 +177,14 @@ def prepare(
       f'{part}: {user_code.described(error, function)}'
     ) from error
   return PreparedExample(example_id, raw, features, row)
+
+
+def _check_example_id(name: str, examples: Sequence[PreparedExample]) -> None:
+  if not any(name in example.raw for example in examples):
+    raise errors.InputError(
+      f'example_id is {name!r}, expected a feature of the raw examples, which '
+      f'are {", ".join(map(str, examples[0].raw))}'
+    )
 
 
 def _copy(value: Any) -> Any:

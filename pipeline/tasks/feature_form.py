@@ -111,6 +111,8 @@ class FeatureForm:
 
   def lengths(self, features: types.Features, axis: int = 0) -> tuple[int, ...]:
     """Of the sequences along an axis, in the order of paths."""
+    if not self.sequences:  # Most have none, and this is done for each example.
+      return ()
     leaves = jax.tree.leaves(features)
     return tuple(
       leaf.shape[axis]
@@ -122,6 +124,8 @@ class FeatureForm:
     self, features: types.Features, lengths: Sequence[int], axis: int = 0
   ) -> types.Features:
     """The same with sequences of these lengths, in the order of paths."""
+    if not self.sequences:
+      return features
     left = iter(lengths)
     leaves = [
       sequence_lengths.pad(leaf, next(left), axis)

@@ -46,6 +46,7 @@ def fixture_make(influence, texts, tmp_path):
   return run
 
 
+@pytest.mark.slow
 def test_the_index_is_that_of_one_shape(make, influence, texts, tmp_path):
   one, _ = make('one', padded_to=sequence_task.LONGEST)
   some, done = make('some', buckets='16,32,40')
@@ -68,6 +69,7 @@ def test_the_index_is_that_of_one_shape(make, influence, texts, tmp_path):
   assert '1 ranges reused, 0 recomputed' in again.stdout
 
 
+@pytest.mark.slow
 def test_longer_sequences_are_rejected_by_name(make):
   index, _ = make('short', '--max_rejected_fraction', 1, buckets='4,8,36')
   assert 0 < index.manifest.num_rejected < 20
@@ -81,6 +83,7 @@ def test_longer_sequences_are_rejected_by_name(make):
   )
 
 
+@pytest.mark.slow
 def test_certified_answers_are_those_in_float32(make, influence, texts):
   make('exact', buckets='16,40')
   index, _ = make('int8', '--vector_dtype', 'int8', buckets='16,40')
