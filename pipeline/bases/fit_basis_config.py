@@ -87,7 +87,8 @@ class FitBasisConfig:
     if (self.num_iterations or self.projection_dim) < self.projection_dim:
       raise errors.InputError(
         f'num_iterations is {self.num_iterations}, expected at least '
-        f'projection_dim ({self.projection_dim}); about twice as many is usual'
+        f'projection_dim ({self.projection_dim}); about twice as many is '
+        'usual, and there are no more pairs than parameters'
       )
     if self.max_vectors is not None and (
       self.max_vectors < self.projection_dim + 3

@@ -17,6 +17,7 @@ import apache_beam as beam
 from apache_beam.options import pipeline_options
 from apache_beam.utils import shared
 
+from pipeline.beam import runner_options
 from pipeline.index import format as index_format
 from pipeline.projection import (
   job as projection_job,
@@ -115,7 +116,7 @@ def submit_pipeline(
   accelerator: str | None = None,
 ) -> beam.runners.runner.PipelineResult:
   """Begins the job without waiting for it; the result is its handle."""
-  root = beam.Pipeline(options=options)
+  root = runner_options.begin_pipeline(options)
   build_pipeline(root, job, plan_path, accelerator)
   return root.run()
 

@@ -22,6 +22,7 @@ import numpy as np
 from influence_core import types
 from influence_core.scores import top_k
 from influence_core.scores.options import ScoreOptions
+from pipeline.beam import runner_options as runner_options_lib
 from pipeline.index import reader as index_reader
 from pipeline.search import scan as scan_lib, selection as selection_lib
 from pipeline.storage import files as storage
@@ -163,7 +164,7 @@ def scan(
     settings.queries, _packed({'queries': query_projections})
   )
   try:
-    with beam.Pipeline(options=runner_options) as root:
+    with runner_options_lib.begin_pipeline(runner_options) as root:
       build_pipeline(root, len(index.manifest.shards), settings)
     return _load_leaders(settings.result)
   finally:

@@ -32,8 +32,7 @@ class RowFilter:
     self._connection = duckdb.connect(
       config={'enable_external_access': False, 'threads': 1}
     )
-    if len(self.matches(schema.empty_table())):
-      raise self._unusable('it is one value for all rows')
+    self.matches(schema.empty_table())
     # Some mistakes show only where there is a row: 'x' compared with a number.
     nothing = [pa.nulls(1, field.type) for field in schema]
     self.matches(pa.Table.from_arrays(nothing, schema=schema))
@@ -48,9 +47,12 @@ class RowFilter:
       found = self._connection.from_arrow(rows).project(
         f'coalesce(cast(({self._condition}) as boolean), false) as found'
       )
-      return found.fetchnumpy()['found'].astype(bool)
+      matches = found.fetchnumpy()['found'].astype(bool)
     except duckdb.Error as error:
       raise self._unusable(errors.first_line(error)) from error
+    if len(matches) != rows.num_rows:  # Such as of unnest or an aggregate.
+      raise self._unusable('it is not one value for each row')
+    return matches
 
   def _unusable(self, reason: str) -> errors.InputError:
     columns = ', '.join(f'{field.name} {field.type}' for field in self._schema)

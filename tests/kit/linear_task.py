@@ -73,6 +73,11 @@ def make_task(
     'fixed_batch': lambda p, f: per_example_loss(p, f).reshape(4),
     'mixed_batch': lambda p, f: per_example_loss(p, f) * f['x'].std(0).sum(),
   }
+  retrainings = {
+    'no_retrain': None,
+    'failing_retrain': lambda ids, seed: [][seed],
+    'other_retrain': lambda ids, seed: {'weights': jnp.zeros(NUM_FEATURES)},
+  }
   name = 'absent' if fault == 'no_dataset' else 'points'
   checkpoint = 'absent' if fault == 'no_checkpoint' else 'checkpoint'
   like = {'weights': jnp.zeros(NUM_FEATURES), 'bias': jnp.zeros(())}
@@ -99,9 +104,9 @@ def make_task(
     measurement=outputs if asked else None,
     predict=lambda p, f: {'predicted': outputs(p, f)},
     example_id=example_id,
-    retrain=None
-    if fault == 'no_retrain'
-    else lambda ids, seed: solution(data, ids, l2_weight),
+    retrain=retrainings.get(
+      fault, lambda ids, seed: solution(data, ids, l2_weight)
+    ),
   )
 
 

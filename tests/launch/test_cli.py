@@ -251,6 +251,12 @@ def test_bad_query(influence, task_flags, index, flags, message):
     (['--', '--runer=x'], '--runer is no Beam option; did you mean --runner?'),
     (['--', '--runner=NoSuchRunner'], 'NoSuchRunner'),
     (['--', '--direct_num_workers=abc'], "invalid int value: 'abc'"),
+    (['--', '--direct_num_workers=-1'], 'is -1, expected at least 0'),
+    (['--', '--direct_num_workers'], 'expected one argument'),
+    (['--', '--runner'], 'expected one argument'),
+    (['--', '--streaming=maybe'], "ignored explicit argument 'maybe'"),
+    (['--', 'FnApiRunner'], "'FnApiRunner' after -- is no Beam option; write"),
+    (['--', '--runner=DataflowRunner'], 'Missing required option: project.'),
   ],
 )
 def test_bad_projection(influence, task_flags, basis, tmp_path, flags, message):

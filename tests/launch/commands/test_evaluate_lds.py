@@ -136,6 +136,20 @@ def test_mistakes_are_told(lds, flags, message):
   assert message in lds(*flags).error_line
 
 
-def test_task_without_retrain_is_told(lds, task_flags):
-  task = [*task_flags, '--task_arg', 'fault=no_retrain']
-  assert 'task linear has no retrain' in lds(task=task).error_line
+@pytest.mark.parametrize(
+  ('fault', 'messages'),
+  [
+    ('no_retrain', ['task linear has no retrain']),
+    (
+      'failing_retrain',
+      ['retrain of task linear failed (IndexError: ', 'linear_task.py:'],
+    ),
+    (
+      'other_retrain',
+      ["of what retrain of task linear gave failed (KeyError: 'bias', "],
+    ),
+  ],
+)
+def test_faulty_retrain_is_told(lds, task_flags, fault, messages):
+  line = lds(task=[*task_flags, '--task_arg', f'fault={fault}']).error_line
+  assert all(message in line for message in messages)

@@ -1,5 +1,7 @@
 """Losses and parameters that cannot be used are told before work starts."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 
 from influence_core import errors, parameter_arrays
 from pipeline.index import reader as index_reader
+from pipeline.tasks import loaded_task
+from pipeline.tasks.reference import TaskReference
 
 
 def flags(workdir, name, value):
@@ -67,6 +71,16 @@ def test_bad_split_loss(influence, workdir, tmp_path, command, split, message):
   )
   assert message in found.error_line
   assert not (tmp_path / 'b' / 'basis.json').exists()
+
+
+def test_measurement_is_called_by_its_name(workdir):
+  loaded = loaded_task.LoadedTask.load(
+    TaskReference('tests.kit.odd_tasks:make_task', {'workdir': str(workdir)})
+  )
+  task = dataclasses.replace(loaded.task, measurement=lambda p, f: f['absent'])
+  asked = dataclasses.replace(loaded, task=task).measuring()
+  with pytest.raises(errors.InputError, match='linear: measurement failed on'):
+    asked.check_loss()
 
 
 @pytest.mark.slow
