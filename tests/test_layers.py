@@ -19,6 +19,7 @@ FLOORS = {
     '.',
     'devices',
     'curvature projection eigenpairs scores',
+    'subspaces',
     'baselines',
   ),
   'pipeline': (

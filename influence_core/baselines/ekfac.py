@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import types
-from influence_core.baselines import kronecker_factors
 from influence_core.devices import multi_device
+from influence_core.subspaces import factored_gradients
 
 # Examples differentiated at a time on each device: each layer's gradients of
 # all of them are formed.
@@ -70,7 +70,7 @@ class Block:
 
 
 def fit(
-  gradients: kronecker_factors.FactoredGradients,
+  gradients: factored_gradients.FactoredGradients,
   leaves: types.SelectedParameters,
   sample: types.Features,
 ) -> dict[str, Block]:
@@ -100,7 +100,7 @@ def fit(
 
 def solve(
   blocks: Mapping[str, Block],
-  matrices: Mapping[str, kronecker_factors.ParameterMatrices],
+  matrices: Mapping[str, factored_gradients.ParameterMatrices],
   vectors: types.SelectedParameters,
   *,
   damping: float | None,
@@ -140,7 +140,8 @@ def _mean_over(statistic, gradients, leaves, blocks, sample) -> Any:
 
   def total(leaves, batch):
     def of_example(example):
-      return gradients.factors(leaves, example)
+      _, found = gradients.factors(leaves, example)
+      return found
 
     factors = jax.vmap(of_example)(batch.features)
     found = {

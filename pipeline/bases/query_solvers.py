@@ -9,7 +9,6 @@ import numpy as np
 from influence_core import errors, parameter_selection, types
 from influence_core.baselines import (
   ekfac,
-  kronecker_factors,
   pseudo_gradients,
   solvers as inverse_products,
 )
@@ -17,6 +16,7 @@ from influence_core.curvature import (
   operator as curvature_operator,
   products as curvature_products,
 )
+from influence_core.subspaces import factored_gradients
 from pipeline.bases import curvature_sample
 from pipeline.bases.query_basis_config import QueryBasisConfig
 from pipeline.tasks import loaded_task
@@ -145,7 +145,7 @@ def _solve_by_factors(loaded, samples, gradients, config, progress) -> Solved:
     features = pseudo_gradients.with_noise(
       split_loss, loaded.params, features, config.seed
     )
-  factored = kronecker_factors.FactoredGradients(
+  factored = factored_gradients.FactoredGradients(
     loss, loaded.params, selected=loaded.selected, features=features
   )
   leaves = parameter_selection.all_parameters(loaded.params)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from influence_core import errors, parameter_selection
-from influence_core.baselines import ekfac, kronecker_factors, pseudo_gradients
+from influence_core.baselines import ekfac, pseudo_gradients
 from influence_core.curvature import products as curvature_products
+from influence_core.subspaces import factored_gradients
 from pipeline.bases import stored_basis
 from tests.kit import marks, projection_cases
 
@@ -27,7 +28,7 @@ NAMES = [
 
 
 def factored(case, loss=None, features=None):
-  return kronecker_factors.FactoredGradients(
+  return factored_gradients.FactoredGradients(
     loss or case.per_example_loss,
     case.params,
     selected=parameter_selection.select_parameters(case.params),
@@ -56,8 +57,11 @@ def test_factors_make_up_the_gradient(name):
   case = CASES[name]
   gradients = factored(case)
   leaves = parameter_selection.all_parameters(case.params)
-  factors = jax.vmap(lambda example: gradients.factors(leaves, example))(
-    case.features
+  losses, factors = jax.vmap(
+    lambda example: gradients.factors(leaves, example)
+  )(case.features)
+  np.testing.assert_allclose(
+    losses, case.per_example_loss(case.params, case.features), rtol=1e-5
   )
   expected = per_example_gradients(case)
   assert factors.keys() == expected.keys()
@@ -121,7 +125,7 @@ def test_eigenvectors_are_those_of_the_kronecker_factors():
   def loss(params, features):
     return jnp.sum(jnp.square(features['x'] @ params['w'] - features['y']), 1)
 
-  gradients = kronecker_factors.FactoredGradients(
+  gradients = factored_gradients.FactoredGradients(
     loss, {'w': w}, selected={'w': w}, features={'x': x, 'y': y}
   )
   block = ekfac.fit(gradients, {'w': w}, {'x': x, 'y': y})['w']

@@ -1,0 +1,1 @@
+"""Subspaces of Kronecker form, a few coordinates of each layer."""

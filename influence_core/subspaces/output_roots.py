@@ -1,0 +1,206 @@
+"""Square roots of the curvature of a loss in the outputs of a model.
+
+With outputs f of an example, the curvature H of its loss in them, and roots r_1,
+r_2, ... whose outer products add up to H (on average over random ones), the
+gradients of <r_i, f> add up to the example's Gauss-Newton matrix in the same
+way. So two passes of automatic differentiation see what takes a product with a
+vector otherwise.
+
+For softmax cross-entropy, H = w (diag(p) - p p^T) for each token, the roots need
+no matrix, however many outputs there are: with signs s,
+sqrt(w) (sqrt(p) s - p <sqrt(p), s>) on average, and the same with the unit
+vectors in place of s exactly.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import errors, types
+from influence_core.curvature import products as curvature_products
+
+# Of an example's outputs: they are formed whole where no analytic root is known.
+_MAX_OUTPUTS = 1024
+# Below so many outputs of an example, all roots cost little more than a few.
+_MAX_EXACT = 32
+# Rounding of float32 products, relative to the largest of them.
+_TOLERANCE = 1e-3
+
+Form = Literal['softmax', 'whole']
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputRoots:
+  """Roots of the curvature in the outputs of each example.
+
+  Attributes:
+    split_loss: the loss in two parts.
+    form: how roots are made.
+    num_outputs: of an example.
+    num_draws: roots of an example; exact ones where `is_exact`.
+    is_exact: whether they add up to the curvature without chance.
+  """
+
+  split_loss: curvature_products.SplitLoss
+  form: Form
+  num_outputs: int
+  num_draws: int
+  is_exact: bool
+
+  @classmethod
+  def of(
+    cls,
+    split_loss: curvature_products.SplitLoss,
+    params: types.Params,
+    features: types.Features,
+    num_draws: int | None,
+  ) -> 'OutputRoots':
+    """Finds out what loss of outputs it is.
+
+    Args:
+      split_loss: the loss in two parts.
+      params: pytree of arrays.
+      features: pytree of [num_examples, ...] arrays, a few examples.
+      num_draws: random roots of an example; None for all of them where that is
+        cheap, else 4.
+
+    Raises:
+      errors.InputError: It is no softmax cross-entropy, and there are too many
+        outputs for anything else.
+    """
+    outputs = jax.jit(split_loss.outputs)(params, features)
+    num_outputs = math.prod(outputs.shape[1:])
+    is_softmax = _is_softmax(split_loss, outputs, features)
+    if not is_softmax and num_outputs > _MAX_OUTPUTS:
+      raise errors.InputError(
+        f'the model has {num_outputs:,} outputs for an example and its loss is '
+        f'no softmax cross-entropy, expected at most {_MAX_OUTPUTS:,} of them '
+        'for gauss_newton; use --curvature empirical_fisher'
+      )
+    is_exact = num_draws is None and num_outputs <= _MAX_EXACT
+    return cls(
+      split_loss,
+      'softmax' if is_softmax else 'whole',
+      num_outputs,
+      num_outputs if is_exact else num_draws or 4,
+      is_exact,
+    )
+
+  def with_draws(self, features: types.Features, seed: int) -> types.Features:
+    """Features for `pseudo_loss`, [num_examples * num_draws, ...].
+
+    Draws of an example follow each other. Their gradients' outer products are
+    summed over draws, and divided by their number where they are random.
+    """
+    count = len(jax.tree.leaves(features)[0])
+    if self.is_exact:
+      draws = np.tile(np.eye(self.num_outputs, dtype=np.float32), (count, 1))
+    else:
+      generator = np.random.default_rng(seed)
+      shape = (count * self.num_draws, self.num_outputs)
+      signs = generator.integers(0, 2, shape, np.int8) * 2 - 1
+      draws = signs.astype(np.float32) / math.sqrt(self.num_draws)
+    repeated = jax.tree.map(
+      lambda leaf: np.repeat(leaf, self.num_draws, axis=0), features
+    )
+    return {'features': repeated, 'draw': draws}
+
+  def pseudo_loss(
+    self, params: types.Params, features: types.Features
+  ) -> jax.Array:
+    """[batch] values whose gradients are the roots of Gauss-Newton matrices."""
+    outputs = self.split_loss.outputs(params, features['features'])
+    root = {'softmax': self._softmax_root, 'whole': self._whole_root}[self.form]
+    roots = root(jax.lax.stop_gradient(outputs), features)
+    return jnp.sum(
+      (roots * outputs.astype(jnp.float32)).reshape(len(outputs), -1), axis=1
+    )
+
+  def _softmax_root(self, outputs, features) -> jax.Array:
+    draw = features['draw'].reshape(outputs.shape)
+    weights = _token_weights(self.split_loss, outputs, features['features'])
+    probabilities = jax.nn.softmax(outputs.astype(jnp.float32), axis=-1)
+    part = jnp.sqrt(probabilities) * draw
+    root = part - probabilities * part.sum(axis=-1, keepdims=True)
+    return jnp.sqrt(weights)[..., None] * root
+
+  def _whole_root(self, outputs, features) -> jax.Array:
+    def of_example(outputs, draw, example):
+      flat = outputs.reshape(-1).astype(jnp.float32)
+
+      def output_loss(flat):
+        batch = jax.tree.map(lambda leaf: leaf[None], example)
+        shaped = flat.reshape(1, *outputs.shape)
+        return self.split_loss.output_loss(shaped, batch)[0]
+
+      eigenvalues, vectors = jnp.linalg.eigh(jax.hessian(output_loss)(flat))
+      roots = jnp.sqrt(jnp.maximum(eigenvalues, 0))
+      return (vectors @ (roots * draw)).reshape(outputs.shape)
+
+    return jax.vmap(of_example)(outputs, features['draw'], features['features'])
+
+
+def _curvature_product(
+  split_loss: curvature_products.SplitLoss, features: types.Features
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """(outputs, vectors) -> products with the curvature in the outputs."""
+
+  def product(outputs, vectors):
+    def gradient(outputs):
+      return jax.grad(
+        lambda x: split_loss.output_loss(x, features).astype(jnp.float32).sum()
+      )(outputs)
+
+    return jax.jvp(gradient, (outputs,), (vectors,))[1]
+
+  return product
+
+
+def _token_weights(
+  split_loss: curvature_products.SplitLoss,
+  outputs: jax.Array,
+  features: types.Features,
+) -> jax.Array:
+  """The weight w of each softmax, [batch, ...] without the last axis.
+
+  By the curvature along some vector v, which is w times the variance of v.
+  """
+  outputs = outputs.astype(jnp.float32)
+  generator = np.random.default_rng(0)
+  vector = generator.standard_normal(outputs.shape[-1]).astype(np.float32)
+  probe = jnp.broadcast_to(vector, outputs.shape)
+  found = _curvature_product(split_loss, features)(outputs, probe)
+  probabilities = jax.nn.softmax(outputs, axis=-1)
+  # From the mean, or a confident softmax would leave nothing but rounding.
+  deviations = probe - (probabilities * probe).sum(-1, keepdims=True)
+  variances = (probabilities * deviations**2).sum(-1)
+  curvatures = jnp.maximum((found * deviations).sum(-1), 0)
+  tiny = np.finfo(np.float32).tiny
+  return jnp.where(variances > tiny, curvatures / (variances + tiny), 0)
+
+
+def _is_softmax(
+  split_loss: curvature_products.SplitLoss,
+  outputs: jax.Array,
+  features: types.Features,
+) -> bool:
+  """Whether the curvature is that of weighted softmax cross-entropies."""
+  if outputs.ndim < 2 or outputs.shape[-1] < 2:
+    return False
+  outputs = outputs.astype(jnp.float32)
+  weights = _token_weights(split_loss, outputs, features)
+  generator = np.random.default_rng(1)
+  vectors = generator.standard_normal(outputs.shape).astype(np.float32)
+  probabilities = jax.nn.softmax(outputs, axis=-1)
+  part = probabilities * vectors
+  expected = weights[..., None] * (
+    part - probabilities * part.sum(-1, keepdims=True)
+  )
+  found = _curvature_product(split_loss, features)(outputs, vectors)
+  largest = jnp.maximum(jnp.abs(expected).max(), jnp.abs(found).max())
+  return bool(jnp.abs(found - expected).max() <= _TOLERANCE * largest)

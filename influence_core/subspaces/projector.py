@@ -1,0 +1,197 @@
+"""Coordinates of the gradients of any number of examples, on all local devices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import errors, parameter_selection, types
+from influence_core.devices import (
+  memory as device_memory,
+  multi_device,
+  program as device_program,
+)
+from influence_core.projection import projector as gradient_projection
+from influence_core.projection.options import ProjectionOptions
+from influence_core.subspaces import (
+  factor_products,
+  factored_gradients,
+  kronecker,
+  layers as layers_lib,
+)
+
+# More examples at a time gain nothing: the subspaces are small.
+_PREFERRED_MICRO_BATCH = 64
+_DEFAULT_OPTIONS = ProjectionOptions()
+
+
+class SubspaceProjector:
+  """Projections on the subspaces of all layers; these and parameters stay placed.
+
+  Attributes:
+    options: as given; the placement of a basis has no meaning here.
+    program: the compiled projection of the features it was made with.
+  """
+
+  def __init__(
+    self,
+    per_example_loss: types.PerExampleLoss,
+    params: types.Params,
+    *,
+    stacks: Sequence[layers_lib.LayerStack],
+    bases: Mapping[str, kronecker.LayerBasis],
+    selected: types.SelectedParameters,
+    features: types.Features,
+    options: ProjectionOptions = _DEFAULT_OPTIONS,
+    num_examples: int | None = None,
+  ):
+    """Traces and compiles.
+
+    Args:
+      per_example_loss: (params, [batch, ...] features) -> [batch] losses.
+      params: pytree of arrays.
+      stacks: layers, in the order of the columns of a projection.
+      bases: their subspaces by path.
+      selected: parameters that gradient norms are taken over, by path.
+      features: pytree of [any, ...] arrays, for their shapes and dtypes; of
+        the largest examples, where they have several shapes.
+      options: see there.
+      num_examples: most examples of a call of `project`, if known.
+
+    Raises:
+      errors.InputError: The loss does not work on a single example, the batch
+        size does not suit the devices, or memory does not suffice.
+    """
+    gradient_projection.check_batch_size(options.batch_size)
+    self.options = options
+    self._loss = per_example_loss
+    self._params = params
+    self._selected = selected
+    self._stacks = stacks
+    self._num_examples = num_examples
+    leaves = parameter_selection.all_parameters(params)
+    subspaces = {
+      path: (one.rows, one.columns, one.rotation) for path, one in bases.items()
+    }
+    resident = sum(leaf.nbytes for leaf in jax.tree.leaves((leaves, subspaces)))
+    budget = options.memory_budget_bytes or device_memory.default_budget_bytes()
+    self._workspace_bytes = budget - resident
+    self._leaves = multi_device.replicate(leaves)
+    self._subspaces = multi_device.replicate(subspaces)
+    self._programs: dict[Any, device_program.Program] = {}
+    self.program = self._program_for(features)
+
+  @property
+  def batch_size(self) -> int:
+    """Examples of a call of the program over all local devices."""
+    return self.program.micro_batch * jax.local_device_count()
+
+  @property
+  def call_size(self) -> int:
+    """Examples to give `project` at a time."""
+    return self.batch_size
+
+  def project(self, features: types.Features) -> types.ProjectedExamples:
+    """Projects [num_examples, ...] features; results are numpy arrays.
+
+    Each shape takes a program of its own, compiled when it first comes.
+    """
+    program = self._program_for(features)
+    size = program.micro_batch * jax.local_device_count()
+    parts = []
+    for batch in multi_device.padded_batches(features, size):
+      found = program.compiled(self._leaves, self._subspaces, batch.features)
+      flat = [np.asarray(leaf).reshape(-1, *leaf.shape[2:]) for leaf in found]
+      parts.append([leaf[: batch.num_valid] for leaf in flat])
+    return types.ProjectedExamples(
+      *(np.concatenate(leaves) for leaves in zip(*parts, strict=True))
+    )
+
+  def _program_for(self, features: types.Features) -> device_program.Program:
+    shapes = tuple(leaf.shape[1:] for leaf in jax.tree.leaves(features))
+    if shapes not in self._programs:
+      self._programs[shapes] = self._choose(features)
+    return self._programs[shapes]
+
+  def _choose(self, features: types.Features) -> device_program.Program:
+    devices, count = jax.local_device_count(), self._num_examples
+    gradients = factored_gradients.FactoredGradients(
+      self._loss,
+      self._params,
+      selected=self._selected,
+      features=features,
+      one_hot=False,
+    )
+
+    def compile_program(micro_batch: int) -> device_program.Program:
+      return self._compile(gradients, features, micro_batch)
+
+    if self.options.batch_size is None:
+      return device_program.largest_program(
+        compile_program,
+        self._workspace_bytes,
+        preferred=_PREFERRED_MICRO_BATCH,
+        num_examples=count and -(-count // devices),
+      )
+    program = compile_program(self.options.batch_size // devices)
+    if program.temporary_bytes > self._workspace_bytes:
+      raise errors.InputError(
+        f'batch_size {self.options.batch_size} needs '
+        f'{program.temporary_bytes:,} bytes of temporary memory on each '
+        f'device, {self._workspace_bytes:,} are left beside the parameters; '
+        'give a smaller one or none'
+      )
+    return program
+
+  def _compile(
+    self,
+    gradients: factored_gradients.FactoredGradients,
+    features: types.Features,
+    micro_batch: int,
+  ) -> device_program.Program:
+    def of_batch(leaves, subspaces, features):
+      losses, factors = jax.vmap(
+        lambda example: gradients.factors(leaves, example)
+      )(features)
+      return types.ProjectedExamples(
+        _columns(self._stacks, factors, subspaces),
+        _squared_norms(gradients, factors),
+        losses,
+      )
+
+    inputs = (
+      self._leaves,
+      self._subspaces,
+      device_program.with_lead(features, jax.local_device_count(), micro_batch),
+    )
+    mapped = multi_device.parallel_map(of_batch, is_local=True)
+    return device_program.compile_lowered(mapped.lower(*inputs), micro_batch)
+
+
+def _columns(stacks, factors, subspaces) -> jax.Array:
+  """[examples, projection_dim] float32, layer by layer."""
+  parts = []
+  for stack in stacks:
+    rows, columns, rotation = subspaces[stack.path]
+    found = factor_products.coordinates(*stack.factors(factors), rows, columns)
+    turned = jnp.einsum(
+      'ebi,bin->ebn', found, rotation, precision=jax.lax.Precision.HIGHEST
+    )
+    parts.append(turned.reshape(len(turned), -1))
+  return jnp.concatenate(parts, axis=1)
+
+
+def _squared_norms(gradients, factors) -> jax.Array:
+  """[examples] float32 |g|^2 over all selected parameters."""
+  parts = []
+  for path, pair in factors.items():
+    is_lookup = gradients.matrices[path].is_lookup
+    norms = (
+      factor_products.lookup_norms
+      if is_lookup
+      else factor_products.squared_norms
+    )
+    parts.append(norms(*pair).sum(axis=1))
+  return jnp.sum(jnp.stack(parts), axis=0)

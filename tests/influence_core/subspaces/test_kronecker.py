@@ -1,0 +1,210 @@
+"""Kronecker subspaces against explicit matrices of small networks."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from influence_core import parameter_selection
+from influence_core.curvature import products as curvature_products
+from influence_core.projection.options import ProjectionOptions
+from influence_core.subspaces import (
+  factored_gradients,
+  kronecker,
+  layers as layers_lib,
+  output_roots,
+  projector as subspace_projector,
+)
+
+NUM_EXAMPLES = 40
+
+
+class Network(nn.Module):
+  """A convolution, a norm, and dense layers applied in a scan."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.Conv(3, (2, 2), strides=2)(x)).reshape(len(x), -1)
+    x = nn.LayerNorm()(x)
+    block = nn.scan(
+      Block, variable_axes={'params': 0}, split_rngs={'params': True}, length=2
+    )
+    x, _ = block()(nn.Dense(5)(x), None)
+    return nn.Dense(4)(x)
+
+
+class Block(nn.Module):
+  @nn.compact
+  def __call__(self, x, _):
+    return x + jnp.tanh(nn.Dense(5)(x)), None
+
+
+@pytest.fixture(scope='module', name='case')
+def fixture_case():
+  model = Network()
+  params = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)))
+  generator = np.random.default_rng(0)
+  features = {
+    'x': generator.normal(size=(NUM_EXAMPLES, 4, 4, 2)).astype(np.float32),
+    'y': generator.integers(0, 4, NUM_EXAMPLES),
+  }
+
+  def output_loss(outputs, features):
+    return optax.softmax_cross_entropy_with_integer_labels(
+      outputs, features['y']
+    )
+
+  split = curvature_products.SplitLoss(
+    lambda params, features: model.apply(params, features['x']), output_loss
+  )
+  return params, features, split
+
+
+def gauss_newton_gradients(case):
+  """[num_examples, num_outputs, *shape] by path: exact roots."""
+  params, features, split = case
+
+  def roots(example):
+    one = jax.tree.map(lambda leaf: leaf[None], example)
+    outputs = split.outputs(params, one)
+    hessian = jax.hessian(lambda o: split.output_loss(o[None], one)[0])(
+      outputs[0]
+    )
+    values, vectors = jnp.linalg.eigh(hessian)
+    root = (vectors * jnp.sqrt(jnp.maximum(values, 0))).T
+    jacobian = jax.jacrev(lambda p: split.outputs(p, one)[0])(params)
+    return jax.tree.map(
+      lambda leaf: jnp.tensordot(root, leaf, axes=(1, 0)), jacobian
+    )
+
+  return parameter_selection.all_parameters(jax.vmap(roots)(features))
+
+
+def plain_gradients(case):
+  params, features, split = case
+
+  def loss(params, example):
+    one = jax.tree.map(lambda leaf: leaf[None], example)
+    return split.per_example_loss(params, one)[0]
+
+  found = jax.vmap(jax.grad(loss), (None, 0))(params, features)
+  return parameter_selection.all_parameters(found)
+
+
+def fitted(case, coordinates, num_draws=None):
+  params, features, split = case
+  selected = parameter_selection.select_parameters(params)
+  roots = output_roots.OutputRoots.of(split, params, features, num_draws)
+  drawn = roots.with_draws(features, seed=0)
+  gradients = factored_gradients.FactoredGradients(
+    roots.pseudo_loss, params, selected=selected, features=drawn
+  )
+  leaves = parameter_selection.all_parameters(params)
+  few = jax.tree.map(lambda leaf: leaf[:8], drawn)
+  _, factors = jax.vmap(lambda x: gradients.factors(leaves, x))(few)
+  layers = layers_lib.find(gradients, factors)
+  sample = kronecker.Sample(gradients, leaves, drawn, NUM_EXAMPLES)
+  bases = kronecker.fit(sample, layers.stacks, coordinates)
+  return layers, bases
+
+
+def project(case, layers, bases, **options):
+  params, features, split = case
+  projector = subspace_projector.SubspaceProjector(
+    split.per_example_loss,
+    params,
+    stacks=layers.stacks,
+    bases=bases,
+    selected=parameter_selection.select_parameters(params),
+    features=features,
+    options=ProjectionOptions(**options),
+  )
+  return projector.project(features)
+
+
+def blocks(case):
+  """(path of the weight, of its bias, how many layers) that there are."""
+  del case
+  return {
+    'params/Conv_0/kernel': ('params/Conv_0/bias', 1),
+    'params/Dense_0/kernel': ('params/Dense_0/bias', 1),
+    'params/Dense_1/kernel': ('params/Dense_1/bias', 1),
+    'params/ScanBlock_0/Dense_0/kernel': (
+      'params/ScanBlock_0/Dense_0/bias',
+      2,
+    ),
+    'params/LayerNorm_0/bias': (None, 1),
+    'params/LayerNorm_0/scale': (None, 1),
+  }
+
+
+def flat_of(gradients, path, bias, layer, lead):
+  """[*lead, entries] of one layer, with its bias."""
+  parts = [gradients[path]] + ([gradients[bias]] if bias else [])
+  flat = []
+  for part in parts:
+    part = np.asarray(part, np.float64)
+    if 'Scan' in path:
+      part = part[(slice(None),) * lead + (layer,)]
+    flat.append(part.reshape(*part.shape[:lead], -1))
+  return np.concatenate(flat, axis=-1)
+
+
+def test_all_coordinates_are_the_inverse_of_the_blocks(case):
+  layers, bases = fitted(case, 10**6)
+  found = {
+    stack.path: (stack.bias, stack.num_layers) for stack in layers.stacks
+  }
+  assert found == blocks(case)
+  projected = project(case, layers, bases)
+  roots, plain = gauss_newton_gradients(case), plain_gradients(case)
+  expected = np.zeros((NUM_EXAMPLES, NUM_EXAMPLES))
+  norms = np.zeros(NUM_EXAMPLES)
+  weights = []
+  for stack in layers.stacks:
+    basis = bases[stack.path]
+    for layer in range(stack.num_layers):
+      where = stack.path, stack.bias, layer
+      own = flat_of(roots, *where, lead=2)
+      own = own.reshape(-1, own.shape[-1])
+      curvature = own.T @ own / NUM_EXAMPLES
+      mean = np.trace(curvature) / len(curvature)
+      np.testing.assert_allclose(basis.mean_curvatures[layer], mean, rtol=1e-4)
+      np.testing.assert_allclose(basis.captured[layer], 1, rtol=1e-4)
+      damped = curvature + 0.1 * mean * np.eye(len(curvature))
+      gradients = flat_of(plain, *where, lead=1)
+      expected += gradients @ np.linalg.solve(damped, gradients.T)
+      norms += np.square(gradients).sum(axis=1)
+      weights.append(1 / (basis.eigenvalues[layer] + 0.1 * mean))
+  vectors = np.asarray(projected.projections, np.float64)
+  influence = vectors * np.concatenate(weights) @ vectors.T
+  # float32 gradients and moments.
+  np.testing.assert_allclose(
+    influence, expected, atol=1e-4 * np.abs(expected).max()
+  )
+  np.testing.assert_allclose(projected.squared_gradient_norms, norms, rtol=1e-4)
+
+
+def test_batch_size_makes_no_difference(case):
+  layers, bases = fitted(case, 12)
+  one = project(case, layers, bases)
+  other = project(case, layers, bases, batch_size=3)
+  np.testing.assert_allclose(
+    one.projections,
+    other.projections,
+    atol=1e-5 * np.abs(one.projections).max(),
+  )
+  assert one.projections.shape[1] == sum(
+    basis.eigenvalues.size for basis in bases.values()
+  )
+
+
+def test_random_roots_come_near_the_exact_ones(case):
+  _, exact = fitted(case, 10**6)
+  _, random = fitted(case, 10**6, num_draws=400)
+  for path, basis in exact.items():
+    np.testing.assert_allclose(
+      random[path].mean_curvatures, basis.mean_curvatures, rtol=0.1
+    )
