@@ -90,14 +90,11 @@ def row_moments(
     turned = _product('ebrc,brd->ebcd', gradients, directions)
     return _product('ebrc,ebcd->brd', gradients * weights, turned)
   overlaps = _product('ebtc,ebsc->ebts', right, right) * weights
-  if directions is None:
-    return _product(
-      'ebtr,ebtd->brd', left, _product('ebts,ebsd->ebtd', overlaps, left)
-    )
-  turned = _product('ebtr,brd->ebtd', left, directions)
-  return _product(
-    'ebtr,ebtd->brd', left, _product('ebts,ebsd->ebtd', overlaps, turned)
-  )
+  turned = left
+  if directions is not None:
+    turned = _product('ebtr,brd->ebtd', left, directions)
+  turned = _product('ebts,ebsd->ebtd', overlaps, turned)
+  return _product('ebtr,ebtd->brd', left, turned)
 
 
 def _one_by_one(function):

@@ -61,9 +61,8 @@ class ParameterMatrices:
     if self.weight is None:
       return arrays.reshape(count, 1, 1, -1)
     arranged = jnp.asarray(basis_packing.arrange(self.weight, arrays, jnp))
-    slices = arranged.reshape(
-      -1, count, *arranged.shape[1 + len(self.lengths) :]
-    )
+    stored_shape = arranged.shape[1 + len(self.lengths) :]
+    slices = arranged.reshape(-1, count, *stored_shape)
     if self.factored is None:
       return slices.reshape(len(slices), count, 1, -1).swapaxes(0, 1)
     matrices = jax.vmap(self.factored.layout.as_matrices)(slices)

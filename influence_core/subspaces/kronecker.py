@@ -1,11 +1,11 @@
 """A subspace for each layer, with the curvature inside it.
 
-Of the gradient G of a layer only U^T G V is kept: its coordinates in the leading
-directions of its rows and of its columns, the eigenvectors of E[G G^T] and E[G^T
-G] over gradients whose second moment is the curvature. Inside, the curvature is
-a small matrix, E[c c^T] of the coordinates c, and known exactly. Turned to its
-eigenvectors, coordinates are columns with an eigenvalue each, and influence is a
-weighted inner product as with eigenpairs.
+Of the gradient G of a layer only U^T G V is kept: its coordinates in the
+leading directions of its rows and of its columns, the eigenvectors of E[G G^T]
+and E[G^T G] over gradients whose second moment is the curvature. Inside, the
+curvature is a small matrix, E[c c^T] of the coordinates c, and known exactly.
+Turned to its eigenvectors, coordinates are columns with an eigenvalue each, and
+influence is a weighted inner product as with eigenpairs.
 
 No vector of the size of the parameters is formed, and two passes over a sample
 are all that it takes.
@@ -81,7 +81,7 @@ class Sample:
   def mean(
     self,
     statistic: Callable[..., Mapping[str, jax.Array]],
-    constants: Mapping = {},
+    constants: Mapping[str, Mapping[str, np.ndarray]],
   ) -> dict[str, np.ndarray]:
     """Mean over the examples of a statistic, float64, of all processes.
 
@@ -98,7 +98,7 @@ class Sample:
       return jax.lax.psum(found, multi_device.DEVICE_AXIS)
 
     mapped = multi_device.parallel_map(total, is_local=True)
-    leaves, fixed = map(multi_device.replicate, (self.leaves, dict(constants)))
+    leaves, fixed = map(multi_device.replicate, (self.leaves, constants))
     added: dict[str, np.ndarray] = {}
     size = self.batch_size * jax.local_device_count()
     for batch in multi_device.padded_batches(self.features, size):

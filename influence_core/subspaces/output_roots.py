@@ -1,13 +1,12 @@
 """Square roots of the curvature of a loss in the outputs of a model.
 
-With outputs f of an example, the curvature H of its loss in them, and roots r_1,
-r_2, ... whose outer products add up to H (on average over random ones), the
-gradients of <r_i, f> add up to the example's Gauss-Newton matrix in the same
-way. So two passes of automatic differentiation see what takes a product with a
-vector otherwise.
+With outputs f of an example, the curvature H of its loss in them, and roots
+r_1, r_2, ... whose outer products add up to H (on average over random ones),
+the gradients of <r_i, f> add up to the example's Gauss-Newton matrix in the
+same way.
 
-For softmax cross-entropy, H = w (diag(p) - p p^T) for each token, the roots need
-no matrix, however many outputs there are: with signs s,
+For softmax cross-entropy, H = w (diag(p) - p p^T) for each token, the roots
+need no matrix, however many outputs there are: with signs s,
 sqrt(w) (sqrt(p) s - p <sqrt(p), s>) on average, and the same with the unit
 vectors in place of s exactly.
 """
@@ -24,7 +23,7 @@ import numpy as np
 from influence_core import errors, types
 from influence_core.curvature import products as curvature_products
 
-# Of an example's outputs: they are formed whole where no analytic root is known.
+# Of an example: its curvature is formed where no analytic root is known.
 _MAX_OUTPUTS = 1024
 # Below so many outputs of an example, all roots cost little more than a few.
 _MAX_EXACT = 32

@@ -1,4 +1,4 @@
-"""Coordinates of the gradients of any number of examples, on all local devices."""
+"""Coordinates of the gradients of any number of examples, on all devices."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ _DEFAULT_OPTIONS = ProjectionOptions()
 
 
 class SubspaceProjector:
-  """Projections on the subspaces of all layers; these and parameters stay placed.
+  """Projections on the subspaces of all layers, which stay placed.
 
   Attributes:
     options: as given; the placement of a basis has no meaning here.
@@ -187,11 +187,8 @@ def _squared_norms(gradients, factors) -> jax.Array:
   """[examples] float32 |g|^2 over all selected parameters."""
   parts = []
   for path, pair in factors.items():
-    is_lookup = gradients.matrices[path].is_lookup
-    norms = (
-      factor_products.lookup_norms
-      if is_lookup
-      else factor_products.squared_norms
-    )
+    norms = factor_products.squared_norms
+    if gradients.matrices[path].is_lookup:
+      norms = factor_products.lookup_norms
     parts.append(norms(*pair).sum(axis=1))
   return jnp.sum(jnp.stack(parts), axis=0)
