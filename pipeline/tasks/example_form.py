@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from influence_core import errors, types, user_code
-from influence_core.devices import memory as device_memory
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.tasks import (
   feature_form,
@@ -241,10 +240,10 @@ def first_usable(
   return max(groups.values(), key=len)
 
 
-def check_first(
+def check_repeatable(
   task: task_lib.Task, form: ExampleForm, examples: Sequence[PreparedExample]
 ) -> None:
-  """Refuses features that are too large, or not the same every time.
+  """Refuses preprocessing that is not the same every time.
 
   Args:
     task: the task.
@@ -252,15 +251,9 @@ def check_first(
     examples: a few of them, in that form.
 
   Raises:
-    errors.InputError: Names their size, or the first example whose features
-      differ when it is preprocessed again.
+    errors.InputError: Names the first example whose features differ when it is
+      preprocessed again.
   """
-  leaves = jax.tree.leaves([example.features for example in examples])
-  device_memory.check_host_memory(
-    3 * sum(leaf.nbytes for leaf in leaves),
-    f'features of {len(examples)} examples, preprocessed twice and stacked,',
-    'make them smaller in preprocess',
-  )
   for example in examples:
     if not _repeats(task, form, example):
       raise errors.InputError(

@@ -201,7 +201,7 @@ def test_mistakes_are_told_in_one_line(ask, arguments, message):
   ('text', 'message'),
   [
     ('', 'there are no queries'),
-    ('{"x": [1, 2, 3, 4, 5]}', "q.jsonl__0 (preprocess: KeyError: 'y')"),
+    ('{"x": [1, 2, 3, 4, 5]}', "q.jsonl__0 (preprocess: KeyError: 'y', "),
     ('{"x": [1, 2], "y": 1}', 'x has shape (2,), expected (5,)'),
     ('{"x": ', 'a line of'),
     ('[1, 2]', 'is list, expected an object'),
