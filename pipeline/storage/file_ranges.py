@@ -14,7 +14,10 @@ def read(path: str, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
   Raises:
     storage.DamagedFileError: The file is missing.
   """
-  starts, stops = zip(*ranges, strict=True)
+  starts, stops = [], []
+  for start, stop in ranges:
+    starts.append(start)
+    stops.append(stop)
   filesystem, name = storage.filesystem_of(path)
   try:
     if isinstance(filesystem, local.LocalFileSystem):

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from influence_core import errors, types, user_code
+from influence_core.devices import memory as device_memory
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.tasks import (
   feature_form,
@@ -29,6 +30,9 @@ EXAMPLE_ID = 'example_id'
 NUM_CHECKED = 4
 # Examples looked at to find so many that can be used.
 _MAX_LOOKED_AT = 64
+
+# What there is always memory for.
+_NUM_SMALL_BYTES = 1 << 20
 
 AnyExample = corpus_lib.RawExample | corpus_lib.UndecodableExample
 
@@ -240,10 +244,10 @@ def first_usable(
   return max(groups.values(), key=len)
 
 
-def check_repeatable(
+def check_first(
   task: task_lib.Task, form: ExampleForm, examples: Sequence[PreparedExample]
 ) -> None:
-  """Refuses preprocessing that is not the same every time.
+  """Refuses features that are too large, or not the same every time.
 
   Args:
     task: the task.
@@ -251,9 +255,17 @@ def check_repeatable(
     examples: a few of them, in that form.
 
   Raises:
-    errors.InputError: Names the first example whose features differ when it is
-      preprocessed again.
+    errors.InputError: Names their size, or the first example whose features
+      differ when it is preprocessed again.
   """
+  leaves = jax.tree.leaves([example.features for example in examples])
+  num_bytes = sum(leaf.nbytes for leaf in leaves)
+  if num_bytes > _NUM_SMALL_BYTES:
+    device_memory.check_host_memory(
+      3 * num_bytes,
+      f'features of {len(examples)} examples, preprocessed twice and stacked,',
+      'make them smaller in preprocess',
+    )
   for example in examples:
     if not _repeats(task, form, example):
       raise errors.InputError(

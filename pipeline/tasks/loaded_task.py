@@ -216,7 +216,7 @@ class LoadedTask:
   @functools.cached_property
   def _first_batch(self) -> example_batches.ExampleBatch:
     examples = [self.form.convert(example) for example in self._first_examples]
-    example_form.check_repeatable(self.task, self.form, examples)
+    example_form.check_first(self.task, self.form, examples)
     batch = example_batches.stack(self.form, examples)
     shard_files.check_storable(batch.columns)
     return batch

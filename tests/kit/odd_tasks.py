@@ -131,6 +131,10 @@ NUMBERS = {
     'x': raw['x'] + np.random.default_rng().normal(size=5),
     'y': raw['y'],
   },
+  'enormous': lambda i, raw: {
+    'x': np.broadcast_to(np.float32(1), (10**6, 10**6)),
+    'y': raw['y'],
+  },
   'leaving': lambda i, raw: sys.exit(0),
 }
 

@@ -144,7 +144,7 @@ def test_a_folder_of_images_with_an_nnx_network(here, influence, monkeypatch):
   assert 'predicted' in found.stdout
 
 
-class Digits(datasets.MadeUpDataset):
+class DigitPictures(datasets.MadeUpDataset):
   """Made-up pictures."""
 
   FEATURES: ClassVar = {
@@ -164,7 +164,7 @@ class Digits(datasets.MadeUpDataset):
 
 @pytest.mark.slow
 def test_a_prepared_dataset_with_a_train_state(here, influence, monkeypatch):
-  datasets.prepare(Digits, here / 'D', 2)
+  datasets.prepare(DigitPictures, here / 'D', 2)
   program, _ = start('tfds_task')
   (here / 'tfds_task.py').write_text(program)
   import tfds_task  # type: ignore[import-not-found]

@@ -124,6 +124,7 @@ def test_none_that_can_be_used(influence, workdir, tmp_path):
   [
     ('random', r'gives other features of .*__0 when it is called again'),
     ('leaving', r'__0 \(preprocess: SystemExit: 0, .*odd_tasks.py:'),
+    ('enormous', r'features of 4 examples, .* take .* make them smaller'),
   ],
 )
 def test_preprocessing_that_cannot_be_used(workdir, numbers, message):
