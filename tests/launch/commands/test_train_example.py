@@ -53,6 +53,7 @@ def test_what_an_example_needs_is_told(influence, tmp_path, monkeypatch):
   for name in ('seq2seq', 'train_translator'):
     module = f'launch.example_tasks.{name}'
     monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delattr(module, raising=False)  # Of the package, from before.
   line = influence(
     *('train-example', 'seq2seq', '--workdir', tmp_path, '--data_dir', tmp_path)
   ).error_line
