@@ -18,22 +18,29 @@ import numpy as np
 from influence_core import choices, errors
 from influence_core.scores.options import ScoreOptions
 
+# Of a basis of layers, times the mean curvature of each, as for EK-FAC.
+_DEFAULT_RELATIVE_DAMPING = 0.1
+
 
 def inverse_eigenvalues(
-  eigenvalues: np.ndarray, options: ScoreOptions
+  eigenvalues: np.ndarray,
+  options: ScoreOptions,
+  mean_curvatures: np.ndarray | None = None,
 ) -> np.ndarray:
   """The weight of each projection coordinate in an influence.
 
   Args:
     eigenvalues: [projection_dim] float64, by decreasing |eigenvalue|.
     options: damping, policy for negative values and number of pairs used.
+    mean_curvatures: [projection_dim] float64 of the layer of each column; None
+      for a basis that knows no layers.
 
   Returns:
     [projection_dim] float64; zero for pairs that are not used.
 
   Raises:
-    errors.InputError: More pairs are asked for than the basis has, or no pair
-      is left.
+    errors.InputError: More pairs are asked for than the basis has, no pair is
+      left, or damping is relative to layers that the basis does not know.
   """
   eigenvalues = np.asarray(eigenvalues, np.float64)
   wanted = options.projection_dim
@@ -53,18 +60,42 @@ def inverse_eigenvalues(
   order = np.arange(len(eigenvalues))
   if options.pair_choice == 'random':
     order = np.random.default_rng(options.pair_seed).permutation(order)
-  used = (adjusted > 0) & np.isin(np.arange(len(order)), order[:wanted])
+  damping = _damping(options, mean_curvatures)
+  # Where damping is all that a direction has, it is still a direction.
+  least = 0 if mean_curvatures is not None else np.finfo(np.float64).tiny
+  used = (adjusted >= least) & (adjusted + damping > 0)
+  used &= np.isin(np.arange(len(order)), order[:wanted])
   if not used.any():
     raise errors.InputError(
       f'none of the {wanted} {options.pair_choice} eigenvalues is usable with '
       f"negative_eigenvalues='{options.negative_eigenvalues}'; try 'abs'"
     )
-  denominators = np.where(used, adjusted + options.damping, 1.0)
+  denominators = np.where(used, adjusted + damping, 1.0)
   return np.where(used, 1.0 / denominators, 0.0)
 
 
+def _damping(
+  options: ScoreOptions, mean_curvatures: np.ndarray | None
+) -> np.ndarray | float:
+  """What is added to each eigenvalue."""
+  value = options.damping_value or 0.0
+  if options.damping is None and mean_curvatures is not None:
+    return _DEFAULT_RELATIVE_DAMPING * mean_curvatures
+  if not options.is_relative:
+    return value
+  if mean_curvatures is None:
+    raise errors.InputError(
+      f'damping is {options.damping}, but the basis knows no layers; give a '
+      'number, or a basis of fit-basis --method kronecker'
+    )
+  return value * mean_curvatures
+
+
 def weight_queries(
-  query_projections: np.ndarray, eigenvalues: np.ndarray, options: ScoreOptions
+  query_projections: np.ndarray,
+  eigenvalues: np.ndarray,
+  options: ScoreOptions,
+  mean_curvatures: np.ndarray | None = None,
 ) -> np.ndarray:
   """Queries scaled so that a plain inner product gives the influence.
 
@@ -72,12 +103,13 @@ def weight_queries(
     query_projections: [num_queries, projection_dim].
     eigenvalues: [projection_dim].
     options: how to score.
+    mean_curvatures: see `inverse_eigenvalues`.
 
   Returns:
     [num_queries, projection_dim] float32; with cosine normalisation the
     query's own part of the denominator is already divided out.
   """
-  weights = inverse_eigenvalues(eigenvalues, options)
+  weights = inverse_eigenvalues(eigenvalues, options, mean_curvatures)
   weighted = query_projections.astype(np.float64) * weights
   if options.normalization == 'cosine':
     norms = np.sqrt(np.sum(query_projections * weighted, axis=1))

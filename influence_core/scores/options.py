@@ -12,7 +12,8 @@ class ScoreOptions:
 
   Attributes:
     damping: value added to every eigenvalue used, >= 0, in units of
-      eigenvalues.
+      eigenvalues; or, as in 0.1x, that times the mean curvature of the layer,
+      for a basis of layers. Default: none, and 0.1x for a basis of layers.
     negative_eigenvalues: drop ignores their pairs; abs takes the absolute
       value; clip raises them to the smallest positive eigenvalue, which gives
       these pairs the largest weight of all, however negative they were.
@@ -26,7 +27,7 @@ class ScoreOptions:
       1].
   """
 
-  damping: float = 0.0
+  damping: float | str | None = None
   negative_eigenvalues: choices.NegativeEigenvalues = 'drop'
   projection_dim: int | None = None
   normalization: choices.Normalization = 'none'
@@ -34,9 +35,11 @@ class ScoreOptions:
   pair_seed: int = 0
 
   def __post_init__(self):
-    if not (math.isfinite(self.damping) and self.damping >= 0):
+    value = self.damping_value
+    if value is None or not (math.isfinite(value) and value >= 0):
       raise errors.InputError(
-        f'damping is {self.damping}, expected a finite number >= 0'
+        f'damping is {self.damping}, expected a finite number >= 0, or one '
+        'with x after it'
       )
     if self.projection_dim is not None and self.projection_dim < 1:
       raise errors.InputError(
@@ -52,3 +55,16 @@ class ScoreOptions:
       'normalization', self.normalization, choices.Normalization
     )
     errors.check_choice('pair_choice', self.pair_choice, choices.PairChoice)
+
+  @property
+  def is_relative(self) -> bool:
+    """Whether damping is times the mean curvature of a layer."""
+    return isinstance(self.damping, str) and self.damping.endswith('x')
+
+  @property
+  def damping_value(self) -> float | None:
+    """The number of the damping, 0 for the default; None if it is none."""
+    try:
+      return float(str(self.damping or 0).removesuffix('x'))
+    except ValueError:
+      return None

@@ -17,6 +17,7 @@ References:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,22 +40,32 @@ _OVERSAMPLING = 4
 _MAX_DENSE_SIDE = 512
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerBasis:
-  """The subspaces of the layers of a stack.
+class Directions(NamedTuple):
+  """What coordinates of the layers of a stack are taken along.
 
   Attributes:
     rows: [batch, row, k] float32, orthonormal.
     columns: [batch, column, l] float32, orthonormal.
     rotation: [batch, k * l, n] float32: eigenvectors of the curvature inside.
-    eigenvalues: [batch, n] float64, falling.
-    mean_curvatures: [batch] float64: trace over size of each whole layer.
-    captured: [batch] float64: share of the trace that is inside.
   """
 
   rows: np.ndarray
   columns: np.ndarray
   rotation: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedLayers:
+  """The subspaces of the layers of a stack.
+
+  Attributes:
+    directions: of the coordinates.
+    eigenvalues: [batch, n] float64, falling.
+    mean_curvatures: [batch] float64: trace over size of each whole layer.
+    captured: [batch] float64: share of the trace that is inside.
+  """
+
+  directions: Directions
   eigenvalues: np.ndarray
   mean_curvatures: np.ndarray
   captured: np.ndarray
@@ -67,16 +78,25 @@ class Sample:
   Attributes:
     gradients: of a loss.
     leaves: all parameters by path.
-    features: pytree of [num_examples, ...] arrays for that loss.
-    num_examples: that the mean is over; each may be there several times.
-    batch_size: examples of the loss at a time on each device.
+    examples: pytree of [num_examples, ...] arrays of this process.
+    draw: (some of the examples, number of the first) -> features for that loss,
+      several for each example.
+    batch_size: features at a time on each device.
   """
 
   gradients: factored_gradients.FactoredGradients
   leaves: types.SelectedParameters
-  features: types.Features
-  num_examples: int
+  examples: types.Features
+  draw: Callable[[types.Features, int], types.Features]
   batch_size: int = 32
+
+  def features(self) -> Iterator[types.Features]:
+    """All features for the loss, those of a few examples at a time."""
+    count = multi_device.num_examples(self.examples)
+    for start in range(0, count, self.batch_size):
+      some = slice(start, start + self.batch_size)
+      part = jax.tree.map(lambda leaf, some=some: leaf[some], self.examples)
+      yield self.draw(part, start)
 
   def mean(
     self,
@@ -101,12 +121,15 @@ class Sample:
     leaves, fixed = map(multi_device.replicate, (self.leaves, constants))
     added: dict[str, np.ndarray] = {}
     size = self.batch_size * jax.local_device_count()
-    for batch in multi_device.padded_batches(self.features, size):
-      for name, part in mapped(leaves, fixed, batch).items():
-        value = np.asarray(part[0], np.float64)
-        added[name] = added[name] + value if name in added else value
+    for features in self.features():
+      for batch in multi_device.padded_batches(features, size):
+        for name, part in mapped(leaves, fixed, batch).items():
+          value = np.asarray(part[0], np.float64)
+          added[name] = added[name] + value if name in added else value
+    own = np.array(float(multi_device.num_examples(self.examples)))
+    count = multi_device.sum_over_processes(own)
     return {
-      name: multi_device.sum_over_processes(value) / self.num_examples
+      name: multi_device.sum_over_processes(value) / count
       for name, value in added.items()
     }
 
@@ -116,14 +139,17 @@ def fit(
   stacks: Sequence[layers_lib.LayerStack],
   coordinates_per_layer: int,
   *,
+  l2_weight: float = 0.0,
   seed: int = 0,
-) -> dict[str, LayerBasis]:
+) -> dict[str, FittedLayers]:
   """Directions in one pass over the sample, the curvature inside in another.
 
   Args:
     sample: of gradients.
     stacks: layers that have coordinates.
     coordinates_per_layer: at most, for each.
+    l2_weight: c, where the training loss had a term c/2 * |theta|^2, which the
+      curvature has c more of.
     seed: of the random directions that large sides are searched by.
 
   Returns:
@@ -146,26 +172,26 @@ def fit(
   }
   inside = sample.mean(_inside(stacks), directions)
   return {
-    stack.path: _layer_basis(
+    stack.path: _fitted(
       stack,
       directions[stack.path],
       inside[stack.path],
       moments[f'{stack.path}/trace'],
+      l2_weight,
     )
     for stack in stacks
   }
 
 
-def _layer_basis(stack, directions, inside, traces) -> LayerBasis:
+def _fitted(stack, directions, inside, traces, l2_weight) -> FittedLayers:
   """Turns the coordinates of a stack to the eigenvectors of the curvature."""
   values, vectors = np.linalg.eigh(inside)
   size = stack.num_rows * stack.num_columns
-  return LayerBasis(
-    directions['rows'],
-    directions['columns'],
-    vectors[..., ::-1].astype(np.float32),
-    np.maximum(values[..., ::-1], 0.0),
-    traces / size,
+  rotation = vectors[..., ::-1].astype(np.float32)
+  return FittedLayers(
+    Directions(directions['rows'], directions['columns'], rotation),
+    np.maximum(values[..., ::-1], 0.0) + l2_weight,
+    traces / size + l2_weight,
     np.trace(inside, axis1=1, axis2=2) / np.where(traces > 0, traces, 1),
   )
 

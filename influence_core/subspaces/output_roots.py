@@ -11,7 +11,7 @@ sqrt(w) (sqrt(p) s - p <sqrt(p), s>) on average, and the same with the unit
 vectors in place of s exactly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import math
 from typing import Literal
@@ -90,11 +90,12 @@ class OutputRoots:
       is_exact,
     )
 
-  def with_draws(self, features: types.Features, seed: int) -> types.Features:
+  def with_draws(
+    self, features: types.Features, seed: int | Sequence[int]
+  ) -> types.Features:
     """Features for `pseudo_loss`, [num_examples * num_draws, ...].
 
-    Draws of an example follow each other. Their gradients' outer products are
-    summed over draws, and divided by their number where they are random.
+    The outer products of the gradients of an example add up to its matrix.
     """
     count = len(jax.tree.leaves(features)[0])
     if self.is_exact:

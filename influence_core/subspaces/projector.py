@@ -41,7 +41,7 @@ class SubspaceProjector:
     params: types.Params,
     *,
     stacks: Sequence[layers_lib.LayerStack],
-    bases: Mapping[str, kronecker.LayerBasis],
+    directions: Mapping[str, kronecker.Directions],
     selected: types.SelectedParameters,
     features: types.Features,
     options: ProjectionOptions = _DEFAULT_OPTIONS,
@@ -53,7 +53,7 @@ class SubspaceProjector:
       per_example_loss: (params, [batch, ...] features) -> [batch] losses.
       params: pytree of arrays.
       stacks: layers, in the order of the columns of a projection.
-      bases: their subspaces by path.
+      directions: of their coordinates, by path.
       selected: parameters that gradient norms are taken over, by path.
       features: pytree of [any, ...] arrays, for their shapes and dtypes; of
         the largest examples, where they have several shapes.
@@ -72,9 +72,7 @@ class SubspaceProjector:
     self._stacks = stacks
     self._num_examples = num_examples
     leaves = parameter_selection.all_parameters(params)
-    subspaces = {
-      path: (one.rows, one.columns, one.rotation) for path, one in bases.items()
-    }
+    subspaces = dict(directions)
     resident = sum(leaf.nbytes for leaf in jax.tree.leaves((leaves, subspaces)))
     budget = options.memory_budget_bytes or device_memory.default_budget_bytes()
     self._workspace_bytes = budget - resident

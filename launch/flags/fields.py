@@ -207,11 +207,11 @@ def is_required(field: dataclasses.Field) -> bool:
 
 
 def without_none(hint: Any) -> Any:
-  """The type X of a field that is X or None."""
+  """The type X of a field that is X or None; other unions as they are."""
   if not isinstance(hint, python_types.UnionType):
     return hint
-  [inner] = [x for x in typing.get_args(hint) if x is not type(None)]
-  return inner
+  inner = [x for x in typing.get_args(hint) if x is not type(None)]
+  return inner[0] if len(inner) == 1 else hint
 
 
 def _is_worth_saying(default: Any) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from influence_core.eigenpairs import reports, trust as basis_trust
+from influence_core.subspaces import subspace_basis
 from launch.output import console as console_lib
 from pipeline.bases import stored_basis
 
@@ -25,6 +26,8 @@ def describe_basis(
     return _describe_random(console, record, report)
   if isinstance(report, reports.QueryReport):
     return _describe_queries(console, record, report)
+  if isinstance(report, subspace_basis.KroneckerReport):
+    return _describe_layers(console, record, report)
   config = record.config
   pairs = list(zip(record.eigenvalues, report.residuals, strict=True))
   shown = _spread(len(pairs))
@@ -52,6 +55,38 @@ def describe_basis(
   if not report.objections:
     checked = '' if report.second_sample else '; not compared across samples'
     console.print(f'GO: every pair is an eigenpair of its sample{checked}')
+  return {
+    **dataclasses.asdict(record),
+    'go': not report.objections,
+    'objections': report.objections,
+  }
+
+
+def _describe_layers(
+  console: console_lib.Console,
+  record: stored_basis.BasisRecord,
+  report: subspace_basis.KroneckerReport,
+) -> dict[str, Any]:
+  console.table(
+    f'basis {record.path}',
+    ['layer', 'coordinates', 'mean curvature', 'share of the trace'],
+    [
+      [x.name, str(x.count), f'{x.mean_curvature:.3g}', f'{x.captured:.1%}']
+      for x in report.layers
+    ],
+  )
+  draws = 'all' if report.is_exact else str(report.num_draws)
+  console.print(
+    f'{record.projection_dim} coordinates; {report.curvature} of '
+    f'{report.sample_size:,} examples, {draws} gradients of each, in '
+    f'{report.seconds:.1f} s'
+  )
+  if report.left_out:
+    console.print(f'left out: {", ".join(report.left_out)}')
+  for objection in report.objections:
+    console.print(f'NO-GO: {objection}')
+  if not report.objections:
+    console.print('GO: the curvature inside is that of its sample')
   return {
     **dataclasses.asdict(record),
     'go': not report.objections,

@@ -14,9 +14,11 @@ from launch.running import processes
 from pipeline.bases import (
   fit_basis,
   fit_basis_config,
+  fit_kronecker_basis,
   kept_vectors,
   stored_basis,
 )
+from pipeline.bases.kronecker_config import KroneckerConfig
 from pipeline.storage import files as storage
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
@@ -29,7 +31,7 @@ def fit_and_show(
   *,
   task: TaskReference,
   out: str,
-  config: fit_basis_config.FitBasisConfig,
+  config: fit_basis_config.FitBasisConfig | KroneckerConfig,
   resources: fit_basis_config.Resources,
   multi_process: bool = False,
 ) -> dict[str, Any]:
@@ -41,6 +43,8 @@ def fit_and_show(
   loaded = loaded_task.LoadedTask.load(task)
   selected = _show_selection(console, loaded)
   path = storage.absolute(out)
+  if isinstance(config, KroneckerConfig):
+    return _fit_subspaces(console, loaded, path, config, resources)
   record = None
   if jax.process_index() == 0:
     record = kept_vectors.find_basis(path, config, resources, loaded)
@@ -74,6 +78,23 @@ def fit_and_show(
     **basis_page.describe_basis(console, record),
     'krylov_vectors': _show_kept_vectors(console, record, resources),
   }
+
+
+def _fit_subspaces(
+  console: console_lib.Console,
+  loaded: loaded_task.LoadedTask,
+  path: str,
+  config: KroneckerConfig,
+  resources: fit_basis_config.Resources,
+) -> dict[str, Any]:
+  with console.stage('fit-basis', 'examples'):
+    record = fit_kronecker_basis.fit_kronecker_basis(
+      loaded,
+      path,
+      config,
+      max_rejected_fraction=resources.max_rejected_fraction,
+    )
+  return basis_page.describe_basis(console, record)
 
 
 def _show_kept_vectors(

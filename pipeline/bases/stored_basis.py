@@ -22,6 +22,8 @@ import numpy as np
 from influence_core import errors
 from influence_core.devices import memory as device_memory
 from influence_core.eigenpairs import basis as basis_lib, reports
+from influence_core.subspaces import subspace_basis
+from influence_core.subspaces.columns import LayerColumns
 from pipeline.bases import basis_generations
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.storage import (
@@ -33,6 +35,8 @@ from pipeline.storage import (
 from pipeline.tasks import checkpoints, probe as preprocessing_probe
 
 SCHEMA_VERSION = 3
+
+Report = reports.Report | subspace_basis.KroneckerReport
 
 # Bytes of eigenvectors in a part; a parameter is never cut.
 _PART_BYTES = 1 << 30
@@ -69,7 +73,7 @@ class BasisRecord:
 
   path: str
   eigenvalues: tuple[float, ...]
-  report: reports.Report
+  report: Report
   config: Mapping[str, Any]
   task_fingerprints: Mapping[str, str]
   probe: checked_files.StoredFile
@@ -88,6 +92,13 @@ class BasisRecord:
       return self.report.query_ids
     return ()
 
+  @property
+  def layers(self) -> tuple[LayerColumns, ...]:
+    """What columns stand for, of a basis of layers; else empty."""
+    if isinstance(self.report, subspace_basis.KroneckerReport):
+      return self.report.layers
+    return ()
+
   def __repr__(self) -> str:
     return (
       f'<BasisRecord {self.path}: {self.projection_dim} vectors, '
@@ -100,7 +111,7 @@ def save(
   path: str,
   eigenvalues: np.ndarray,
   eigenvectors: Iterable[tuple[str, np.ndarray]],
-  report: reports.Report,
+  report: Report,
   *,
   dtype: np.dtype,
   config: Mapping[str, Any],
@@ -213,7 +224,7 @@ def load_record(path: str) -> BasisRecord:
   return BasisRecord(
     path=path,
     eigenvalues=tuple(content.pop('eigenvalues')),
-    report=reports.report_from_json(content.pop('report')),
+    report=_report(content.pop('report')),
     probe=checked_files.StoredFile(**content.pop('probe')),
     parts=tuple(StoredPart(**part) for part in content.pop('parts')),
     generation=generation,
@@ -221,20 +232,31 @@ def load_record(path: str) -> BasisRecord:
   )
 
 
-def load(record: BasisRecord) -> basis_lib.Basis:
-  """Reads the eigenvectors of a basis and checks them.
+def _report(content: Mapping[str, Any]) -> Report:
+  if 'stacks' in content:
+    return subspace_basis.KroneckerReport.from_json(content)
+  return reports.report_from_json(content)
+
+
+def load(
+  record: BasisRecord,
+) -> basis_lib.Basis | subspace_basis.SubspaceBasis:
+  """Reads the eigenvectors of a basis, or its subspaces, and checks them.
 
   Raises:
     storage.DamagedFileError: They are not the ones that were stored.
     errors.InputError: They do not fit memory, or were replaced meanwhile.
   """
   with basis_generations.tell_replacement(record.path, record.generation):
-    return basis_lib.Basis(
-      np.asarray(record.eigenvalues), _load_eigenvectors(record), record.report
+    eigenvalues, arrays = np.asarray(record.eigenvalues), _load_arrays(record)
+  if isinstance(record.report, subspace_basis.KroneckerReport):
+    return subspace_basis.SubspaceBasis.from_arrays(
+      eigenvalues, arrays, record.report
     )
+  return basis_lib.Basis(eigenvalues, arrays, record.report)
 
 
-def _load_eigenvectors(record: BasisRecord) -> dict[str, np.ndarray]:
+def _load_arrays(record: BasisRecord) -> dict[str, np.ndarray]:
   eigenvectors: dict[str, np.ndarray] = {}
   # All at once: machines that start together then read different parts.
   directory = record.probe.name.partition('/')[0]
@@ -260,7 +282,9 @@ def _load_eigenvectors(record: BasisRecord) -> dict[str, np.ndarray]:
   return eigenvectors
 
 
-def load_basis(path: str) -> basis_lib.Basis:
+def load_basis(
+  path: str,
+) -> basis_lib.Basis | subspace_basis.SubspaceBasis:
   """The basis that is stored at `path`, local or gs://.
 
   Raises:

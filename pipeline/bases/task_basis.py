@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from influence_core import errors
-from influence_core.eigenpairs import krylov_vectors, reports
+from influence_core.eigenpairs import krylov_vectors
 from pipeline.bases import stored_basis
 from pipeline.storage import files as storage, fingerprints, output_places
 from pipeline.tasks import loaded_task
@@ -34,7 +34,7 @@ def save(
   config: Any,
   eigenvalues: np.ndarray,
   eigenvectors: Iterable[tuple[str, np.ndarray]],
-  report: reports.Report,
+  report: stored_basis.Report,
   *,
   replaced: stored_basis.BasisRecord | None = None,
 ) -> stored_basis.BasisRecord:

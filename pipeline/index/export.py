@@ -151,7 +151,9 @@ def _write_faiss(index, path: str, options, progress) -> None:
     raise errors.InputError(
       'faiss is not installed; pip install faiss-cpu'
     ) from error
-  weights = influence_scores.inverse_eigenvalues(index.eigenvalues, options)
+  weights = influence_scores.inverse_eigenvalues(
+    index.eigenvalues, options, index.mean_curvatures
+  )
   flat = faiss.IndexFlatIP(len(weights))
   roots = np.sqrt(weights).astype(np.float32)
   for block in index.read_blocks(progress=progress):

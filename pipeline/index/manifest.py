@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from influence_core import errors
+from influence_core.subspaces.columns import LayerColumns
 from pipeline.index import format as index_format, vector_codec
 from pipeline.storage import checked_files, files as storage, fingerprints
 
@@ -30,6 +31,7 @@ class Provenance:
     fingerprints: by field: parameters, selected_paths, loss_reduction,
       preprocessing, task_version, basis, corpus; and basis_dtype and dtype,
       those of the basis on the devices and of stored vectors, as they are.
+    layers: what the columns stand for, of a basis of layers; else empty.
     query_ids: queries that the columns of vectors were solved for; empty where
       they stand for eigenvectors.
   """
@@ -39,6 +41,7 @@ class Provenance:
   eigenvalues: tuple[float, ...]
   fingerprints: Mapping[str, str]
   query_ids: tuple[str, ...] = ()
+  layers: tuple[LayerColumns, ...] = ()
 
   @property
   def projection_dim(self) -> int:
@@ -57,7 +60,8 @@ class Provenance:
       name: tuple(content.get(name, ()))
       for name in ('eigenvalues', 'query_ids')
     }
-    return cls(**{**content, **lists})
+    layers = tuple(LayerColumns(**x) for x in content.get('layers', ()))
+    return cls(**{**content, **lists, 'layers': layers})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,6 +53,15 @@ class Index:
     return np.asarray(self.manifest.provenance.eigenvalues)
 
   @property
+  def mean_curvatures(self) -> np.ndarray | None:
+    """[projection_dim] float64 of each column's layer; None without layers."""
+    layers = self.manifest.provenance.layers
+    if not layers:
+      return None
+    counts = [layer.count for layer in layers]
+    return np.repeat([layer.mean_curvature for layer in layers], counts)
+
+  @property
   def codec(self) -> vector_codec.VectorCodec:
     """How vectors are stored."""
     return self.manifest.provenance.codec

@@ -84,6 +84,7 @@ def prepare(request: ProjectionRequest) -> ProjectionJob:
     record.eigenvalues,
     settings.fingerprints,
     record.query_ids,
+    record.layers,
   )
   plan = plan_lib.make_plan(loaded.task.corpus, provenance, request.range_size)
   largest = max(item.num_examples for item in plan.ranges)

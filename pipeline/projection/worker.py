@@ -96,7 +96,7 @@ class ProjectionWorker:
     )
     self._projector = checked_projector.make_projector(
       self._loaded,
-      basis.eigenvectors,
+      basis,
       request.options,
       num_examples=settings.largest_range,
     )

@@ -51,7 +51,7 @@ def search_certified(
   k = retrieve.bounded_k(index, k)
   count = selection.num_leaders(k)
   weighted = influence_scores.weight_queries(
-    query_projections, index.eigenvalues, options
+    query_projections, index.eigenvalues, options, index.mean_curvatures
   )
   cached = _Cached(index, options, exact_vectors)
   for factor in _CANDIDATES:
@@ -98,7 +98,7 @@ class _Cached:
     self._options = options
     self._exact_vectors = exact_vectors
     self._weights = influence_scores.inverse_eigenvalues(
-      index.eigenvalues, options
+      index.eigenvalues, options, index.mean_curvatures
     )
     self._positions = np.empty(0, np.int64)
     self._vectors = np.empty((0, len(index.eigenvalues)), np.float32)

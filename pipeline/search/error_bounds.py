@@ -25,7 +25,7 @@ class ErrorBounds:
     self._index = index
     self._options = options
     self._weights = influence_scores.inverse_eigenvalues(
-      index.eigenvalues, options
+      index.eigenvalues, options, index.mean_curvatures
     )
     self._column_scales = index.codec.column_scales
 
@@ -47,7 +47,10 @@ class ErrorBounds:
     normalization = self._options.normalization
     queries = score_errors.query_factors(
       influence_scores.weight_queries(
-        query_projections, self._index.eigenvalues, self._options
+        query_projections,
+        self._index.eigenvalues,
+        self._options,
+        self._index.mean_curvatures,
       ),
       self._weights,
       self._column_scales,

@@ -82,7 +82,7 @@ class QuerySession:
       arguments = {**made_with.arguments, **self._task.arguments}
       self._task = dataclasses.replace(self._task, arguments=arguments)
     self._basis = basis
-    self._projectors: dict[bool, gradient_projection.GradientProjector] = {}
+    self._projectors: dict[bool, checked_projector.Projector] = {}
 
   @functools.cached_property
   def record(self) -> stored_basis.BasisRecord:
@@ -126,7 +126,7 @@ class QuerySession:
     """
     row_blocks.check_selection(self.index, request.selection)
     influence_scores.inverse_eigenvalues(
-      self.index.eigenvalues, request.options
+      self.index.eigenvalues, request.options, self.index.mean_curvatures
     )
 
   def project(
@@ -230,14 +230,14 @@ class QuerySession:
 
   def _projector_for(
     self, num_examples: int, *, of_queries: bool = False
-  ) -> gradient_projection.GradientProjector:
+  ) -> checked_projector.Projector:
     """Compiled once, for as many examples as the first call has."""
     loaded = self._measuring if of_queries else self.loaded
     is_other = loaded is not self.loaded
     if is_other not in self._projectors:
       self._projectors[is_other] = checked_projector.make_projector(
         loaded,
-        stored_basis.load(self.record).eigenvectors,
+        stored_basis.load(self.record),
         self._options,
         num_examples=num_examples,
       )

@@ -3,9 +3,8 @@
 import numpy as np
 
 from influence_core import errors
-from influence_core.projection import projector as gradient_projection
 from pipeline.index import format as index_format, reader as index_reader
-from pipeline.tasks import loaded_task
+from pipeline.tasks import checked_projector, loaded_task
 
 
 class Reprojection:
@@ -15,7 +14,7 @@ class Reprojection:
     self,
     index: index_reader.Index,
     loaded: loaded_task.LoadedTask,
-    projector: gradient_projection.GradientProjector,
+    projector: checked_projector.Projector,
   ):
     """Ties an index to its task.
 

@@ -87,7 +87,7 @@ class Scorer:
     if options.normalization == 'cosine':
       index.check_eigenvectors("normalization 'cosine'")
     self.weights = influence_scores.inverse_eigenvalues(
-      index.eigenvalues, options
+      index.eigenvalues, options, index.mean_curvatures
     )
     self._normalization = options.normalization
     self._column_scales = index.codec.column_scales
@@ -200,7 +200,7 @@ def all_scores(
   )
   scorer = Scorer(index, options)
   queries = influence_scores.weight_queries(
-    query_projections, index.eigenvalues, options
+    query_projections, index.eigenvalues, options, index.mean_curvatures
   )
   parts, ids = [], []
   for block in index.read_blocks(

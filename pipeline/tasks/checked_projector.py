@@ -1,26 +1,39 @@
 """The projector of a task, compared with plain gradients before it is used."""
 
 from influence_core import errors, types
+from influence_core.eigenpairs.basis import Basis
 from influence_core.projection import (
   check as projection_check,
   projector as gradient_projection,
 )
 from influence_core.projection.options import ProjectionOptions
+from influence_core.subspaces import (
+  check as subspace_check,
+  projector as subspace_projector,
+)
+from influence_core.subspaces.subspace_basis import SubspaceBasis
 from pipeline.tasks import loaded_task
+
+# Eigenpairs, subspaces of layers, or vectors [projection_dim, *parameter shape]
+# by parameter path.
+AnyBasis = Basis | SubspaceBasis | types.SelectedParameters
+Projector = (
+  gradient_projection.GradientProjector | subspace_projector.SubspaceProjector
+)
 
 
 def make_projector(
   loaded: loaded_task.LoadedTask,
-  eigenvectors: types.SelectedParameters,
+  basis: AnyBasis,
   options: ProjectionOptions,
   *,
   num_examples: int | None = None,
-) -> gradient_projection.GradientProjector:
+) -> Projector:
   """Compiles the projection of a task's examples and checks it on a few.
 
   Args:
     loaded: the task.
-    eigenvectors: [projection_dim, *parameter shape] by parameter path.
+    basis: to project on.
     options: how to project.
     num_examples: most examples of a call, if known.
 
@@ -28,24 +41,35 @@ def make_projector(
     errors.InputError: The projection cannot be made or is wrong.
   """
   projector = compile_projector(
-    loaded, eigenvectors, options, num_examples=num_examples
+    loaded, basis, options, num_examples=num_examples
   )
-  check(projector, loaded, eigenvectors)
+  check(projector, loaded, basis)
   return projector
 
 
 def compile_projector(
   loaded: loaded_task.LoadedTask,
-  eigenvectors: types.SelectedParameters,
+  basis: AnyBasis,
   options: ProjectionOptions,
   *,
   num_examples: int | None = None,
-) -> gradient_projection.GradientProjector:
+) -> Projector:
   """The first half of `make_projector`."""
+  if isinstance(basis, SubspaceBasis):
+    return subspace_projector.SubspaceProjector(
+      loaded.task.per_example_loss,
+      loaded.params,
+      stacks=basis.report.stacks,
+      directions=basis.directions,
+      selected=loaded.selected,
+      features=loaded.planned_features,
+      options=options,
+      num_examples=num_examples,
+    )
   return gradient_projection.GradientProjector(
     loaded.task.per_example_loss,
     loaded.params,
-    eigenvectors=eigenvectors,
+    eigenvectors=_vectors(basis),
     features=loaded.planned_features,
     options=options,
     num_examples=num_examples,
@@ -53,9 +77,7 @@ def compile_projector(
 
 
 def check(
-  projector: gradient_projection.GradientProjector,
-  loaded: loaded_task.LoadedTask,
-  eigenvectors: types.SelectedParameters,
+  projector: Projector, loaded: loaded_task.LoadedTask, basis: AnyBasis
 ) -> float:
   """The second half: the error of a projector, see `projection.check`.
 
@@ -64,13 +86,7 @@ def check(
       of the corpus has a finite gradient.
   """
   for batch, _ in loaded.finite_batches():
-    error = projection_check.check_projector(
-      projector,
-      loaded.task.per_example_loss,
-      loaded.params,
-      eigenvectors=eigenvectors,
-      features=batch.features,
-    )
+    error = _check_on(projector, loaded, basis, batch.features)
     if error is not None:
       return error
   raise errors.InputError(
@@ -78,3 +94,33 @@ def check(
     'all others at the beginning of the corpus, is not finite; check the '
     'parameters and the loss'
   )
+
+
+def _check_on(
+  projector: Projector,
+  loaded: loaded_task.LoadedTask,
+  basis: AnyBasis,
+  features: types.Features,
+) -> float | None:
+  if isinstance(projector, subspace_projector.SubspaceProjector):
+    assert isinstance(basis, SubspaceBasis)
+    return subspace_check.check_projector(
+      projector,
+      loaded.task.per_example_loss,
+      loaded.params,
+      basis=basis,
+      selected=loaded.selected,
+      features=features,
+    )
+  return projection_check.check_projector(
+    projector,
+    loaded.task.per_example_loss,
+    loaded.params,
+    eigenvectors=_vectors(basis),
+    features=features,
+  )
+
+
+def _vectors(basis: AnyBasis) -> types.SelectedParameters:
+  assert not isinstance(basis, SubspaceBasis)
+  return basis.eigenvectors if isinstance(basis, Basis) else basis

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import errors, types, user_code
-from influence_core.projection import projector as gradient_projection
 from pipeline.corpora import row_readers
 from pipeline.corpora.corpus import (
   ID_KEY,
@@ -22,7 +21,12 @@ from pipeline.corpora.corpus import (
   read_each,
 )
 from pipeline.storage import file_identity, files as storage
-from pipeline.tasks import example_batches, example_form, loaded_task
+from pipeline.tasks import (
+  checked_projector,
+  example_batches,
+  example_form,
+  loaded_task,
+)
 from pipeline.tasks.query_choice import STANDARD_INPUT, QueryChoice
 
 # A split, raw examples themselves, or any place that they come from.
@@ -145,7 +149,7 @@ def _by_id(corpus: Corpus, ids: Sequence[str]) -> _Examples:
 
 def project(
   batch: example_batches.ExampleBatch,
-  projector: gradient_projection.GradientProjector,
+  projector: checked_projector.Projector,
   solved_ids: tuple[str, ...] = (),
 ) -> np.ndarray:
   """[num_queries, projection_dim] float32 projections.

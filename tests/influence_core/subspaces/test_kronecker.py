@@ -97,7 +97,11 @@ def fitted(case, coordinates, num_draws=None):
   params, features, split = case
   selected = parameter_selection.select_parameters(params)
   roots = output_roots.OutputRoots.of(split, params, features, num_draws)
-  drawn = roots.with_draws(features, seed=0)
+
+  def draw(examples, start):
+    return roots.with_draws(examples, [0, start])
+
+  drawn = draw(features, 0)
   gradients = factored_gradients.FactoredGradients(
     roots.pseudo_loss, params, selected=selected, features=drawn
   )
@@ -105,7 +109,7 @@ def fitted(case, coordinates, num_draws=None):
   few = jax.tree.map(lambda leaf: leaf[:8], drawn)
   _, factors = jax.vmap(lambda x: gradients.factors(leaves, x))(few)
   layers = layers_lib.find(gradients, factors)
-  sample = kronecker.Sample(gradients, leaves, drawn, NUM_EXAMPLES)
+  sample = kronecker.Sample(gradients, leaves, features, draw)
   bases = kronecker.fit(sample, layers.stacks, coordinates)
   return layers, bases
 
@@ -116,7 +120,7 @@ def project(case, layers, bases, **options):
     split.per_example_loss,
     params,
     stacks=layers.stacks,
-    bases=bases,
+    directions={path: one.directions for path, one in bases.items()},
     selected=parameter_selection.select_parameters(params),
     features=features,
     options=ProjectionOptions(**options),

@@ -1,0 +1,110 @@
+"""Compares coordinates with those of plain gradients, on a few examples."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from influence_core import errors, loss_contract, parameter_selection, types
+from influence_core.subspaces import (
+  factored_gradients,
+  projector as subspace_projector,
+  subspace_basis,
+)
+
+
+def check_projector(
+  projector: subspace_projector.SubspaceProjector,
+  per_example_loss: types.PerExampleLoss,
+  params: types.Params,
+  *,
+  basis: subspace_basis.SubspaceBasis,
+  selected: types.SelectedParameters,
+  features: types.Features,
+) -> float | None:
+  """Projects a few examples in both ways.
+
+  Args:
+    projector: what will do the work.
+    per_example_loss: as given to the projector.
+    params: pytree of arrays.
+    basis: as given to the projector.
+    selected: parameters that gradients are taken for, by path.
+    features: pytree of [num_examples, ...] arrays, a few real examples.
+
+  Returns:
+    The largest difference, relative to |gradient|; None where no gradient is
+    finite.
+
+  Raises:
+    errors.InputError: The two disagree.
+  """
+  gradient = jax.jit(
+    functools.partial(
+      parameter_selection.batch_gradient, per_example_loss, params
+    )
+  )
+  gradients = factored_gradients.FactoredGradients(
+    per_example_loss, params, selected=selected, features=features
+  )
+  projected = projector.project(features).projections
+  differences = []
+  for number in range(len(projected)):
+    one = jax.tree.map(lambda leaf, n=number: leaf[n : n + 1], features)
+    plain = gradient(dict(selected), one)
+    norm = np.sqrt(
+      sum(float(jnp.sum(jnp.square(leaf))) for leaf in plain.values())
+    )
+    if not np.isfinite(norm):
+      continue
+    expected = _coordinates(gradients, basis, plain)
+    error = np.abs(projected[number] - expected).max()
+    differences.append(error / max(norm, np.finfo(np.float32).tiny))
+  if not differences:
+    return None
+  low_precision = any(
+    jnp.finfo(leaf.dtype).bits < 32 for leaf in selected.values()
+  )
+  tolerance = (
+    loss_contract.LOW_PRECISION_TOLERANCE
+    if low_precision or jax.default_backend() != 'cpu'
+    else loss_contract.FLOAT32_TOLERANCE
+  )
+  worst = float(max(differences))
+  if worst > tolerance:
+    raise errors.InputError(
+      f'coordinates differ from those of plain gradients by {worst:.1e} of '
+      f'|gradient|, expected at most {tolerance:.0e}; use --method arnoldi and '
+      'report the model as a bug'
+    )
+  return worst
+
+
+def _coordinates(gradients, basis, plain) -> np.ndarray:
+  """[projection_dim] of one example's gradient, that is there as a whole."""
+  parts = []
+  for stack in basis.report.stacks:
+    [matrices] = gradients.matrices[stack.path].to_matrices(
+      plain[stack.path][None]
+    )
+    if stack.bias is not None:
+      [bias] = gradients.matrices[stack.bias].to_matrices(
+        plain[stack.bias][None]
+      )
+      axis = 1 if stack.bias_side == 'left' else 2
+      entries = bias[:, 0]
+      matrices = jnp.concatenate(
+        [matrices, jnp.expand_dims(entries, axis)], axis
+      )
+    own = basis.directions[stack.path]
+    inside = np.einsum(
+      'brc,brk,bcl->bkl',
+      np.asarray(matrices, np.float64),
+      own.rows,
+      own.columns,
+      optimize=True,
+    )
+    flat = inside.reshape(len(inside), -1)
+    parts.append(np.einsum('bi,bin->bn', flat, own.rotation).ravel())
+  return np.concatenate(parts)

@@ -1,0 +1,40 @@
+"""What subspaces of layers are fitted; it takes no time to import."""
+
+import dataclasses
+from typing import Literal
+
+from influence_core import choices, errors
+
+Curvature = Literal['gauss_newton', 'empirical_fisher']
+
+
+@dataclasses.dataclass(frozen=True)
+class KroneckerConfig:
+  """What subspaces are fitted.
+
+  Attributes:
+    coordinates_per_layer: number of coordinates of a layer's gradient that are
+      kept, at most; with kronecker.
+    num_draws: number of random gradients of an example that its curvature is
+      taken from, with kronecker; default: all of them where outputs are few,
+      else 4.
+    sample_size: number of examples, drawn at random, that the curvature is
+      averaged over.
+    curvature: whose second moments are taken.
+    basis_dtype: dtype of stored directions.
+    seed: random seed of sample and draws.
+  """
+
+  coordinates_per_layer: int = 256
+  num_draws: int | None = None
+  sample_size: int = 4096
+  curvature: Curvature = 'gauss_newton'
+  basis_dtype: choices.BasisDtype = 'float32'
+  seed: int = 0
+
+  def __post_init__(self):
+    errors.check_at_least_one(
+      coordinates_per_layer=self.coordinates_per_layer,
+      num_draws=self.num_draws,
+      sample_size=self.sample_size,
+    )

@@ -1,0 +1,117 @@
+"""Subspaces of layers from the command line, against closed forms."""
+
+import numpy as np
+import pytest
+
+from influence_core import errors
+from influence_core.scores.options import ScoreOptions
+from pipeline import QuerySession, open_index
+from pipeline.bases import stored_basis
+from pipeline.tasks import checkpoints
+from tests.kit import linear_task
+
+COUNT = 4
+
+
+@pytest.fixture(name='make')
+def fixture_make(influence, task_flags, tmp_path):
+  """Fits and projects; gives the path of the index."""
+
+  def run(name, *flags, project=()):
+    basis, index = tmp_path / f'{name}-basis', tmp_path / name
+    fitted = influence(
+      *('fit-basis', *task_flags, '--out', basis, '--method', 'kronecker'),
+      *flags,
+    )
+    assert fitted.status == 0, fitted.stderr
+    where = ('--basis', basis, '--index', index, *project)
+    done = influence('project', *task_flags, *where)
+    assert done.status == 0, done.stderr
+    return str(index)
+
+  return run
+
+
+def scores(index, damping):
+  session = QuerySession(index)
+  queries = session.project(f'test[:{COUNT}]')
+  return session.scores(queries, ScoreOptions(damping=damping))
+
+
+def closed_form(workdir, index, damping):
+  """[COUNT, num_train] influence, examples in the order of the index."""
+  params = checkpoints.load_arrays(str(workdir / 'checkpoint'))
+  corpus = QuerySession(index).loaded.task.corpus
+
+  def gradients(split):
+    raw = corpus.with_split(split)
+    examples = [x for _, x in raw.read_positions(range(raw.num_examples))]
+    x = np.stack([np.concatenate([[1], one['x']]) for one in examples])
+    y = np.array([one['y'] for one in examples])
+    theta = np.concatenate([[params['bias']], params['weights']])
+    return x * (x @ theta - y)[:, None]
+
+  hessian, _, _ = linear_task.closed_form()
+  damped = hessian + damping * np.eye(len(hessian))
+  return gradients(f'test[:{COUNT}]') @ np.linalg.solve(
+    damped, gradients('train').T
+  )
+
+
+def test_the_inverse_hessian_with_its_bias(make, workdir):
+  """One layer: the quadratic loss has its whole curvature inside."""
+  index = make('index')
+  [layer] = open_index(index).manifest.provenance.layers
+  assert (layer.name, layer.count) == ('weights', 6)
+  hessian, _, _ = linear_task.closed_form()
+  mean = np.trace(hessian) / len(hessian)
+  assert layer.mean_curvature == pytest.approx(mean, rel=1e-5)
+  for damping, added in ((0.0, 0.0), (0.5, 0.5), ('0.2x', 0.2 * mean)):
+    found, _ = scores(index, damping)
+    expected = closed_form(workdir, index, added)
+    # float32 gradients, moments and products.
+    np.testing.assert_allclose(
+      found, expected, atol=1e-4 * np.abs(expected).max()
+    )
+  default, _ = scores(index, None)
+  np.testing.assert_array_equal(default, scores(index, '0.1x')[0])
+
+
+def test_shards_precision_and_certificates(make, influence, task_flags):
+  exact = make('exact')
+  some = make('some', project=('--range_size', 17))
+  expected, ids = scores(exact, None)
+  found, other_ids = scores(some, None)
+  assert ids == other_ids
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  small = make('small', project=('--vector_dtype', 'int8'))
+  topk = ['topk', *task_flags, '--query_split', 'test[:3]', '--k', 5, '--json']
+  rows = [
+    influence(*topk, '--index', index, *more).json['results']
+    for index, more in ((exact, ()), (small, ('--certify',)))
+  ]
+  for one, other in zip(*rows, strict=True):
+    assert one['id'] == other['id']
+    assert one['score'] == pytest.approx(other['score'], rel=1e-5)
+
+
+def test_fewer_coordinates_hold_less(make, influence, task_flags, tmp_path):
+  make('few', '--coordinates_per_layer', 3)
+  record = stored_basis.load_record(str(tmp_path / 'few-basis'))
+  [layer] = record.report.layers
+  assert layer.count == 3
+  assert 0.5 < layer.captured < 1
+  shown = influence('describe', '--basis', tmp_path / 'few-basis')
+  assert 'GO: the curvature inside' in shown.stdout
+  again = influence(
+    *('fit-basis', *task_flags, '--out', tmp_path / 'few-basis'),
+    *('--method', 'kronecker', '--coordinates_per_layer', 4),
+  )
+  assert 'has coordinates_per_layer 3, not 4' in again.error_line
+
+
+def test_relative_damping_needs_layers(index):
+  with pytest.raises(errors.InputError, match='the basis knows no layers'):
+    scores(str(index), '0.1x')
+  with pytest.raises(errors.InputError, match='expected a finite number'):
+    ScoreOptions(damping='a tenth')
