@@ -36,8 +36,17 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
   parser.addoption(
-    '--scale', action='store_true', help='run what takes ten minutes, too'
+    '--scale', action='store_true', help='run what takes minutes, too'
   )
+
+
+def pytest_collection_modifyitems(config, items):
+  """Passes over what takes minutes, unless it is asked for."""
+  if config.getoption('--scale'):
+    return
+  for item in items:
+    if item.get_closest_marker('scale'):
+      item.add_marker(pytest.mark.skip(reason='takes minutes: give --scale'))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,9 @@ def fixture_data_dir(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', ['bytes-mini', 'mini'])
+@pytest.mark.parametrize(
+  'size', ['bytes-mini', pytest.param('mini', marks=pytest.mark.scale)]
+)
 def test_learns_and_is_projected(influence, data_dir, tmp_path, size):
   config = dataclasses.replace(
     language_model.make_config(
@@ -35,7 +37,7 @@ def test_learns_and_is_projected(influence, data_dir, tmp_path, size):
         data_dir=str(data_dir),
         dataset='numbers',
         size=size,
-        num_tokens=32,
+        num_tokens=24,
         num_epochs=40,
       )
     ),
@@ -52,7 +54,7 @@ def test_learns_and_is_projected(influence, data_dir, tmp_path, size):
     test = example.read_split(config.corpus('test'))
     lengths = [len(raw['en']) for raw in test]
     # The end takes a place.
-    assert metrics['cut_texts'] == np.mean(np.greater(lengths, 31)) > 0
+    assert metrics['cut_texts'] == np.mean(np.greater(lengths, 23)) > 0
   assert language_model.load_config(str(tmp_path)) == config
   task = [*TASK, f'workdir={tmp_path}']
   basis = ['--out', tmp_path / 'b', '--projection_dim', 4]

@@ -16,13 +16,15 @@ from tests.pipeline.beam.test_project_corpus import assert_same_index, flags
 
 
 @pytest.mark.parametrize(
-  'num_kills', [pytest.param(5, marks=pytest.mark.slow), 100]
+  'num_kills',
+  [
+    pytest.param(5, marks=pytest.mark.slow),
+    pytest.param(100, marks=pytest.mark.scale),
+  ],
 )
 def test_index_is_the_same(
-  influence, task_flags, basis, index, tmp_path, num_kills, request
+  influence, task_flags, basis, index, tmp_path, num_kills
 ):
-  if num_kills == 100 and not request.config.getoption('--scale'):
-    pytest.skip('takes ten minutes: give --scale')
   command = flags(task_flags, basis, tmp_path, '--range_size', 2)
   command = [sys.executable, '-m', 'launch', *map(str, command)]
   # Kills come while it starts, works or publishes, by what a whole run takes.
