@@ -19,6 +19,9 @@ from influence_core.subspaces import factored_gradients
 _TOLERANCE = 1e-4
 
 
+Side = Literal['left', 'right']
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerStack:
   """The layers that a parameter is made of.
@@ -37,7 +40,7 @@ class LayerStack:
   num_rows: int
   num_columns: int
   bias: str | None = None
-  bias_side: Literal['left', 'right'] = 'left'
+  bias_side: Side = 'left'
 
   @property
   def names(self) -> list[str]:
@@ -93,7 +96,10 @@ def find(
   stacks = []
   for path in sorted(gradients.matrices.keys() - riding - {*left_out}):
     left, right = factors[path]
-    bias, side = biases.get(path, (None, 'left'))
+    bias: str | None = None
+    side: Side = 'left'
+    if path in biases:
+      bias, side = biases[path]
     stacks.append(
       LayerStack(
         path,
@@ -110,23 +116,20 @@ def find(
 def _biases(
   gradients: factored_gradients.FactoredGradients,
   factors: factored_gradients.Factors,
-) -> dict[str, tuple[str, Literal['left', 'right']]]:
+) -> dict[str, tuple[str, Side]]:
   """(path of the bias, side with the 1) by path of the parameter."""
   rows = {
     path: np.asarray(factors[path][1])[:, :, 0]
     for path, one in gradients.matrices.items()
     if one.factored is None
   }
-  found: dict[str, tuple[str, Literal['left', 'right']]] = {}
+  found: dict[str, tuple[str, Side]] = {}
   taken: set[str] = set()
   for path in sorted(gradients.matrices):
     one = gradients.matrices[path]
     if one.factored is None or one.is_lookup:
       continue
-    sides: Sequence[tuple[int, Literal['left', 'right']]] = (
-      (1, 'left'),
-      (0, 'right'),
-    )
+    sides: Sequence[tuple[int, Side]] = ((1, 'left'), (0, 'right'))
     for cotangent_place, side in sides:
       sums = np.asarray(factors[path][cotangent_place]).sum(axis=2)
       names = [

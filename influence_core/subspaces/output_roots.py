@@ -195,7 +195,7 @@ def _is_softmax(
   outputs = outputs.astype(jnp.float32)
   weights = _token_weights(split_loss, outputs, features)
   generator = np.random.default_rng(1)
-  vectors = generator.standard_normal(outputs.shape).astype(np.float32)
+  vectors = jnp.asarray(generator.standard_normal(outputs.shape), jnp.float32)
   probabilities = jax.nn.softmax(outputs, axis=-1)
   part = probabilities * vectors
   expected = weights[..., None] * (

@@ -33,6 +33,7 @@ class SubspaceProjector:
   Attributes:
     options: as given; the placement of a basis has no meaning here.
     program: the compiled projection of the features it was made with.
+    resident_bytes: of parameters and subspaces on each device.
   """
 
   def __init__(
@@ -73,9 +74,11 @@ class SubspaceProjector:
     self._num_examples = num_examples
     leaves = parameter_selection.all_parameters(params)
     subspaces = dict(directions)
-    resident = sum(leaf.nbytes for leaf in jax.tree.leaves((leaves, subspaces)))
+    self.resident_bytes = sum(
+      leaf.nbytes for leaf in jax.tree.leaves((leaves, subspaces))
+    )
     budget = options.memory_budget_bytes or device_memory.default_budget_bytes()
-    self._workspace_bytes = budget - resident
+    self._workspace_bytes = budget - self.resident_bytes
     self._leaves = multi_device.replicate(leaves)
     self._subspaces = multi_device.replicate(subspaces)
     self._programs: dict[Any, device_program.Program] = {}
@@ -85,6 +88,11 @@ class SubspaceProjector:
   def batch_size(self) -> int:
     """Examples of a call of the program over all local devices."""
     return self.program.micro_batch * jax.local_device_count()
+
+  @property
+  def peak_bytes(self) -> int:
+    """Memory on each device while a batch is projected."""
+    return self.resident_bytes + self.program.temporary_bytes
 
   @property
   def call_size(self) -> int:
@@ -173,7 +181,8 @@ def _columns(stacks, factors, subspaces) -> jax.Array:
   parts = []
   for stack in stacks:
     rows, columns, rotation = subspaces[stack.path]
-    found = factor_products.coordinates(*stack.factors(factors), rows, columns)
+    left, right = stack.factors(factors)
+    found = factor_products.coordinates(left, right, rows, columns)
     turned = jnp.einsum(
       'ebi,bin->ebn', found, rotation, precision=jax.lax.Precision.HIGHEST
     )
@@ -183,10 +192,10 @@ def _columns(stacks, factors, subspaces) -> jax.Array:
 
 def _squared_norms(gradients, factors) -> jax.Array:
   """[examples] float32 |g|^2 over all selected parameters."""
-  parts = []
-  for path, pair in factors.items():
-    norms = factor_products.squared_norms
-    if gradients.matrices[path].is_lookup:
-      norms = factor_products.lookup_norms
-    parts.append(norms(*pair).sum(axis=1))
-  return jnp.sum(jnp.stack(parts), axis=0)
+  norms = [
+    factor_products.lookup_norms(*pair)
+    if gradients.matrices[path].is_lookup
+    else factor_products.squared_norms(*pair)
+    for path, pair in factors.items()
+  ]
+  return jnp.sum(jnp.stack([one.sum(axis=1) for one in norms]), axis=0)

@@ -14,6 +14,8 @@ from influence_core.projection import (
   projector as gradient_projection,
 )
 from influence_core.projection.options import ProjectionOptions
+from influence_core.subspaces import projector as subspace_projector
+from influence_core.subspaces.subspace_basis import SubspaceBasis
 from launch.output import basis_notes, console as console_lib
 from pipeline.bases import stored_basis
 from pipeline.tasks import checked_projector, loaded_task
@@ -34,17 +36,16 @@ def run(
     projection_dim=projection_dim, num_examples=num_examples
   )
   gradient_projection.check_batch_size(projection_options.batch_size)
-  loaded, eigenvectors = _load(console, task, basis, projection_dim)
+  loaded, vectors = _load(console, task, basis, projection_dim)
   with console.stage('compile'):
     projector = checked_projector.compile_projector(
-      loaded, eigenvectors, projection_options
+      loaded, vectors, projection_options
     )
   with console.stage('check'):
-    error = checked_projector.check(projector, loaded, eigenvectors)
+    error = checked_projector.check(projector, loaded, vectors)
   with console.stage('measure'):
     rate = _measure(loaded, projector, num_examples)
-  dim = len(next(iter(eigenvectors.values())))
-  parameters = _describe_parameters(projector, loaded.selected, dim)
+  dim, parameters = _describe_parameters(projector, loaded.selected, vectors)
   console.table(
     f'parameters of {loaded.task.name}',
     ['path', 'shape', 'size', 'gradient'],
@@ -76,7 +77,7 @@ def _load(
   task: TaskReference,
   basis: str | None,
   projection_dim: int,
-) -> tuple[loaded_task.LoadedTask, types.SelectedParameters]:
+) -> tuple[loaded_task.LoadedTask, checked_projector.AnyBasis]:
   """The task, and vectors to project on: those of the basis, or any."""
   if basis is None:
     loaded = loaded_task.LoadedTask.unchecked(task)
@@ -90,7 +91,7 @@ def _load(
   stored_basis.check_belongs(record, probed.fingerprints)
   loaded.check_loss()
   basis_notes.tell(console, record)
-  return loaded, stored_basis.load(record).eigenvectors
+  return loaded, stored_basis.load(record)
 
 
 def _random_vectors(
@@ -129,8 +130,15 @@ def _measure(loaded, projector, num_examples: int) -> float:
 
 
 def _describe_memory(
-  projector: gradient_projection.GradientProjector,
+  projector: checked_projector.Projector,
 ) -> dict[str, Any]:
+  if isinstance(projector, subspace_projector.SubspaceProjector):
+    return {
+      'batch_size': projector.batch_size,
+      'resident_bytes': projector.resident_bytes,
+      'temporary_bytes': projector.program.temporary_bytes,
+      'peak_bytes': projector.peak_bytes,
+    }
   memory = projector.memory
   return {
     'basis_placement': memory.placement,
@@ -144,19 +152,41 @@ def _describe_memory(
   }
 
 
-def _describe_parameters(projector, selected, dim: int) -> list[dict[str, Any]]:
-  weights = {
-    weight.path: weight for weight in projector.traced.plan.all_weights()
-  }
-  return [
+def _describe_parameters(
+  projector: checked_projector.Projector,
+  selected: types.SelectedParameters,
+  basis: checked_projector.AnyBasis,
+) -> tuple[int, list[dict[str, Any]]]:
+  """Columns of a projection, and how each parameter comes to them."""
+  if isinstance(basis, SubspaceBasis):
+    dim, ways = basis.projection_dim, _ways_of_layers(basis)
+  else:
+    assert isinstance(projector, gradient_projection.GradientProjector)
+    dim = projector.projection_dim
+    weights = {x.path: x for x in projector.traced.plan.all_weights()}
+    ways = {path: _gradient(weights.get(path), dim) for path in selected}
+  return dim, [
     {
       'path': path,
       'shape': list(leaf.shape),
       'size': int(leaf.size),
-      'gradient': _gradient(weights.get(path), dim),
+      'gradient': ways[path],
     }
     for path, leaf in selected.items()
   ]
+
+
+def _ways_of_layers(basis: SubspaceBasis) -> dict[str, str]:
+  ways = dict.fromkeys(basis.report.left_out, 'left out')
+  for stack in basis.report.stacks:
+    rows, columns, _ = basis.directions[stack.path]
+    count = f'{rows.shape[-1]} x {columns.shape[-1]} coordinates'
+    if stack.num_layers > 1:
+      count += f' of each of {stack.num_layers} layers'
+    ways[stack.path] = count
+    if stack.bias is not None:
+      ways[stack.bias] = f'with {stack.path}'
+  return ways
 
 
 def _gradient(weight: projection_plan.Weight | None, dim: int) -> str:

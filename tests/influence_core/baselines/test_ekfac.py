@@ -23,6 +23,7 @@ NAMES = [
   'checkpoint_on_function',
   'gru',
   'language_model',
+  'language_model_scanned',
   'vision_transformer',
 ]
 
@@ -204,12 +205,6 @@ def test_noise_is_normal_and_seeded():
   large = {'x': np.zeros((1, 2000), np.float32)}
   with pytest.raises(errors.InputError, match='2,000 outputs for an example'):
     pseudo_gradients.with_noise(split, {}, large, 0)
-
-
-def test_layers_in_a_scan_are_refused():
-  case = CASES['language_model_scanned']
-  with pytest.raises(errors.InputError, match='stacked for a scan over layers'):
-    factored(case)
 
 
 @pytest.mark.slow

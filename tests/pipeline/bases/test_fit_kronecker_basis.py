@@ -96,18 +96,19 @@ def test_shards_precision_and_certificates(make, influence, task_flags):
 
 
 def test_fewer_coordinates_hold_less(make, influence, task_flags, tmp_path):
-  make('few', '--coordinates_per_layer', 3)
+  """Four of the six entries of [weights, bias], as there is one column."""
+  make('few', '--coordinates_per_layer', 4)
   record = stored_basis.load_record(str(tmp_path / 'few-basis'))
   [layer] = record.report.layers
-  assert layer.count == 3
+  assert layer.count == 4
   assert 0.5 < layer.captured < 1
   shown = influence('describe', '--basis', tmp_path / 'few-basis')
   assert 'GO: the curvature inside' in shown.stdout
   again = influence(
     *('fit-basis', *task_flags, '--out', tmp_path / 'few-basis'),
-    *('--method', 'kronecker', '--coordinates_per_layer', 4),
+    *('--method', 'kronecker', '--coordinates_per_layer', 5),
   )
-  assert 'has coordinates_per_layer 3, not 4' in again.error_line
+  assert 'has coordinates_per_layer 4, not 5' in again.error_line
 
 
 def test_relative_damping_needs_layers(index):
