@@ -1,6 +1,7 @@
 """Preprocessed examples in batches, with those that could not be used."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
 import types as python_types
 from typing import NamedTuple
 
@@ -72,6 +73,11 @@ def by_length(
   batch_size: int,
 ) -> Iterator[ExampleBatch]:
   """See `LoadedTask.preprocess_by_length`."""
+  if not task.sequences:
+    left = iter(examples)
+    while some := list(itertools.islice(left, batch_size)):
+      yield stack(form, *prepare(task, form, some))
+    return
   waiting: dict[tuple[int, ...], list[example_form.PreparedExample]] = {}
   rejected: dict[str, str] = {}
   for one in examples:

@@ -116,6 +116,8 @@ class ExampleForm:
     Raises:
       feature_form.UnfitFeaturesError: One is longer than all buckets.
     """
+    if not self.features.sequences:
+      return ()
     lengths = self.features.lengths(example.features)
     found = [sequence_lengths.bucket(x, self.buckets) for x in lengths]
     if None in found:

@@ -111,8 +111,6 @@ class FeatureForm:
 
   def lengths(self, features: types.Features, axis: int = 0) -> tuple[int, ...]:
     """Of the sequences along an axis, in the order of paths."""
-    if not self.sequences:  # Most have none, and this is done for each example.
-      return ()
     leaves = jax.tree.leaves(features)
     return tuple(
       leaf.shape[axis]
@@ -159,7 +157,10 @@ def prepared(features: Any) -> types.Features:
   Raises:
     UnfitFeaturesError: There is no array, or names one that holds no numbers.
   """
-  arrays = jax.tree.map(_array, features, is_leaf=_is_list_of_numbers)
+  if _is_plain(features):  # As most are, and this is done for each example.
+    arrays = {name: np.asarray(array) for name, array in features.items()}
+  else:
+    arrays = jax.tree.map(_array, features, is_leaf=_is_list_of_numbers)
   leaves = jax.tree.leaves(arrays)
   if not leaves:
     raise UnfitFeaturesError(
@@ -171,6 +172,14 @@ def prepared(features: Any) -> types.Features:
       if fault := _fault(leaf):
         raise UnfitFeaturesError(f'{path or _SINGLE} is {fault}')
   return arrays
+
+
+def _is_plain(features: Any) -> bool:
+  """Whether it is a dictionary of arrays and numbers of numpy."""
+  return type(features) is dict and all(
+    type(x) is np.ndarray or isinstance(x, np.generic)
+    for x in features.values()
+  )
 
 
 def _is_list_of_numbers(node: Any) -> bool:
@@ -196,6 +205,8 @@ def _array(leaf: Any) -> np.ndarray:
 
 def _fault(leaf: types.Array) -> str | None:
   """Why an array cannot be used; None if it can."""
+  if type(leaf) is np.ndarray and leaf.dtype.kind in 'fb':
+    return None
   if isinstance(leaf, np.ma.MaskedArray):
     return 'a masked array, expected plain numbers; fill in what is missing'
   if not parameter_arrays.is_numeric(leaf):
