@@ -38,7 +38,7 @@ class ScoreOptions:
     value = self.damping_value
     if value is None or not (math.isfinite(value) and value >= 0):
       raise errors.InputError(
-        f'damping is {self.damping}, expected a finite number >= 0, or one '
+        f'damping is {self.damping!r}, expected a finite number >= 0, or one '
         'with x after it'
       )
     if self.projection_dim is not None and self.projection_dim < 1:

@@ -175,7 +175,7 @@ def num_coordinates(
   if num_rows * num_columns <= coordinates_per_layer:
     return num_rows, num_columns
   ratio = coordinates_per_layer * num_rows / num_columns
-  k = min(num_rows, max(1, round(ratio**0.5)))
+  k = min(num_rows, coordinates_per_layer, max(1, round(ratio**0.5)))
   return k, min(num_columns, max(1, coordinates_per_layer // k))
 
 

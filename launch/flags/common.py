@@ -51,8 +51,20 @@ class TaskGroup:
     return {'task': argument.import_path, 'task_arg': argument.arguments}
 
 
+def _damping(text: str) -> float | str:
+  """A number, or one with x after it."""
+  try:
+    number = float(text.removesuffix('x'))
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is no damping; expected a number such as 0.01, or 0.1x'
+    ) from None
+  return text if text.endswith('x') else number
+
+
 TASK = TaskGroup()
-SCORES = fields.Group('options', ScoreOptions)
+DAMPING = {'damping': fields.Flag(parse=_damping, metavar='X|Xx')}
+SCORES = fields.Group('options', ScoreOptions, DAMPING)
 
 
 def check_job_name(name: str) -> None:

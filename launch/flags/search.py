@@ -18,7 +18,14 @@ def add_topk(parser: fields.CommandParser) -> None:
     '--basis', help='path of the basis, if it is no longer where it was'
   )
   parser.add(project_flags.PROJECTION)
-  parser.add(fields.Group('request', SearchRequest, left_out=('excluded_ids',)))
+  parser.add(
+    fields.Group(
+      'request',
+      SearchRequest,
+      common_flags.DAMPING,
+      left_out=('excluded_ids',),
+    )
+  )
   _add_out(parser)
   parser.add(engine_flags.EngineGroup(of_search=True))
   parser.epilog = (
