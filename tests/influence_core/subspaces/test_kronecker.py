@@ -156,6 +156,7 @@ def flat_of(gradients, path, bias, layer, lead):
   return np.concatenate(flat, axis=-1)
 
 
+@pytest.mark.slow
 def test_all_coordinates_are_the_inverse_of_the_blocks(case):
   layers, bases = fitted(case, 10**6)
   found = {
@@ -191,6 +192,7 @@ def test_all_coordinates_are_the_inverse_of_the_blocks(case):
   np.testing.assert_allclose(projected.squared_gradient_norms, norms, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_batch_size_makes_no_difference(case):
   layers, bases = fitted(case, 12)
   one = project(case, layers, bases)
