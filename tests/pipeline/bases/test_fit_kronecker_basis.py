@@ -116,3 +116,21 @@ def test_relative_damping_needs_layers(index):
     scores(str(index), '0.1x')
   with pytest.raises(errors.InputError, match='expected a finite number'):
     ScoreOptions(damping='a tenth')
+
+
+@pytest.mark.slow
+def test_several_devices_give_the_same(influence_process, task_flags, tmp_path):
+  found = []
+  for devices in (1, 3):
+    basis, index = tmp_path / f'b{devices}', tmp_path / f'i{devices}'
+    for command in (
+      ['fit-basis', *task_flags, '--out', basis, '--method', 'kronecker'],
+      ['project', *task_flags, '--basis', basis, '--index', index],
+    ):
+      done = influence_process(*command, devices=devices)
+      assert done.status == 0, done.stderr
+    found.append(scores(str(index), None)[0])
+  # float32 sums in another order.
+  np.testing.assert_allclose(
+    found[1], found[0], atol=1e-5 * np.abs(found[0]).max()
+  )
