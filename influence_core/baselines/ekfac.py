@@ -13,6 +13,7 @@ References:
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -20,8 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import types
-from influence_core.devices import multi_device
-from influence_core.subspaces import factored_gradients
+from influence_core.subspaces import factored_gradients, factored_sample
 
 # Examples differentiated at a time on each device: each layer's gradients of
 # all of them are formed.
@@ -84,14 +84,19 @@ def fit(
   Returns:
     The block of each selected parameter by path.
   """
-  own = multi_device.replicate(leaves)
-  moments = _mean_over(_moments, gradients, own, {}, sample)
+  examples = factored_sample.FactoredSample(
+    gradients, leaves, sample, batch_size=_MICROBATCH
+  )
+  tables = {path for path, one in gradients.matrices.items() if one.has_lookup}
+  moments = _in_float32(examples.mean(functools.partial(_moments, tables), {}))
   blocks = {}
   for path, (rows, columns) in moments.items():
     blocks[path] = Block(
       _eigenvectors(rows), _eigenvectors(columns), jnp.zeros(())
     )
-  eigenvalues = _mean_over(_squares, gradients, own, blocks, sample)
+  eigenvalues = _in_float32(
+    examples.mean(functools.partial(_squares, blocks), {})
+  )
   return {
     path: dataclasses.replace(block, eigenvalues=jnp.asarray(eigenvalues[path]))
     for path, block in blocks.items()
@@ -135,37 +140,21 @@ def solve(
   return solved
 
 
-def _mean_over(statistic, gradients, leaves, blocks, sample) -> Any:
-  """Mean of a statistic over the examples of a sample, on all devices."""
-
-  def total(leaves, batch):
-    def of_example(example):
-      _, found = gradients.factors(leaves, example)
-      return found
-
-    factors = jax.vmap(of_example)(batch.features)
-    found = {
-      path: statistic(*pair, batch.mask, blocks.get(path), gradients, path)
-      for path, pair in factors.items()
-    }
-    return jax.lax.psum(found, multi_device.DEVICE_AXIS)
-
-  mapped = multi_device.parallel_map(total)
-  size = _MICROBATCH * jax.local_device_count()
-  added = None
-  for batch in multi_device.padded_batches(sample, size):
-    found = jax.tree.map(
-      lambda x: np.asarray(x[0], np.float64), mapped(leaves, batch)
-    )
-    added = found if added is None else jax.tree.map(np.add, added, found)
-  count = multi_device.num_examples(sample)
-  return jax.tree.map(lambda x: (x / count).astype(np.float32), added)
+def _in_float32(tree: Any) -> Any:
+  return jax.tree.map(lambda leaf: leaf.astype(np.float32), tree)
 
 
-def _moments(left, right, mask, block, gradients, path):
-  """Second moments of inputs and of output gradients."""
-  del block
-  is_lookup = gradients.matrices[path].is_lookup
+def _moments(tables, factors, mask, constants):
+  """Second moments of inputs and of output gradients, by path.
+
+  Args:
+    tables: paths of parameters whose rows are looked up, so that no two go
+      together.
+    factors: of the gradients.
+    mask: of the examples.
+    constants: none.
+  """
+  del constants
 
   def moment(factor, is_diagonal):
     if factor.shape[-1] > _MAX_SIDE or is_diagonal:
@@ -174,15 +163,22 @@ def _moments(left, right, mask, block, gradients, path):
       'ebti,ebtj,e->bij', factor, factor, mask, precision=_PRECISION
     )
 
-  return moment(left, is_lookup), moment(right, False)
+  return {
+    path: (moment(left, path in tables), moment(right, False))
+    for path, (left, right) in factors.items()
+  }
 
 
-def _squares(left, right, mask, block, gradients, path):
-  """Squares of gradients in the coordinates of the eigenvectors."""
-  del gradients, path
-  formed = jnp.einsum('ebtr,ebtc->ebrc', left, right, precision=_PRECISION)
-  turned = block.to_eigenvectors(formed)
-  return jnp.einsum('ebrc,ebrc,e->brc', turned, turned, mask)
+def _squares(blocks, factors, mask, constants):
+  """Squares of gradients in the coordinates of the eigenvectors, by path."""
+  del constants
+
+  def squares(block, left, right):
+    formed = jnp.einsum('ebtr,ebtc->ebrc', left, right, precision=_PRECISION)
+    turned = block.to_eigenvectors(formed)
+    return jnp.einsum('ebrc,ebrc,e->brc', turned, turned, mask)
+
+  return {path: squares(blocks[path], *pair) for path, pair in factors.items()}
 
 
 def _eigenvectors(moment: np.ndarray | None) -> jax.Array | None:

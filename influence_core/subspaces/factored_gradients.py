@@ -55,6 +55,11 @@ class ParameterMatrices:
       self.factored.num_lookups == len(self.factored.sites)
     )
 
+  @property
+  def has_lookup(self) -> bool:
+    """Whether rows are looked up at some of its uses."""
+    return self.factored is not None and self.factored.num_lookups > 0
+
   def to_matrices(self, arrays: jax.Array) -> jax.Array:
     """[count, *shape] as [count, batch, rows, columns]."""
     count = len(arrays)

@@ -15,7 +15,7 @@ References:
   Kronecker-factored Eigenbasis", NeurIPS 2018, for the directions.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 from typing import NamedTuple
 
@@ -24,11 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 
-from influence_core import types
-from influence_core.devices import multi_device
 from influence_core.subspaces import (
   factor_products,
-  factored_gradients,
+  factored_sample,
   layers as layers_lib,
 )
 
@@ -71,71 +69,8 @@ class FittedLayers:
   captured: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
-  """Gradients whose second moment is the curvature.
-
-  Attributes:
-    gradients: of a loss.
-    leaves: all parameters by path.
-    examples: pytree of [num_examples, ...] arrays of this process.
-    draw: (some of the examples, number of the first) -> features for that loss,
-      several for each example.
-    batch_size: features at a time on each device.
-  """
-
-  gradients: factored_gradients.FactoredGradients
-  leaves: types.SelectedParameters
-  examples: types.Features
-  draw: Callable[[types.Features, int], types.Features]
-  batch_size: int = 32
-
-  def features(self) -> Iterator[types.Features]:
-    """All features for the loss, those of a few examples at a time."""
-    count = multi_device.num_examples(self.examples)
-    for start in range(0, count, self.batch_size):
-      some = slice(start, start + self.batch_size)
-      part = jax.tree.map(lambda leaf, some=some: leaf[some], self.examples)
-      yield self.draw(part, start)
-
-  def mean(
-    self,
-    statistic: Callable[..., Mapping[str, jax.Array]],
-    constants: Mapping[str, Mapping[str, np.ndarray]],
-  ) -> dict[str, np.ndarray]:
-    """Mean over the examples of a statistic, float64, of all processes.
-
-    Args:
-      statistic: (factors by path, [examples] mask, constants) -> sums by name.
-      constants: pytree of arrays for it.
-    """
-
-    def total(leaves, constants, batch):
-      _, factors = jax.vmap(
-        lambda example: self.gradients.factors(leaves, example)
-      )(batch.features)
-      found = statistic(factors, batch.mask, constants)
-      return jax.lax.psum(found, multi_device.DEVICE_AXIS)
-
-    mapped = multi_device.parallel_map(total, is_local=True)
-    leaves, fixed = map(multi_device.replicate, (self.leaves, constants))
-    added: dict[str, np.ndarray] = {}
-    size = self.batch_size * jax.local_device_count()
-    for features in self.features():
-      for batch in multi_device.padded_batches(features, size):
-        for name, part in mapped(leaves, fixed, batch).items():
-          value = np.asarray(part[0], np.float64)
-          added[name] = added[name] + value if name in added else value
-    own = np.array(float(multi_device.num_examples(self.examples)))
-    count = multi_device.sum_over_processes(own)
-    return {
-      name: multi_device.sum_over_processes(value) / count
-      for name, value in added.items()
-    }
-
-
 def fit(
-  sample: Sample,
+  sample: factored_sample.FactoredSample,
   stacks: Sequence[layers_lib.LayerStack],
   coordinates_per_layer: int,
   *,

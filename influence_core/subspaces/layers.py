@@ -4,7 +4,7 @@ A layer is a matrix of a parameter, with the bias that is added to its output as
 one more entry of its input, which is 1. Slices of a stack are layers each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 from typing import Literal
 
@@ -177,12 +177,3 @@ def num_coordinates(
   ratio = coordinates_per_layer * num_rows / num_columns
   k = min(num_rows, coordinates_per_layer, max(1, round(ratio**0.5)))
   return k, min(num_columns, max(1, coordinates_per_layer // k))
-
-
-def sizes(stacks: Sequence[LayerStack]) -> Mapping[str, int]:
-  """Entries of each layer by name."""
-  return {
-    name: stack.num_rows * stack.num_columns
-    for stack in stacks
-    for name in stack.names
-  }

@@ -10,6 +10,7 @@ from influence_core import parameter_selection, types
 from influence_core.curvature import products as curvature_products
 from influence_core.subspaces import (
   factored_gradients,
+  factored_sample,
   kronecker,
   layers as layers_lib,
   output_roots,
@@ -30,7 +31,7 @@ class _Roots:
 
   Attributes:
     loss: the loss.
-    draw: see `kronecker.Sample`.
+    draw: see `FactoredSample`.
     num_draws: gradients of an example.
     is_exact: whether they make up its curvature without chance.
   """
@@ -85,7 +86,7 @@ def fit_kronecker_basis(
   )
   layers = layers_lib.find(gradients, factors)
   fitted = kronecker.fit(
-    kronecker.Sample(gradients, leaves, examples, roots.draw),
+    factored_sample.FactoredSample(gradients, leaves, examples, roots.draw),
     layers.stacks,
     config.coordinates_per_layer,
     l2_weight=loaded.task.l2_weight,

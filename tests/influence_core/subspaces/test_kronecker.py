@@ -12,6 +12,7 @@ from influence_core.curvature import products as curvature_products
 from influence_core.projection.options import ProjectionOptions
 from influence_core.subspaces import (
   factored_gradients,
+  factored_sample,
   kronecker,
   layers as layers_lib,
   output_roots,
@@ -109,7 +110,7 @@ def fitted(case, coordinates, num_draws=None):
   few = jax.tree.map(lambda leaf: leaf[:8], drawn)
   _, factors = jax.vmap(lambda x: gradients.factors(leaves, x))(few)
   layers = layers_lib.find(gradients, factors)
-  sample = kronecker.Sample(gradients, leaves, features, draw)
+  sample = factored_sample.FactoredSample(gradients, leaves, features, draw)
   bases = kronecker.fit(sample, layers.stacks, coordinates)
   return layers, bases
 

@@ -1,0 +1,88 @@
+"""Means over a sample of what is computed of gradients in factored form."""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from influence_core import types
+from influence_core.devices import multi_device
+from influence_core.subspaces import factored_gradients
+
+# (factors [examples, ...] by path, [examples] mask, constants) -> sums over the
+# examples, pytree of arrays.
+Statistic = Callable[[factored_gradients.Factors, jax.Array, Any], Any]
+
+
+def _as_they_are(examples: types.Features, start: int) -> types.Features:
+  del start
+  return examples
+
+
+@dataclasses.dataclass(frozen=True)
+class FactoredSample:
+  """Gradients whose second moment is the curvature.
+
+  Attributes:
+    gradients: of a loss.
+    leaves: all parameters by path.
+    examples: pytree of [num_examples, ...] arrays of this process.
+    draw: (some of the examples, number of the first) -> features for that loss,
+      which may be several for each example.
+    batch_size: features at a time on each device: of all of them each layer's
+      factors are held.
+  """
+
+  gradients: factored_gradients.FactoredGradients
+  leaves: types.SelectedParameters
+  examples: types.Features
+  draw: Callable[[types.Features, int], types.Features] = _as_they_are
+  batch_size: int = 32
+
+  def mean(self, statistic: Statistic, constants: Mapping[str, Any]) -> Any:
+    """Mean over the examples of all processes, pytree of float64 arrays.
+
+    Args:
+      statistic: of a batch; traceable.
+      constants: pytree of arrays for it.
+    """
+
+    def total(leaves, constants, batch):
+      _, factors = jax.vmap(
+        lambda example: self.gradients.factors(leaves, example)
+      )(batch.features)
+      found = statistic(factors, batch.mask, constants)
+      return jax.lax.psum(found, multi_device.DEVICE_AXIS)
+
+    mapped = multi_device.parallel_map(total, is_local=True)
+    leaves, fixed = map(multi_device.replicate, (self.leaves, constants))
+    added = None
+    for batch in self._batches():
+      found = jax.tree.map(
+        lambda x: np.asarray(x[0], np.float64), mapped(leaves, fixed, batch)
+      )
+      added = found if added is None else jax.tree.map(np.add, added, found)
+    own = np.array(float(multi_device.num_examples(self.examples)))
+    count = multi_device.sum_over_processes(own)
+    return jax.tree.map(
+      lambda x: multi_device.sum_over_processes(x) / count, added
+    )
+
+  def _batches(self) -> Iterator[multi_device.DeviceBatch]:
+    """Features for the loss, drawn for a batch of examples at a time."""
+    size = self.batch_size * jax.local_device_count()
+    count = multi_device.num_examples(self.examples)
+    for start in range(0, count, size):
+      # What is drawn is the same, however many devices there are.
+      starts = range(start, min(start + size, count), self.batch_size)
+      drawn = [self._draw(x) for x in starts]
+      features = jax.tree.map(lambda *leaves: np.concatenate(leaves), *drawn)
+      yield from multi_device.padded_batches(features, size)
+
+  def _draw(self, start: int) -> types.Features:
+    some = slice(start, start + self.batch_size)
+    return self.draw(
+      jax.tree.map(lambda leaf: leaf[some], self.examples), start
+    )
