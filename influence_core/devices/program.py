@@ -3,11 +3,12 @@
 from collections.abc import Callable
 import dataclasses
 import math
+import threading
 from typing import Any
 
 import jax
 
-from influence_core import errors
+from influence_core import errors, types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,75 @@ class Program:
   micro_batch: int
   compiled: Any
   temporary_bytes: int
+
+
+class ProgramsByShape:
+  """A program for each shape of features, made when the shape first comes.
+
+  Threads wait for one another.
+  """
+
+  def __init__(self, make: Callable[[types.Features], Program]):
+    """Makes nothing yet.
+
+    Args:
+      make: the program of [any, ...] features, for their shapes.
+    """
+    self._make = make
+    self._programs: dict[tuple[tuple[int, ...], ...], Program] = {}
+    self._lock = threading.Lock()
+
+  def __call__(self, features: types.Features) -> Program:
+    """That of [any, ...] features; raises whatever making it does."""
+    shapes = example_shapes(features)
+    with self._lock:
+      if shapes not in self._programs:
+        self._programs[shapes] = self._make(features)
+      return self._programs[shapes]
+
+
+def example_shapes(features: types.Features) -> tuple[tuple[int, ...], ...]:
+  """Shapes of the arrays of one example."""
+  return tuple(tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(features))
+
+
+def choose_program(
+  compile_program: Callable[[int], Program],
+  workspace_bytes: int,
+  *,
+  batch_size: int | None,
+  preferred: int,
+  num_examples: int | None,
+) -> Program:
+  """The program for a batch size, or for the largest useful one that fits.
+
+  Args:
+    compile_program: the program for a micro-batch.
+    workspace_bytes: what its temporaries may take on each device.
+    batch_size: examples of a call over all local devices; None for the most
+      that is useful and fits.
+    preferred: micro-batch beyond which nothing is gained.
+    num_examples: most examples of a call, if known.
+
+  Raises:
+    errors.InputError: The batch does not fit, or not even a single example.
+  """
+  devices = jax.local_device_count()
+  if batch_size is None:
+    return largest_program(
+      compile_program,
+      workspace_bytes,
+      preferred=preferred,
+      num_examples=num_examples and -(-num_examples // devices),
+    )
+  program = compile_program(batch_size // devices)
+  if program.temporary_bytes > workspace_bytes:
+    raise errors.InputError(
+      f'batch_size {batch_size} needs {program.temporary_bytes:,} bytes of '
+      f'temporary memory on each device, {workspace_bytes:,} are left beside '
+      'parameters and basis; give a smaller one or none'
+    )
+  return program
 
 
 def largest_program(

@@ -6,7 +6,6 @@ largest, and for as many of them as fit. All other programs take it as it is.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import threading
 from typing import Any
 
 import jax
@@ -81,8 +80,8 @@ class ShapePrograms:
     self.packing = packing
     self.program = self._compile(self.traced, features, packing.for_examples)
     self.packing = packing.for_examples(self.program.micro_batch)
-    self._programs = {_shapes(features): self.program}
-    self._lock = threading.Lock()
+    self._others = device_program.ProgramsByShape(self._compile_another)
+    self._first_shapes = device_program.example_shapes(features)
 
   def program_for(self, features: types.Features) -> device_program.Program:
     """The projection of [num_examples, ...] features.
@@ -90,15 +89,17 @@ class ShapePrograms:
     Raises:
       errors.InputError: It cannot be compiled, or not for the packed basis.
     """
-    shapes = _shapes(features)
-    with self._lock:
-      if shapes not in self._programs:
-        traced = self._trace(features)
-        self._check_packed_alike(traced, shapes)
-        self._programs[shapes] = self._compile(
-          traced, features, lambda micro_batch: self.packing
-        )
-      return self._programs[shapes]
+    if device_program.example_shapes(features) == self._first_shapes:
+      return self.program
+    return self._others(features)
+
+  def _compile_another(
+    self, features: types.Features
+  ) -> device_program.Program:
+    """For the basis as it is packed."""
+    traced = self._trace(features)
+    self._check_packed_alike(traced, features)
+    return self._compile(traced, features, lambda micro_batch: self.packing)
 
   def _compile(
     self,
@@ -107,8 +108,6 @@ class ShapePrograms:
     packing_for: Callable[[int], basis_packing.Packing],
   ) -> device_program.Program:
     """For the given batch size, or for the largest useful one."""
-    devices = jax.local_device_count()
-    workspace, count = self._placement.workspace_bytes, self._num_examples
 
     def compile_program(micro_batch: int) -> device_program.Program:
       return projection_program.compile_program(
@@ -120,26 +119,19 @@ class ShapePrograms:
         micro_batch=micro_batch,
       )
 
-    if self._batch_size is None:
-      return device_program.largest_program(
-        compile_program,
-        workspace,
-        preferred=_PREFERRED_MICRO_BATCH,
-        num_examples=count and -(-count // devices),
-      )
-    program = compile_program(self._batch_size // devices)
-    if program.temporary_bytes > workspace:
-      raise errors.InputError(
-        f'batch_size {self._batch_size} needs {program.temporary_bytes:,} '
-        f'bytes of temporary memory on each device, {workspace:,} are left '
-        'beside parameters and basis; give a smaller one or none'
-      )
-    return program
+    return device_program.choose_program(
+      compile_program,
+      self._placement.workspace_bytes,
+      batch_size=self._batch_size,
+      preferred=_PREFERRED_MICRO_BATCH,
+      num_examples=self._num_examples,
+    )
 
   def _check_packed_alike(
-    self, traced: traced_loss.TracedLoss, shapes: tuple[tuple[int, ...], ...]
+    self, traced: traced_loss.TracedLoss, features: types.Features
   ) -> None:
     if self._arrangement(traced) != self._arrangement(self.traced):
+      shapes = device_program.example_shapes(features)
       raise errors.InputError(
         f'the loss of features of shapes {shapes} uses its parameters in '
         'another way than that of the first ones (a sequence of length 1 '
@@ -150,7 +142,3 @@ class ShapePrograms:
     """Of the packed basis."""
     dim = next(iter(self._placement.vectors.values())).shape[0]
     return basis_packing.arrangement(traced.plan, self.packing, dim)
-
-
-def _shapes(features: types.Features) -> tuple[tuple[int, ...], ...]:
-  return tuple(tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(features))

@@ -1,13 +1,12 @@
 """Coordinates of the gradients of any number of examples, on all devices."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import errors, parameter_selection, types
+from influence_core import parameter_selection, types
 from influence_core.devices import (
   memory as device_memory,
   multi_device,
@@ -81,8 +80,8 @@ class SubspaceProjector:
     self._workspace_bytes = budget - self.resident_bytes
     self._leaves = multi_device.replicate(leaves)
     self._subspaces = multi_device.replicate(subspaces)
-    self._programs: dict[Any, device_program.Program] = {}
-    self.program = self._program_for(features)
+    self._programs = device_program.ProgramsByShape(self._choose)
+    self.program = self._programs(features)
 
   @property
   def batch_size(self) -> int:
@@ -104,7 +103,7 @@ class SubspaceProjector:
 
     Each shape takes a program of its own, compiled when it first comes.
     """
-    program = self._program_for(features)
+    program = self._programs(features)
     size = program.micro_batch * jax.local_device_count()
     parts = []
     for batch in multi_device.padded_batches(features, size):
@@ -115,14 +114,7 @@ class SubspaceProjector:
       *(np.concatenate(leaves) for leaves in zip(*parts, strict=True))
     )
 
-  def _program_for(self, features: types.Features) -> device_program.Program:
-    shapes = tuple(leaf.shape[1:] for leaf in jax.tree.leaves(features))
-    if shapes not in self._programs:
-      self._programs[shapes] = self._choose(features)
-    return self._programs[shapes]
-
   def _choose(self, features: types.Features) -> device_program.Program:
-    devices, count = jax.local_device_count(), self._num_examples
     gradients = factored_gradients.FactoredGradients(
       self._loss,
       self._params,
@@ -134,22 +126,13 @@ class SubspaceProjector:
     def compile_program(micro_batch: int) -> device_program.Program:
       return self._compile(gradients, features, micro_batch)
 
-    if self.options.batch_size is None:
-      return device_program.largest_program(
-        compile_program,
-        self._workspace_bytes,
-        preferred=_PREFERRED_MICRO_BATCH,
-        num_examples=count and -(-count // devices),
-      )
-    program = compile_program(self.options.batch_size // devices)
-    if program.temporary_bytes > self._workspace_bytes:
-      raise errors.InputError(
-        f'batch_size {self.options.batch_size} needs '
-        f'{program.temporary_bytes:,} bytes of temporary memory on each '
-        f'device, {self._workspace_bytes:,} are left beside the parameters; '
-        'give a smaller one or none'
-      )
-    return program
+    return device_program.choose_program(
+      compile_program,
+      self._workspace_bytes,
+      batch_size=self.options.batch_size,
+      preferred=_PREFERRED_MICRO_BATCH,
+      num_examples=self._num_examples,
+    )
 
   def _compile(
     self,
