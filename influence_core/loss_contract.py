@@ -151,8 +151,8 @@ def check_independent(
       'parameters and the loss, or leave the example out'
     )
   differences = np.abs(together - alone)
-  tolerance = _tolerance(loss, params, features)
-  if np.max(differences) > tolerance * (1 + np.max(np.abs(alone))):
+  allowed = _tolerance(loss, params, features)
+  if np.max(differences) > allowed * (1 + np.max(np.abs(alone))):
     place = _first_place(differences == np.max(differences))
     raise errors.InputError(
       f'the loss of example {_named(ids, place)} is {together[place]:.6g} in a '
@@ -183,6 +183,17 @@ def evaluate(
     return np.asarray(losses, np.float32)
 
 
+def tolerance(is_low_precision: bool) -> float:
+  """Allowed difference of two ways of computing, on this machine's devices.
+
+  Args:
+    is_low_precision: whether any value is shorter than float32.
+  """
+  if jax.default_backend() == 'cpu' and not is_low_precision:
+    return FLOAT32_TOLERANCE
+  return LOW_PRECISION_TOLERANCE
+
+
 def single_examples(features: types.Features) -> list[types.Features]:
   """Batches of one."""
   count = len(jax.tree.leaves(features)[0])
@@ -209,10 +220,7 @@ def _uses_its_inputs(jaxpr: jax_core.Jaxpr) -> bool:
 
 def _tolerance(loss, params, features) -> float:
   traced = loss.trace(params, features)
-  is_exact = not loss_tracing.uses_low_precision(traced.jaxpr.jaxpr)
-  if jax.default_backend() == 'cpu' and is_exact:
-    return FLOAT32_TOLERANCE
-  return LOW_PRECISION_TOLERANCE
+  return tolerance(loss_tracing.uses_low_precision(traced.jaxpr.jaxpr))
 
 
 def _first_place(wanted: np.ndarray) -> tuple[int, ...]:

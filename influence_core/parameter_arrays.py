@@ -115,9 +115,9 @@ def is_numeric(leaf: types.Array | np.generic) -> bool:
 
 
 def is_random_key(leaf: Any) -> bool:
-  return isinstance(leaf, jax.Array) and jnp.issubdtype(
-    leaf.dtype, jax.dtypes.prng_key
-  )
+  """Whether an array, or what describes one, is of random keys."""
+  dtype = getattr(leaf, 'dtype', None)
+  return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def _is_array_of_numbers(leaf: Any) -> bool:

@@ -70,15 +70,9 @@ def check_projector(
 
 
 def _tolerance(projector: gradient_projection.GradientProjector) -> float:
-  is_exact = (
-    jax.default_backend() == 'cpu'
-    and projector.options.basis_dtype == 'float32'
-    and not projector.traced.uses_low_precision
-  )
-  return (
-    loss_contract.FLOAT32_TOLERANCE
-    if is_exact
-    else loss_contract.LOW_PRECISION_TOLERANCE
+  return loss_contract.tolerance(
+    projector.options.basis_dtype != 'float32'
+    or projector.traced.uses_low_precision
   )
 
 

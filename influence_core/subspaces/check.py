@@ -50,8 +50,8 @@ def check_projector(
   )
   projected = projector.project(features).projections
   differences = []
-  for number in range(len(projected)):
-    one = jax.tree.map(lambda leaf, n=number: leaf[n : n + 1], features)
+  examples = loss_contract.single_examples(features)
+  for coordinates, one in zip(projected, examples, strict=True):
     plain = gradient(dict(selected), one)
     norm = np.sqrt(
       sum(float(jnp.sum(jnp.square(leaf))) for leaf in plain.values())
@@ -59,17 +59,12 @@ def check_projector(
     if not np.isfinite(norm):
       continue
     expected = _coordinates(gradients, basis, plain)
-    error = np.abs(projected[number] - expected).max()
+    error = np.abs(coordinates - expected).max()
     differences.append(error / max(norm, np.finfo(np.float32).tiny))
   if not differences:
     return None
-  low_precision = any(
-    jnp.finfo(leaf.dtype).bits < 32 for leaf in selected.values()
-  )
-  tolerance = (
-    loss_contract.LOW_PRECISION_TOLERANCE
-    if low_precision or jax.default_backend() != 'cpu'
-    else loss_contract.FLOAT32_TOLERANCE
+  tolerance = loss_contract.tolerance(
+    any(jnp.finfo(leaf.dtype).bits < 32 for leaf in selected.values())
   )
   worst = float(max(differences))
   if worst > tolerance:

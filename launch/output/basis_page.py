@@ -50,15 +50,25 @@ def describe_basis(
     'twice the sample': _agreement(report.doubled_sample),
   }
   console.table('report', ['quantity', 'value'], list(map(list, facts.items())))
-  for objection in report.objections:
+  checked = '' if report.second_sample else '; not compared across samples'
+  return _conclude(
+    console, record, f'every pair is an eigenpair of its sample{checked}'
+  )
+
+
+def _conclude(
+  console: console_lib.Console, record: stored_basis.BasisRecord, good: str
+) -> dict[str, Any]:
+  """Prints the verdict, with what is good where nothing is bad."""
+  objections = record.report.objections
+  for objection in objections:
     console.print(f'NO-GO: {objection}')
-  if not report.objections:
-    checked = '' if report.second_sample else '; not compared across samples'
-    console.print(f'GO: every pair is an eigenpair of its sample{checked}')
+  if not objections:
+    console.print(f'GO: {good}')
   return {
     **dataclasses.asdict(record),
-    'go': not report.objections,
-    'objections': report.objections,
+    'go': not objections,
+    'objections': objections,
   }
 
 
@@ -83,15 +93,9 @@ def _describe_layers(
   )
   if report.left_out:
     console.print(f'left out: {", ".join(report.left_out)}')
-  for objection in report.objections:
-    console.print(f'NO-GO: {objection}')
-  if not report.objections:
-    console.print('GO: the curvature inside is that of its sample')
-  return {
-    **dataclasses.asdict(record),
-    'go': not report.objections,
-    'objections': report.objections,
-  }
+  return _conclude(
+    console, record, 'the curvature inside is that of its sample'
+  )
 
 
 def _describe_random(

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 
 from influence_core import errors, types
 from influence_core.devices import memory as device_memory
-from influence_core.scores import influence as influence_scores
 from influence_core.scores.options import ScoreOptions
 from pipeline.index import block_reader, choices, reader as index_reader
 from pipeline.storage import disk_room, files as storage
@@ -151,9 +150,7 @@ def _write_faiss(index, path: str, options, progress) -> None:
     raise errors.InputError(
       'faiss is not installed; pip install faiss-cpu'
     ) from error
-  weights = influence_scores.inverse_eigenvalues(
-    index.eigenvalues, options, index.mean_curvatures
-  )
+  weights = index.column_weights(options)
   flat = faiss.IndexFlatIP(len(weights))
   roots = np.sqrt(weights).astype(np.float32)
   for block in index.read_blocks(progress=progress):

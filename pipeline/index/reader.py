@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import errors, types
+from influence_core.scores import influence as influence_scores
+from influence_core.scores.options import ScoreOptions
 from pipeline.index import (
   block_reader,
   format as index_format,
@@ -52,8 +54,30 @@ class Index:
     """[projection_dim] float64."""
     return np.asarray(self.manifest.provenance.eigenvalues)
 
+  def column_weights(self, options: ScoreOptions) -> np.ndarray:
+    """[projection_dim] float64, see `scores.influence.inverse_eigenvalues`.
+
+    Raises:
+      errors.InputError: The options do not fit the basis.
+    """
+    return influence_scores.inverse_eigenvalues(
+      self.eigenvalues, options, self._mean_curvatures
+    )
+
+  def weight_queries(
+    self, query_projections: np.ndarray, options: ScoreOptions
+  ) -> np.ndarray:
+    """[num_queries, projection_dim] float32, see `scores.influence`.
+
+    Raises:
+      errors.InputError: The options do not fit the basis.
+    """
+    return influence_scores.weight_queries(
+      query_projections, self.eigenvalues, options, self._mean_curvatures
+    )
+
   @property
-  def mean_curvatures(self) -> np.ndarray | None:
+  def _mean_curvatures(self) -> np.ndarray | None:
     """[projection_dim] float64 of each column's layer; None without layers."""
     layers = self.manifest.provenance.layers
     if not layers:

@@ -91,7 +91,9 @@ def prepare(request: ProjectionRequest) -> ProjectionJob:
   settings = dataclasses.replace(settings, largest_range=largest)
   changes = plan_lib.find_changes(index, plan)
   _check_columns(index, changes, loaded)
-  described = padding.describe(loaded.task, loaded.form)
+  described = None
+  if not changes.is_empty:
+    described = padding.describe(loaded.task, loaded.form)
   return ProjectionJob(plan, changes, settings, described)
 
 

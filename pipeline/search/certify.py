@@ -50,9 +50,7 @@ def search_certified(
   """
   k = retrieve.bounded_k(index, k)
   count = selection.num_leaders(k)
-  weighted = influence_scores.weight_queries(
-    query_projections, index.eigenvalues, options, index.mean_curvatures
-  )
+  weighted = index.weight_queries(query_projections, options)
   cached = _Cached(index, options, exact_vectors)
   for factor in _CANDIDATES:
     leading = scan(
@@ -97,9 +95,7 @@ class _Cached:
     self._index = index
     self._options = options
     self._exact_vectors = exact_vectors
-    self._weights = influence_scores.inverse_eigenvalues(
-      index.eigenvalues, options, index.mean_curvatures
-    )
+    self._weights = index.column_weights(options)
     self._positions = np.empty(0, np.int64)
     self._vectors = np.empty((0, len(index.eigenvalues)), np.float32)
     self._scales = np.empty(0, np.float32)

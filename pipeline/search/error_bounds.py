@@ -24,9 +24,7 @@ class ErrorBounds:
     """Says what was searched, and how it was scored."""
     self._index = index
     self._options = options
-    self._weights = influence_scores.inverse_eigenvalues(
-      index.eigenvalues, options, index.mean_curvatures
-    )
+    self._weights = index.column_weights(options)
     self._column_scales = index.codec.column_scales
 
   def of_scores(
@@ -46,12 +44,7 @@ class ErrorBounds:
       return None
     normalization = self._options.normalization
     queries = score_errors.query_factors(
-      influence_scores.weight_queries(
-        query_projections,
-        self._index.eigenvalues,
-        self._options,
-        self._index.mean_curvatures,
-      ),
+      self._index.weight_queries(query_projections, self._options),
       self._weights,
       self._column_scales,
       normalization,

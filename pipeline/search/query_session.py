@@ -15,7 +15,6 @@ import pyarrow as pa
 from influence_core import errors, types
 from influence_core.projection import projector as gradient_projection
 from influence_core.projection.options import ProjectionOptions
-from influence_core.scores import influence as influence_scores
 from influence_core.scores.options import ScoreOptions
 from pipeline.bases import stored_basis
 from pipeline.index import manifest as manifest_lib
@@ -125,9 +124,7 @@ class QuerySession:
       errors.InputError: It does not fit the index.
     """
     row_blocks.check_selection(self.index, request.selection)
-    influence_scores.inverse_eigenvalues(
-      self.index.eigenvalues, request.options, self.index.mean_curvatures
-    )
+    self.index.column_weights(request.options)
 
   def project(
     self, queries: query_lib.Queries, *, certify: bool = False

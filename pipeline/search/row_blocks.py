@@ -86,9 +86,7 @@ class Scorer:
     """
     if options.normalization == 'cosine':
       index.check_eigenvectors("normalization 'cosine'")
-    self.weights = influence_scores.inverse_eigenvalues(
-      index.eigenvalues, options, index.mean_curvatures
-    )
+    self.weights = index.column_weights(options)
     self._normalization = options.normalization
     self._column_scales = index.codec.column_scales
     self._with_errors = with_errors
@@ -199,9 +197,7 @@ def all_scores(
     'take fewer queries at a time',
   )
   scorer = Scorer(index, options)
-  queries = influence_scores.weight_queries(
-    query_projections, index.eigenvalues, options, index.mean_curvatures
-  )
+  queries = index.weight_queries(query_projections, options)
   parts, ids = [], []
   for block in index.read_blocks(
     columns=('id', *scorer.columns), progress=progress

@@ -57,9 +57,7 @@ def scan(
   """
   check(index, query_projections, k, selection)
   scorer = row_blocks.Scorer(index, options, with_errors=upper_bounds)
-  queries = influence_scores.weight_queries(
-    query_projections, index.eigenvalues, options, index.mean_curvatures
-  )
+  queries = index.weight_queries(query_projections, options)
   norms = influence_scores.query_norms(queries, scorer.weights)
   num_leaders = selection.num_leaders(k)
   if upper_bounds:

@@ -13,9 +13,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from influence_core import errors, parameter_selection
+from influence_core import errors, parameter_arrays, parameter_selection
 
 _VALUE = '/value'
 _NUM_CLOSEST = 3
@@ -89,7 +88,7 @@ def restored(arrays: Any, like: Any) -> Any:
   def take(key_path, leaf):
     name = _stored_name(found, parameter_selection.parameter_path(key_path))
     value = found[str(name)]
-    if not _is_random_key(leaf):
+    if not parameter_arrays.is_random_key(leaf):
       return value
     return jax.random.wrap_key_data(
       jnp.asarray(value), impl=_implementation(leaf)
@@ -176,14 +175,9 @@ def _shape(leaf: Any) -> tuple[int, ...] | str:
 
 def _plain(leaf: Any) -> Any:
   """What is described of a random key: the numbers behind it."""
-  if _is_random_key(leaf):
+  if parameter_arrays.is_random_key(leaf):
     return jax.eval_shape(jax.random.key_data, leaf)
   return leaf
-
-
-def _is_random_key(leaf: Any) -> bool:
-  dtype = getattr(leaf, 'dtype', np.float32)
-  return jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def _implementation(key: Any) -> Any:
