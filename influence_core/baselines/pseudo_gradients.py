@@ -14,9 +14,7 @@ import numpy as np
 
 from influence_core import errors, types
 from influence_core.curvature import products as curvature_products
-
-# The curvature in the outputs of an example is formed as a whole.
-_MAX_OUTPUTS = 1024
+from influence_core.subspaces import output_roots
 
 
 def with_noise(
@@ -39,11 +37,11 @@ def with_noise(
   first = jax.tree.map(lambda leaf: leaf[:1], features)
   shape = jax.eval_shape(split_loss.outputs, params, first).shape
   size = math.prod(shape[1:])
-  if size > _MAX_OUTPUTS:
+  if size > output_roots.MAX_OUTPUTS:
     raise errors.InputError(
       f'the model has {size:,} outputs for an example, expected at most '
-      f'{_MAX_OUTPUTS:,} for gauss_newton by EK-FAC; use --curvature '
-      'empirical_fisher'
+      f'{output_roots.MAX_OUTPUTS:,} for gauss_newton by EK-FAC; use '
+      '--curvature empirical_fisher'
     )
   count = len(jax.tree.leaves(features)[0])
   noise = np.random.default_rng(seed).standard_normal((count, size), np.float32)
@@ -54,16 +52,11 @@ def loss(split_loss: curvature_products.SplitLoss) -> types.PerExampleLoss:
   """(params, features from `with_noise`) -> [batch], to be differentiated."""
 
   def of_example(outputs, example):
-    flat = outputs.reshape(-1)
-
-    def output_loss(flat):
-      batch = jax.tree.map(lambda leaf: leaf[None], example['features'])
-      return split_loss.output_loss(flat.reshape(1, *outputs.shape), batch)[0]
-
-    curvature = jax.hessian(output_loss)(jax.lax.stop_gradient(flat))
-    eigenvalues, vectors = jnp.linalg.eigh(curvature)
-    roots = jnp.sqrt(jnp.maximum(eigenvalues, 0))
-    return jnp.dot(vectors @ (roots * (vectors.T @ example['noise'])), flat)
+    roots, vectors = output_roots.whole_root(
+      split_loss, outputs, example['features']
+    )
+    root = vectors @ (roots * (vectors.T @ example['noise']))
+    return jnp.dot(root, outputs.reshape(-1))
 
   def per_example_loss(params, features):
     outputs = split_loss.outputs(params, features['features'])

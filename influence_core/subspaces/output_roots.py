@@ -24,7 +24,7 @@ from influence_core import errors, types
 from influence_core.curvature import products as curvature_products
 
 # Of an example: its curvature is formed where no analytic root is known.
-_MAX_OUTPUTS = 1024
+MAX_OUTPUTS = 1024
 # Below so many outputs of an example, all roots cost little more than a few.
 _MAX_EXACT = 32
 # Rounding of float32 products, relative to the largest of them.
@@ -75,10 +75,10 @@ class OutputRoots:
     outputs = jax.jit(split_loss.outputs)(params, features)
     num_outputs = math.prod(outputs.shape[1:])
     is_softmax = _is_softmax(split_loss, outputs, features)
-    if not is_softmax and num_outputs > _MAX_OUTPUTS:
+    if not is_softmax and num_outputs > MAX_OUTPUTS:
       raise errors.InputError(
         f'the model has {num_outputs:,} outputs for an example and its loss is '
-        f'no softmax cross-entropy, expected at most {_MAX_OUTPUTS:,} of them '
+        f'no softmax cross-entropy, expected at most {MAX_OUTPUTS:,} of them '
         'for gauss_newton; use --curvature empirical_fisher'
       )
     is_exact = num_draws is None and num_outputs <= _MAX_EXACT
@@ -131,18 +131,36 @@ class OutputRoots:
 
   def _whole_root(self, outputs, features) -> jax.Array:
     def of_example(outputs, draw, example):
-      flat = outputs.reshape(-1).astype(jnp.float32)
-
-      def output_loss(flat):
-        batch = jax.tree.map(lambda leaf: leaf[None], example)
-        shaped = flat.reshape(1, *outputs.shape)
-        return self.split_loss.output_loss(shaped, batch)[0]
-
-      eigenvalues, vectors = jnp.linalg.eigh(jax.hessian(output_loss)(flat))
-      roots = jnp.sqrt(jnp.maximum(eigenvalues, 0))
+      roots, vectors = whole_root(self.split_loss, outputs, example)
       return (vectors @ (roots * draw)).reshape(outputs.shape)
 
     return jax.vmap(of_example)(outputs, features['draw'], features['features'])
+
+
+def whole_root(
+  split_loss: curvature_products.SplitLoss,
+  outputs: jax.Array,
+  example: types.Features,
+) -> tuple[jax.Array, jax.Array]:
+  """The curvature in the outputs of one example, formed and taken apart.
+
+  Args:
+    split_loss: the loss in two parts.
+    outputs: of the example; no derivative is taken through them.
+    example: its features.
+
+  Returns:
+    Square roots of the eigenvalues, [num_outputs], and the eigenvectors as
+    columns.
+  """
+
+  def output_loss(flat):
+    batch = jax.tree.map(lambda leaf: leaf[None], example)
+    return split_loss.output_loss(flat.reshape(1, *outputs.shape), batch)[0]
+
+  flat = jax.lax.stop_gradient(outputs).reshape(-1).astype(jnp.float32)
+  eigenvalues, vectors = jnp.linalg.eigh(jax.hessian(output_loss)(flat))
+  return jnp.sqrt(jnp.maximum(eigenvalues, 0)), vectors
 
 
 def _curvature_product(

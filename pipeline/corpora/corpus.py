@@ -121,7 +121,7 @@ class Corpus(abc.ABC):
     Raises:
       errors.InputError: The file cannot be read at all.
     """
-    return self.read_ids([f'{shard_name}__{x}' for x in range(start, stop)])
+    return self.read_ids([id_of(shard_name, x) for x in range(start, stop)])
 
   def read_positions(
     self, positions: Sequence[int]
@@ -133,7 +133,7 @@ class Corpus(abc.ABC):
       # A file may have several parts: `test[:3]+test[50:53]`.
       number = bisect.bisect_right(firsts, position) - 1
       record = shards[number].start + position - firsts[number]
-      ids.append(f'{shards[number].name}__{record}')
+      ids.append(id_of(shards[number].name, record))
     return self.read_ids(ids)
 
   def read_ids(
@@ -144,7 +144,7 @@ class Corpus(abc.ABC):
       some = ids[start : start + READ_TOGETHER]
       for name, group in itertools.groupby(some, _file_of):
         own = list(group)
-        records = [int(text.rpartition('__')[2]) for text in own]
+        records = list(map(record_of, own))
         found = self.read_records(name, records)
         for example_id, raw in zip(own, found, strict=True):
           if not isinstance(raw, UndecodableExample):
@@ -190,6 +190,16 @@ def _check_lengths(shards: Sequence[SourceShard]) -> None:
         f'expected at most {_MAX_NAME_BYTES}, since files of an index are '
         'named after it; shorten the names of files or folders'
       )
+
+
+def id_of(name: str, record: int) -> str:
+  """The id of a record of a source shard."""
+  return f'{name}__{record}'
+
+
+def record_of(example_id: str) -> int:
+  """The number of the record; ValueError if it is no such id."""
+  return int(example_id.rpartition('__')[2])
 
 
 def _file_of(example_id: str) -> str:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from influence_core import errors, types, user_code
-from pipeline.corpora.corpus import Corpus
+from pipeline.corpora.corpus import Corpus, id_of
 from pipeline.evaluation.options import Design, Retraining
 from pipeline.storage import checked_files, files as storage, fingerprints
 from pipeline.tasks import example_batches, loaded_task, task as task_lib
@@ -112,7 +112,7 @@ def losses(
 def all_ids(data: Corpus) -> list[str]:
   """Ids of a corpus, in its order."""
   return [
-    f'{shard.name}__{record}'
+    id_of(shard.name, record)
     for shard in data.source_shards()
     for record in range(shard.start, shard.stop)
   ]

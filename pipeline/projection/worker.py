@@ -13,6 +13,7 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.devices import host_allocator
 from pipeline.bases import stored_basis
+from pipeline.corpora.corpus import record_of
 from pipeline.index import (
   format as index_format,
   rejected_examples,
@@ -198,7 +199,7 @@ class ProjectionWorker:
 
 def _order_of_records(ids: list[str]) -> np.ndarray:
   """Of examples of one file, which came by length."""
-  return np.argsort([int(x.rpartition('__')[2]) for x in ids], kind='stable')
+  return np.argsort(list(map(record_of, ids)), kind='stable')
 
 
 def _rows_table(ids, losses, squared_gradient_norms, columns) -> pa.Table:

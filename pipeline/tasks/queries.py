@@ -18,6 +18,7 @@ from pipeline.corpora.corpus import (
   Corpus,
   RawExample,
   UndecodableExample,
+  id_of,
   read_each,
 )
 from pipeline.storage import file_identity, files as storage
@@ -130,7 +131,7 @@ def _numbered(
   name: str, rows: Iterable[RawExample | UndecodableExample]
 ) -> _Examples:
   for number, raw in enumerate(rows):
-    query_id = f'{name}__{number}'
+    query_id = id_of(name, number)
     if not isinstance(raw, UndecodableExample):
       raw = {**raw, ID_KEY: query_id}
     yield query_id, raw

@@ -6,6 +6,7 @@ or what a table of regular expressions makes of it.
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import functools
 import json
 import re
 from typing import Any, NamedTuple
@@ -35,15 +36,15 @@ class _Stored(NamedTuple):
   """An array of a file.
 
   Attributes:
-    file: local path.
     name: in the file.
     described: shape and dtype in the file.
+    read: gives it.
     axes: their order in the tree; None for that of the file.
   """
 
-  file: str
   name: str
   described: jax.ShapeDtypeStruct
+  read: Callable[[], np.ndarray]
   axes: tuple[int, ...] | None = None
 
   @property
@@ -92,15 +93,8 @@ class WeightFiles:
       for place, one in self._by_path.items()
       if not at or f'{place}/'.startswith(f'{at}/')
     }
-    with contextlib.ExitStack() as stack:
-      files = {
-        file: stack.enter_context(_open(file))
-        for file in dict.fromkeys(one.file for one in chosen.values())
-      }
-      with _reading(self.path):
-        arrays = _nested(
-          self.path, chosen, lambda one: _read(files[one.file], one)
-        )
+    with _reading(self.path):
+      arrays = _nested(self.path, chosen, _in_tree)
     return array_trees.part(self.path, arrays, at)
 
 
@@ -150,21 +144,41 @@ def _files_of_index(path: str) -> list[str]:
 
 
 def _of_file(path: str) -> list[_Stored]:
+  """The arrays of a file, which stays open for them, or is loaded."""
   local = machine_cache.local_file(path)
-  with _open(local) as file, _reading(path):
+  with _reading(path):
     if path.endswith(_NPZ):
-      return [
-        _Stored(local, name, jax.ShapeDtypeStruct(x.shape, x.dtype))
-        for name, x in file.items()
-      ]
+      return _of_npz(local)
+    file = safetensors.safe_open(local, framework='numpy')
     names = file.keys()
-    return [_of_slice(local, name, file.get_slice(name)) for name in names]
+    return [_of_safetensors(file, name) for name in names]
 
 
-def _of_slice(file: str, name: str, found: Any) -> _Stored:
+def _of_npz(local: str) -> list[_Stored]:
+  with zipfile.ZipFile(local) as archive:
+    num_bytes = sum(info.file_size for info in archive.infolist())
+  device_memory.check_host_memory(
+    num_bytes, f'the arrays of {local}', 'load them on a larger machine'
+  )
+  with np.load(local, allow_pickle=False) as content:
+    arrays = dict(content.items())
+  return [
+    _Stored(
+      name,
+      jax.ShapeDtypeStruct(array.shape, array.dtype),
+      functools.partial(arrays.__getitem__, name),
+    )
+    for name, array in arrays.items()
+  ]
+
+
+def _of_safetensors(file: Any, name: str) -> _Stored:
+  found = file.get_slice(name)
   dtype = _dtype(name, found.get_dtype())
   return _Stored(
-    file, name, jax.ShapeDtypeStruct(tuple(found.get_shape()), dtype)
+    name,
+    jax.ShapeDtypeStruct(tuple(found.get_shape()), dtype),
+    functools.partial(file.get_tensor, name),
   )
 
 
@@ -181,28 +195,8 @@ def _dtype(name: str, text: str) -> np.dtype:
   return jnp.dtype(f'{_KINDS[match[1]]}{match[2]}')
 
 
-def _open(local: str) -> Any:
-  """A file whose arrays are read by name."""
-  with _reading(local):
-    if local.endswith(_NPZ):
-      _check_memory(local)
-      return np.load(local, allow_pickle=False)
-    return safetensors.safe_open(local, framework='numpy')
-
-
-def _check_memory(path: str) -> None:
-  """Arrays of .npz are read one by one, but each of them whole."""
-  with zipfile.ZipFile(path) as archive:
-    largest = max((x.file_size for x in archive.infolist()), default=0)
-  device_memory.check_host_memory(
-    largest, f'an array of {path}', 'load it on a larger machine'
-  )
-
-
-def _read(file: Any, one: _Stored) -> np.ndarray:
-  array = (
-    file[one.name] if one.file.endswith(_NPZ) else file.get_tensor(one.name)
-  )
+def _in_tree(one: _Stored) -> np.ndarray:
+  array = one.read()
   if one.axes is None:
     return array
   return np.ascontiguousarray(array.transpose(one.axes))

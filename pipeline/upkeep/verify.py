@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 
 from influence_core import types
+from pipeline.corpora.corpus import id_of
 from pipeline.index import (
   format as index_format,
   manifest as manifest_lib,
@@ -53,7 +54,7 @@ def _shard_damage(
   ids = content.rows['id'].to_pylist() + list(content.rejected)
   # Ranges do not overlap, so ids can only repeat inside a shard.
   expected_ids = {
-    f'{shard.range.source_shard}__{record}'
+    id_of(shard.range.source_shard, record)
     for record in range(shard.range.start, shard.range.stop)
   }
   if len(ids) != len(expected_ids) or set(ids) != expected_ids:
