@@ -11,9 +11,8 @@ References:
   Functions", 2023, section 3, for influence and for the damping.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -21,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import types
-from influence_core.subspaces import factored_gradients, factored_sample
+from influence_core.subspaces import (
+  factored_gradients,
+  factored_sample,
+  matrix_gradients,
+)
 
-# Examples differentiated at a time on each device: each layer's gradients of
-# all of them are formed.
-_MICROBATCH = 16
 # Larger sides keep their own axes as eigenvectors: a diagonal block.
 _MAX_SIDE = 4096
 # Of the mean eigenvalue of a parameter, as Grosse et al. choose it.
@@ -70,36 +70,25 @@ class Block:
 
 
 def fit(
-  gradients: factored_gradients.FactoredGradients,
-  leaves: types.SelectedParameters,
-  sample: types.Features,
+  sample: factored_sample.FactoredSample,
 ) -> dict[str, Block]:
   """The curvature as the second moment of gradients over a sample.
 
   Args:
-    gradients: of a loss whose gradients have the curvature as second moment.
-    leaves: all parameters by path.
-    sample: pytree of [num_examples, ...] arrays.
+    sample: of a loss whose gradients have the curvature as second moment.
 
   Returns:
     The block of each selected parameter by path.
   """
-  examples = factored_sample.FactoredSample(
-    gradients, leaves, sample, batch_size=_MICROBATCH
-  )
-  tables = {path for path, one in gradients.matrices.items() if one.has_lookup}
-  moments = _in_float32(examples.mean(functools.partial(_moments, tables), {}))
-  blocks = {}
-  for path, (rows, columns) in moments.items():
-    blocks[path] = Block(
-      _eigenvectors(rows), _eigenvectors(columns), jnp.zeros(())
-    )
-  eigenvalues = _in_float32(
-    examples.mean(functools.partial(_squares, blocks), {})
-  )
+  moments = _in_float32(sample.mean(_moments(sample.gradients), {}))
+  sides = {
+    path: {side: _eigenvectors(own.get(side)) for side in ('rows', 'columns')}
+    for path, own in moments.items()
+  }
+  eigenvalues = _in_float32(sample.mean(_squares(sample.gradients), sides))
   return {
-    path: dataclasses.replace(block, eigenvalues=jnp.asarray(eigenvalues[path]))
-    for path, block in blocks.items()
+    path: Block(**own, eigenvalues=jnp.asarray(eigenvalues[path]))
+    for path, own in sides.items()
   }
 
 
@@ -136,7 +125,8 @@ def solve(
     # A parameter without any curvature has no gradient in the sample either.
     inverse = jnp.where(eigenvalues + added > 0, 1 / (eigenvalues + added), 0.0)
     found = block.from_eigenvectors(turned * inverse)
-    solved[path] = matrices[path].from_matrices(found)
+    shape = vectors[path].shape[1:]
+    solved[path] = matrices[path].from_matrices(found, shape)
   return solved
 
 
@@ -144,41 +134,59 @@ def _in_float32(tree: Any) -> Any:
   return jax.tree.map(lambda leaf: leaf.astype(np.float32), tree)
 
 
-def _moments(tables, factors, mask, constants):
-  """Second moments of inputs and of output gradients, by path.
+def _moments(
+  gradients: factored_gradients.FactoredGradients,
+) -> factored_sample.Total:
+  """Second moments of inputs and of output gradients, by path."""
 
-  Args:
-    tables: paths of parameters whose rows are looked up, so that no two go
-      together.
-    factors: of the gradients.
-    mask: of the examples.
-    constants: none.
-  """
-  del constants
+  def statistic(path, gradient, constants):
+    del path, constants
+    return {
+      side: jnp.einsum('brt,bst->brs', factor, factor, precision=_PRECISION)
+      for side, factor in _sides(gradient)
+      if factor.shape[1] <= _MAX_SIDE
+    }
 
-  def moment(factor, is_diagonal):
-    if factor.shape[-1] > _MAX_SIDE or is_diagonal:
-      return None
-    return jnp.einsum(
-      'ebti,ebtj,e->bij', factor, factor, mask, precision=_PRECISION
-    )
+  def total(leaves, features, mask, constants):
+    return gradients.total(leaves, features, statistic, constants, mask=mask)
 
-  return {
-    path: (moment(left, path in tables), moment(right, False))
-    for path, (left, right) in factors.items()
-  }
+  return total
 
 
-def _squares(blocks, factors, mask, constants):
+def _sides(
+  gradient: matrix_gradients.MatrixGradient,
+) -> Iterator[tuple[str, jax.Array]]:
+  """What second moments are taken of, [matrix, side, position]."""
+  if gradient.formed is not None:
+    yield 'rows', gradient.formed
+    yield 'columns', gradient.formed.swapaxes(1, 2)
+    return
+  # No two rows that are looked up go together: they keep their own axes.
+  if gradient.left is not None and gradient.numbers is None:
+    yield 'rows', gradient.left.swapaxes(1, 2)
+  cotangents = [
+    factor
+    for factor in (gradient.right, gradient.looked_up)
+    if factor is not None
+  ]
+  yield 'columns', jnp.concatenate(cotangents, axis=1).swapaxes(1, 2)
+
+
+def _squares(
+  gradients: factored_gradients.FactoredGradients,
+) -> factored_sample.Total:
   """Squares of gradients in the coordinates of the eigenvectors, by path."""
-  del constants
 
-  def squares(block, left, right):
-    formed = jnp.einsum('ebtr,ebtc->ebrc', left, right, precision=_PRECISION)
-    turned = block.to_eigenvectors(formed)
-    return jnp.einsum('ebrc,ebrc,e->brc', turned, turned, mask)
+  def statistic(path, gradient, sides):
+    _, num_rows, _ = gradients.matrices[path].sizes
+    block = Block(**sides, eigenvalues=jnp.zeros(()))
+    matrices = gradient.matrices(num_rows)
+    return jnp.square(block.to_eigenvectors(matrices))
 
-  return {path: squares(blocks[path], *pair) for path, pair in factors.items()}
+  def total(leaves, features, mask, sides):
+    return gradients.total(leaves, features, statistic, sides, mask=mask)
+
+  return total
 
 
 def _eigenvectors(moment: np.ndarray | None) -> jax.Array | None:

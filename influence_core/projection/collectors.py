@@ -1,7 +1,7 @@
-"""Custom derivatives that send projections of gradients to a probe.
+"""Custom derivatives that send what is made of gradients to a probe.
 
 Forward, nothing happens: slots are zeros, sites compute their output. Backward,
-for a weight W with a site y = x @ W:
+for a weight W with a site y = x @ W and the projection on a basis:
 
     probe <- collector <- slot (x, dy) <- site <- dy
       sum     x, dy                        of the loss
@@ -15,12 +15,12 @@ came out of the collector, whose only other input is the probe: so JAX hands
 and returns projections and squared norm as the cotangent of the probe. JAX adds
 up the probe's cotangents over all collectors.
 
-See `factored_projection`, which places them in the evaluation of a loss.
+Here are sites and slots; `basis_collectors` has the collectors, and
+`factored_projection` places both in the evaluation of a loss.
 """
 
-from collections.abc import Sequence
-import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 from jax.extend import core as jax_core
@@ -28,55 +28,33 @@ import jax.numpy as jnp
 
 from influence_core.projection import (
   contraction as gradient_contraction,
-  packing as basis_packing,
   plan as projection_plan,
 )
 
-
-class Probe(NamedTuple):
-  """What the backward pass adds up for an example.
-
-  Attributes:
-    projections: [num_groups, projection_dim] float32.
-    squared_norms: [num_groups] float32.
-  """
-
-  projections: jax.Array
-  squared_norms: jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-  """Settings of an evaluation.
-
-  Attributes:
-    projection_dim: number of eigenvectors.
-    packing: how the basis was packed.
-    device_axis: mapped axis of the devices that share the basis, if they do.
-  """
-
-  projection_dim: int
-  packing: basis_packing.Packing
-  device_axis: str | None = None
-
-  def zero_probe(self) -> Probe:
-    num_groups = self.packing.num_groups
-    return Probe(
-      jnp.zeros((num_groups, self.projection_dim)), jnp.zeros(num_groups)
-    )
-
-  def to_group(
-    self, group: int, contribution: gradient_contraction.Contribution
-  ) -> Probe:
-    """A probe's cotangent with a contribution in one group."""
-    zero = self.zero_probe()
-    return Probe(
-      zero.projections.at[group].set(contribution.projections),
-      zero.squared_norms.at[group].set(contribution.squared_norm),
-    )
-
-
 Slots = dict[str, gradient_contraction.SiteValues]
+
+
+class Evaluation(Protocol):
+  """Places the collectors of the weights of a scope."""
+
+  def collect(
+    self,
+    scope: projection_plan.Scope,
+    inputs: Sequence[jax.Array],
+    probe: Any,
+    given: Mapping[str, Any],
+  ) -> tuple[list[jax.Array], Slots]:
+    """Inputs and slots whose cotangents reach a collector.
+
+    Args:
+      scope: the plan of a function.
+      inputs: its arguments.
+      probe: see `factored_projection.evaluate`.
+      given: see there.
+
+    Returns:
+      The inputs, and slots of the sites of the weights that the scope owns.
+    """
 
 
 def bind(
@@ -153,63 +131,12 @@ def empty_slots(
   ]
 
 
-def collect_factored(
-  weight: projection_plan.FactoredWeight, probe, vectors, evaluation: Evaluation
+def slots_by_site(
+  weight: projection_plan.FactoredWeight,
+  slots: Sequence[gradient_contraction.SiteValues],
 ) -> Slots:
-  """Slots for the sites of a weight; their cotangents reach the probe."""
-  group = evaluation.packing.group_of[weight.path]
-  shape = evaluation.packing.vectors_shape(weight, evaluation.projection_dim)
-  block_positions = evaluation.packing.lookup_positions(
-    weight, evaluation.projection_dim
-  )
-
-  @jax.custom_vjp
-  def collector(probe, vectors):
-    del probe, vectors
-    return empty_slots(weight)
-
-  def forward(probe, vectors):
-    del probe
-    return empty_slots(weight), vectors
-
-  def backward(vectors, values):
-    contribution = gradient_contraction.contract_weight(
-      weight,
-      vectors.reshape(shape),
-      values,
-      projection_dim=evaluation.projection_dim,
-      block_positions=block_positions,
-      device_axis=evaluation.device_axis,
-    )
-    return evaluation.to_group(group, contribution), None
-
-  collector.defvjp(forward, backward)
-  collected = collector(probe, vectors)
+  """The slots of a weight by the numbers of its sites."""
   return {
     str(site.number): slot
-    for site, slot in zip(weight.sites, collected, strict=True)
+    for site, slot in zip(weight.sites, slots, strict=True)
   }
-
-
-def collect_dense(
-  group: int, probe, vectors, values, evaluation: Evaluation
-) -> list[jax.Array]:
-  """The values of dense weights; their gradients reach the probe."""
-
-  @jax.custom_vjp
-  def collector(probe, vectors, values):
-    del probe, vectors
-    return values
-
-  def forward(probe, vectors, values):
-    del probe
-    return values, vectors
-
-  def backward(vectors, gradients):
-    contribution = gradient_contraction.contract_dense(
-      vectors, gradients, evaluation.device_axis
-    )
-    return evaluation.to_group(group, contribution), None, None
-
-  collector.defvjp(forward, backward)
-  return collector(probe, vectors, values)

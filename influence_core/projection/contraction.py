@@ -104,7 +104,7 @@ def join_factors(
     sum over positions of their outer products.
   """
   factors = [
-    _factors(weight, site, value)
+    site_factors(weight, site, value)
     for site, value in zip(weight.sites, values, strict=True)
   ]
   left, right = (
@@ -113,8 +113,17 @@ def join_factors(
   return left, right
 
 
-def _factors(weight, site, value: SiteValues):
-  """(left, right), each [batch, positions of all scan steps, ...]."""
+def site_factors(
+  weight: projection_plan.FactoredWeight,
+  site: projection_plan.Site,
+  value: SiteValues,
+) -> tuple[jax.Array, jax.Array]:
+  """Factors of what one site adds to the gradient of a weight.
+
+  Returns:
+    [batch, position, row] and [batch, position, column], with the positions of
+    all scan steps.
+  """
   left = _over_steps(site.rule.left, value.data, len(site.lengths))
   right = _over_steps(site.rule.right, value.cotangent, len(site.lengths))
   if site.rule.layout == weight.layout:

@@ -15,6 +15,7 @@ calls, each weight's share being computed as soon as its factors are there.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.extend import core as jax_core
@@ -22,7 +23,6 @@ from jax.extend import core as jax_core
 from influence_core.projection import (
   collectors as gradient_collectors,
   loss_analysis,
-  packing as basis_packing,
   plan as projection_plan,
 )
 
@@ -32,22 +32,23 @@ def evaluate(
   inputs: Sequence[jax.Array],
   *,
   slots: gradient_collectors.Slots,
-  probe: gradient_collectors.Probe | None,
-  packed: Mapping,
-  evaluation: gradient_collectors.Evaluation | None,
+  probe: Any,
+  given: Mapping,
+  evaluation: gradient_collectors.Evaluation,
 ) -> list[jax.Array]:
-  """Outputs of a scope, differentiable with respect to the probe.
+  """Outputs of a scope, differentiable with respect to what collects.
 
   Args:
     scope: the plan of the function.
     inputs: its arguments.
     slots: slots of the sites inside that belong to weights outside, by number.
-    probe: zeros; None where no scope owns a weight.
-    packed: the basis for this scope.
-    evaluation: settings; None where no scope owns a weight.
+    probe: shared by all scopes; None where each weight has its own.
+    given: what the collectors of this scope need, and for those inside it
+      `given['scopes']`, by equation number; scans take slices of it.
+    evaluation: places the collectors.
   """
   jaxpr = scope.jaxpr.jaxpr
-  inputs, own_slots = _collect(scope, inputs, probe, packed, evaluation)
+  inputs, own_slots = evaluation.collect(scope, inputs, probe, given)
   slots = {**slots, **own_slots}
   env = dict(zip(jaxpr.constvars, scope.jaxpr.consts, strict=True))
   env |= zip(jaxpr.invars, inputs, strict=True)
@@ -73,7 +74,7 @@ def evaluate(
           for site in scope.scopes[number].outer_sites()
         },
         probe=probe,
-        packed=packed['scopes'][str(number)],
+        given=given['scopes'][str(number)],
         evaluation=evaluation,
       )
     else:
@@ -82,59 +83,30 @@ def evaluate(
   return [read(atom) for atom in jaxpr.outvars]
 
 
-def _collect(
-  scope, inputs, probe, packed, evaluation
-) -> tuple[list[jax.Array], gradient_collectors.Slots]:
-  """Inputs and slots whose cotangents reach the probe."""
-  inputs = list(inputs)
-  slots: gradient_collectors.Slots = {}
-  if not scope.weights:
-    return inputs, slots
-  assert probe is not None
-  assert evaluation is not None
-  for weight in scope.factored:
-    slots |= gradient_collectors.collect_factored(
-      weight, probe, packed['factored'][weight.path], evaluation
-    )
-  groups = basis_packing.dense_groups(scope, evaluation.packing.group_of)
-  for group, weights in groups.items():
-    numbers = [weight.input_number for weight in weights]
-    values = gradient_collectors.collect_dense(
-      int(group),
-      probe,
-      packed['dense'][group],
-      [inputs[number] for number in numbers],
-      evaluation,
-    )
-    for number, value in zip(numbers, values, strict=True):
-      inputs[number] = value
-  return inputs, slots
-
-
 def _call(
-  equation, scope, arguments, *, slots, probe, packed, evaluation
+  equation, scope, arguments, *, slots, probe, given, evaluation
 ) -> list[jax.Array]:
   """Evaluates a call, checkpoint or scan with what is inside."""
 
-  def run(arguments, slots, probe, packed):
+  def run(arguments, slots, probe, given):
     return evaluate(
       scope,
       arguments,
       slots=slots,
       probe=probe,
-      packed=packed,
+      given=given,
       evaluation=evaluation,
     )
 
   name = equation.primitive.name
   if name in loss_analysis.CALLS:
-    return run(arguments, slots, probe, packed)
+    return run(arguments, slots, probe, given)
   if name in loss_analysis.CHECKPOINTS:
     return jax.checkpoint(
       run,
       prevent_cse=equation.params['prevent_cse'],
       policy=equation.params['policy'],
-    )(arguments, slots, probe, packed)
+    )(arguments, slots, probe, given)
   params = equation.params
   num_consts, num_carry = params['num_consts'], params['num_carry']
   consts = arguments[:num_consts]
@@ -142,8 +114,8 @@ def _call(
   slices = arguments[num_consts + num_carry :]
 
   def step(carry, sliced):
-    slices, slots, packed = sliced
-    outputs = run([*consts, *carry, *slices], slots, probe, packed)
+    slices, slots, given = sliced
+    outputs = run([*consts, *carry, *slices], slots, probe, given)
     return outputs[:num_carry], outputs[num_carry:]
 
   if scope.weights:
@@ -153,7 +125,7 @@ def _call(
   carry, stacked = jax.lax.scan(
     step,
     carry,
-    (slices, slots, packed),
+    (slices, slots, given),
     length=params['length'],
     reverse=params['reverse'],
     unroll=params['unroll'],

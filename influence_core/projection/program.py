@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from influence_core import types
 from influence_core.devices import multi_device, program as device_program
 from influence_core.projection import (
-  collectors as gradient_collectors,
+  basis_collectors,
   factored_projection,
   packing as basis_packing,
   traced_loss,
@@ -40,7 +40,7 @@ def compile_program(
   """
   devices = jax.local_device_count()
   projection_dim = next(iter(eigenvectors.values())).shape[0]
-  evaluation = gradient_collectors.Evaluation(
+  evaluation = basis_collectors.BasisCollectors(
     projection_dim,
     packing,
     multi_device.DEVICE_AXIS if packing.num_slices > 1 else None,
@@ -71,7 +71,7 @@ def project_batch(
   leaves: types.SelectedParameters,
   packed: Any,
   features: types.Features,
-  evaluation: gradient_collectors.Evaluation,
+  evaluation: basis_collectors.BasisCollectors,
 ) -> types.ProjectedExamples:
   """Projects [batch, ...] features on one device; traceable.
 
@@ -98,7 +98,7 @@ def _project_example(
   leaves: types.SelectedParameters,
   packed: Any,
   example: types.Features,
-  evaluation: gradient_collectors.Evaluation,
+  evaluation: basis_collectors.BasisCollectors,
 ) -> types.ProjectedExamples:
   """The projections of one example, or of each of its tokens."""
 
@@ -108,7 +108,7 @@ def _project_example(
       traced.arguments(leaves, example),
       slots={},
       probe=probe,
-      packed=packed,
+      given=packed,
       evaluation=evaluation,
     )
     return value

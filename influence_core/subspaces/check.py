@@ -80,22 +80,10 @@ def _coordinates(gradients, basis, plain) -> np.ndarray:
   """[projection_dim] of one example's gradient, that is there as a whole."""
   parts = []
   for stack in basis.report.stacks:
-    [matrices] = gradients.matrices[stack.path].to_matrices(
-      plain[stack.path][None]
-    )
-    if stack.bias is not None:
-      [bias] = gradients.matrices[stack.bias].to_matrices(
-        plain[stack.bias][None]
-      )
-      axis = 1 if stack.bias_side == 'left' else 2
-      entries = bias[:, 0]
-      matrices = jnp.concatenate(
-        [matrices, jnp.expand_dims(entries, axis)], axis
-      )
     own = basis.directions[stack.path]
     inside = np.einsum(
       'brc,brk,bcl->bkl',
-      np.asarray(matrices, np.float64),
+      _matrices(gradients, stack, plain),
       own.rows,
       own.columns,
       optimize=True,
@@ -103,3 +91,19 @@ def _coordinates(gradients, basis, plain) -> np.ndarray:
     flat = inside.reshape(len(inside), -1)
     parts.append(np.einsum('bi,bin->bn', flat, own.rotation).ravel())
   return np.concatenate(parts)
+
+
+def _matrices(gradients, stack, plain) -> np.ndarray:
+  """[matrix, row, column] float64 of the layers of a stack."""
+
+  def of(path):
+    [matrices] = gradients.matrices[path].to_matrices(plain[path][None])
+    return np.asarray(matrices, np.float64)
+
+  matrices = of(stack.path)
+  if stack.is_transposed:
+    matrices = matrices.swapaxes(1, 2)
+  if stack.bias is not None:
+    last = of(stack.bias).reshape(len(matrices), 1, -1)
+    matrices = np.concatenate([matrices, last], axis=1)
+  return matrices

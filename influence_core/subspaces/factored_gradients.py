@@ -1,13 +1,14 @@
-"""Per-example gradients in factored form, of every parameter.
+"""Something of each weight's gradient, computed example by example.
 
-Each parameter is read as a stack of matrices [batch, rows, columns], and the
-gradient of an example as sum_t left[t] right[t]^T, as in `weight_sites`. The
-slices that a scan over layers takes are matrices of the stack. A parameter
-without such factors is a single row: left is 1, right its whole gradient.
+Each parameter is read as a stack of matrices [matrix, row, column], and the
+gradient of an example as in `matrix_gradients`. The slices that a scan over
+layers takes are matrices of the stack. A parameter that is not used by sites
+alone is a single matrix, whose gradient is formed.
 """
 
 from collections.abc import Iterator, Mapping
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -17,15 +18,15 @@ import jax.numpy as jnp
 from influence_core import types
 from influence_core.projection import (
   collectors as gradient_collectors,
-  contraction as gradient_contraction,
   factored_projection,
   packing as basis_packing,
   plan as projection_plan,
   traced_loss,
 )
+from influence_core.subspaces import layer_collectors
 
-# (left [batch, position, row], right [batch, position, column]) by path.
-Factors = dict[str, tuple[jax.Array, jax.Array]]
+# Pytrees of [matrix, ...] arrays by path of the parameter.
+ByPath = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,59 +34,77 @@ class ParameterMatrices:
   """How a parameter is read as a stack of matrices.
 
   Attributes:
-    shape: of the parameter.
-    weight: what the plan knows of it; None where the loss does not use it.
+    weight: what the plan knows of it.
     lengths: of the scans that take slices of it.
   """
 
-  shape: tuple[int, ...]
-  weight: projection_plan.Weight | None = None
-  lengths: tuple[int, ...] = ()
+  weight: projection_plan.Weight
+  lengths: tuple[int, ...]
 
   @property
-  def factored(self) -> projection_plan.FactoredWeight | None:
-    """Its sites; None where the gradient is a single row."""
-    is_factored = isinstance(self.weight, projection_plan.FactoredWeight)
-    return self.weight if is_factored else None  # type: ignore[return-value]
+  def is_factored(self) -> bool:
+    """Whether its gradient need not be formed."""
+    return isinstance(self.weight, projection_plan.FactoredWeight)
+
+  @property
+  def num_lookups(self) -> int:
+    """At how many of its uses rows are looked up."""
+    if isinstance(self.weight, projection_plan.FactoredWeight):
+      return self.weight.num_lookups
+    return 0
 
   @property
   def is_lookup(self) -> bool:
     """Whether rows are looked up and no more, so that no two go together."""
-    return self.factored is not None and (
-      self.factored.num_lookups == len(self.factored.sites)
-    )
+    weight = self.weight
+    if isinstance(weight, projection_plan.FactoredWeight):
+      return weight.num_lookups == len(weight.sites)
+    return False
 
   @property
-  def has_lookup(self) -> bool:
-    """Whether rows are looked up at some of its uses."""
-    return self.factored is not None and self.factored.num_lookups > 0
+  def sizes(self) -> tuple[int, int, int]:
+    """(matrices, rows, columns)."""
+    batch, rows, columns = 1, 1, 1
+    if isinstance(self.weight, projection_plan.FactoredWeight):
+      batch, rows, columns = self.weight.layout.sizes()
+    elif self.weight.shape:
+      columns = self.weight.shape[-1]
+      rows = math.prod(self.weight.shape[:-1])
+    return math.prod(self.lengths) * batch, rows, columns
 
   def to_matrices(self, arrays: jax.Array) -> jax.Array:
-    """[count, *shape] as [count, batch, rows, columns]."""
+    """[count, *shape] as [count, matrix, row, column]."""
     count = len(arrays)
-    if self.weight is None:
-      return arrays.reshape(count, 1, 1, -1)
     arranged = jnp.asarray(basis_packing.arrange(self.weight, arrays, jnp))
     stored_shape = arranged.shape[1 + len(self.lengths) :]
     slices = arranged.reshape(-1, count, *stored_shape)
-    if self.factored is None:
-      return slices.reshape(len(slices), count, 1, -1).swapaxes(0, 1)
-    matrices = jax.vmap(self.factored.layout.as_matrices)(slices)
-    return matrices.swapaxes(0, 1).reshape(count, -1, *matrices.shape[3:])
+    if isinstance(self.weight, projection_plan.FactoredWeight):
+      slices = jax.vmap(self.weight.layout.as_matrices)(slices)
+    matrices, rows, columns = self.sizes
+    split = slices.reshape(-1, count, matrices // len(slices), rows, columns)
+    return split.swapaxes(0, 1).reshape(count, matrices, rows, columns)
 
-  def from_matrices(self, matrices: jax.Array) -> jax.Array:
-    """The inverse, which is the transpose: entries only change places."""
-    count = len(matrices)
-    like = jax.ShapeDtypeStruct((count, *self.shape), matrices.dtype)
+  def from_matrices(
+    self, matrices: jax.Array, shape: tuple[int, ...]
+  ) -> jax.Array:
+    """The inverse, which is the transpose: entries only change places.
+
+    Args:
+      matrices: [count, matrix, row, column].
+      shape: of the parameter.
+    """
+    like = jax.ShapeDtypeStruct((len(matrices), *shape), matrices.dtype)
     [arrays] = jax.linear_transpose(self.to_matrices, like)(matrices)
     return arrays
 
 
 class FactoredGradients:
-  """Per-example gradients of a loss in factored form.
+  """Per-example gradients of a loss, in factored form.
 
   Attributes:
-    matrices: how each selected parameter is read, by path.
+    matrices: how each selected parameter is read, by path; without those that
+      the loss does not use, whose gradient is zero.
+    num_tokens: of a loss per token; None for a loss per example.
   """
 
   def __init__(
@@ -95,7 +114,6 @@ class FactoredGradients:
     *,
     selected: types.SelectedParameters,
     features: types.Features,
-    one_hot: bool = True,
   ):
     """Traces the loss.
 
@@ -104,8 +122,6 @@ class FactoredGradients:
       params: pytree of arrays.
       selected: parameters that gradients are taken for, by path.
       features: pytree of [num_examples, ...] arrays, for their shapes.
-      one_hot: whether rows that are looked up are given as inputs, and not by
-        their numbers, [batch, position, 1].
 
     Raises:
       errors.InputError: The loss does not work on a single example.
@@ -113,68 +129,116 @@ class FactoredGradients:
     self._traced = traced_loss.trace_loss(
       per_example_loss, params, tuple(selected), features
     )
-    found = {
-      weight.path: (weight, lengths)
+    self.num_tokens = self._traced.num_tokens
+    self.matrices = {
+      weight.path: ParameterMatrices(weight, lengths)
       for weight, lengths in _weights(self._traced.plan)
     }
-    self.matrices = {
-      path: ParameterMatrices(leaf.shape, *found.get(path, ()))
-      for path, leaf in selected.items()
-    }
-    self._bare = _without_weights(self._traced.plan)
-    self._one_hot = one_hot
 
-  def factors(
-    self, leaves: types.SelectedParameters, example: types.Features
-  ) -> tuple[jax.Array, Factors]:
-    """The loss of one example, and factors of its gradient; traceable.
+  def of_each(
+    self,
+    leaves: types.SelectedParameters,
+    features: types.Features,
+    statistic: layer_collectors.Statistic,
+    constants: Mapping[str, Any],
+  ) -> tuple[jax.Array, ByPath]:
+    """Losses [batch] and a statistic of each example; traceable.
 
     Args:
       leaves: all parameters by path.
-      example: features of one example.
+      features: pytree of [batch, ...] arrays.
+      statistic: of a weight.
+      constants: pytrees of [matrix, ...] arrays for it, by path.
+
+    Returns:
+      Losses, and pytrees of [batch, matrix, ...] arrays by path. A loss per
+      token gives both a tokens axis after the first.
     """
 
-    def loss(dense, slots):
-      [value] = factored_projection.evaluate(
-        self._bare,
-        self._traced.arguments({**leaves, **dense}, example),
-        slots=slots,
-        probe=None,
-        packed=_nothing_packed(self._bare),
-        evaluation=None,
+    def of_example(example):
+      collectors = layer_collectors.LayerCollectors(statistic)
+      value, pull_back = jax.vjp(
+        lambda zeros: self._loss(leaves, example, collectors, zeros, given),
+        zeros,
       )
-      return value
+      if self.num_tokens is None:
+        [found] = pull_back(jnp.ones_like(value))
+      else:
+        [found] = jax.vmap(pull_back)(jnp.eye(self.num_tokens))
+      return value, found
 
-    dense = {
-      path: leaves[path]
-      for path, one in self.matrices.items()
-      if one.factored is None
-    }
-    slots: gradient_collectors.Slots = {}
-    for one in self.matrices.values():
-      if one.factored is not None:
-        slots |= _empty_slots(one.factored, one.lengths)
-    value, (gradients, values) = jax.value_and_grad(loss, argnums=(0, 1))(
-      dense, slots
-    )
-    return value, {
-      path: self._factors_of(one, gradients.get(path), values)
-      for path, one in self.matrices.items()
-    }
+    zeros, given = self._given(statistic, constants)
+    losses, found = jax.vmap(of_example)(features)
+    return losses, self._by_path(found, 1 + (self.num_tokens is not None))
 
-  def _factors_of(
+  def total(
     self,
-    matrices: ParameterMatrices,
-    gradient: jax.Array | None,
-    values: Mapping[str, gradient_contraction.SiteValues],
-  ) -> tuple[jax.Array, jax.Array]:
-    weight = matrices.factored
-    if weight is None:
-      assert gradient is not None
-      return _row(matrices, gradient)
-    if matrices.is_lookup and not self._one_hot:
-      return _numbered(weight, values)
-    return _joined(weight, matrices.lengths, values)
+    leaves: types.SelectedParameters,
+    features: types.Features,
+    statistic: layer_collectors.Statistic,
+    constants: Mapping[str, Any],
+    *,
+    mask: jax.Array,
+  ) -> ByPath:
+    """Sums over examples of a statistic; traceable.
+
+    What it is of a single example is never held for all of them.
+
+    Args:
+      leaves: all parameters by path.
+      features: pytree of [batch, ...] arrays.
+      statistic: of a weight; zero where inputs and cotangents are.
+      constants: pytrees of [matrix, ...] arrays for it, by path.
+      mask: [batch] float32, 1 for examples that count and 0 for others.
+
+    Returns:
+      Pytrees of [matrix, ...] arrays by path.
+    """
+    zeros, given = self._given(statistic, constants)
+
+    def loss(zeros):
+      def of_example(example, weight):
+        collectors = layer_collectors.LayerCollectors(statistic, weight)
+        return weight * self._loss(leaves, example, collectors, zeros, given)
+
+      return jnp.sum(jax.vmap(of_example)(features, mask))
+
+    return self._by_path(jax.grad(loss)(zeros), 0)
+
+  def _loss(self, leaves, example, collectors, zeros, given):
+    [value] = factored_projection.evaluate(
+      self._traced.plan,
+      self._traced.arguments(leaves, example),
+      slots={},
+      probe=None,
+      given=_paired(zeros, given),
+      evaluation=collectors,
+    )
+    return value
+
+  def _given(self, statistic, constants):
+    """(zeros, constants) for the scopes of the plan."""
+    return _given(self._traced.plan, (), statistic, constants)
+
+  def _by_path(self, found, num_axes: int) -> ByPath:
+    """What was collected in all scopes, with the slices of scans as matrices.
+
+    Args:
+      found: the cotangent of the zeros.
+      num_axes: of examples and tokens, which come first.
+    """
+    collected = dict(_collected(found))
+
+    def joined(leaf, num_scans):
+      lead = leaf.shape[:num_axes]
+      return leaf.reshape(*lead, -1, *leaf.shape[num_axes + num_scans + 1 :])
+
+    return {
+      path: jax.tree.map(
+        functools.partial(joined, num_scans=len(one.lengths)), collected[path]
+      )
+      for path, one in self.matrices.items()
+    }
 
 
 def _weights(
@@ -184,84 +248,74 @@ def _weights(
   for weight in scope.weights:
     yield weight, lengths
   for number, inner in scope.scopes.items():
-    equation = scope.jaxpr.jaxpr.eqns[number]
-    is_scan = equation.primitive.name == 'scan'
-    length = (equation.params['length'],) if is_scan else ()
-    yield from _weights(inner, (*lengths, *length))
+    yield from _weights(inner, lengths + _lengths(scope, number))
 
 
-def _without_weights(scope: projection_plan.Scope) -> projection_plan.Scope:
-  """The same, with all its sites belonging to weights outside."""
-  scopes = {n: _without_weights(inner) for n, inner in scope.scopes.items()}
-  return dataclasses.replace(scope, weights=(), scopes=scopes)
+def _lengths(scope: projection_plan.Scope, number: int) -> tuple[int, ...]:
+  """Of the scan that an equation is, if it is one."""
+  equation = scope.jaxpr.jaxpr.eqns[number]
+  is_scan = equation.primitive.name == 'scan'
+  return (equation.params['length'],) if is_scan else ()
 
 
-def _nothing_packed(scope: projection_plan.Scope) -> dict[str, Any]:
-  """The place of a packed basis where there is none."""
-  return {
-    'scopes': {
-      str(number): _nothing_packed(inner)
-      for number, inner in scope.scopes.items()
-    }
-  }
+def _given(scope, lengths, statistic, constants):
+  """Zeros, and constants, for a scope and all inside it.
 
-
-def _empty_slots(
-  weight: projection_plan.FactoredWeight, lengths: tuple[int, ...]
-) -> gradient_collectors.Slots:
-  """Slots of the sites of a weight, [*lengths, ...] each."""
-  empty = gradient_collectors.empty_slots(weight)
-  return {
-    str(site.number): jax.tree.map(
-      lambda leaf: jnp.zeros((*lengths, *leaf.shape), leaf.dtype), slot
-    )
-    for site, slot in zip(weight.sites, empty, strict=True)
-  }
-
-
-def _joined(
-  weight: projection_plan.FactoredWeight,
-  lengths: tuple[int, ...],
-  values: Mapping[str, gradient_contraction.SiteValues],
-) -> tuple[jax.Array, jax.Array]:
-  """Factors of the gradient of all slices of a weight."""
-  own = [values[str(site.number)] for site in weight.sites]
-  if not lengths:
-    return gradient_contraction.join_factors(weight, own)
-  count = math.prod(lengths)
-  flat = jax.tree.map(
-    lambda leaf: leaf.reshape(count, *leaf.shape[len(lengths) :]), own
-  )
-  left, right = jax.vmap(
-    lambda one: gradient_contraction.join_factors(weight, one)
-  )(flat)
-  return tuple(x.reshape(-1, *x.shape[2:]) for x in (left, right))  # type: ignore[return-value]
-
-
-def _numbered(
-  weight: projection_plan.FactoredWeight,
-  values: Mapping[str, gradient_contraction.SiteValues],
-) -> tuple[jax.Array, jax.Array]:
-  """Numbers of the rows that were looked up, and cotangents of what was found.
-
-  Numbers out of range have no gradient.
+  Both have an axis for each scan on the way, of which it takes slices.
   """
-  num_rows = weight.layout.sizes()[1]
-  numbers, rights = [], []
-  for site in weight.sites:
-    value = values[str(site.number)]
-    found = site.rule.row_numbers(value.data)  # type: ignore[union-attr]
-    right = value.cotangent.reshape(len(found), -1)
-    is_row = (found >= 0) & (found < num_rows)
-    numbers.append(found.astype(jnp.float32))
-    rights.append(jnp.where(is_row[:, None], right, 0))
-  left = jnp.concatenate(numbers)[None, :, None]
-  return left, jnp.concatenate(rights)[None]
+  zeros: dict[str, Any] = {'weights': {}, 'scopes': {}}
+  given: dict[str, Any] = {'weights': {}, 'scopes': {}}
+  for weight in scope.weights:
+    own = jax.tree.map(
+      lambda leaf: leaf.reshape(*lengths, -1, *leaf.shape[1:]),
+      constants.get(weight.path, ()),
+    )
+    zeros['weights'][weight.path] = _zeros(weight, lengths, statistic, own)
+    given['weights'][weight.path] = own
+  for number, inner in scope.scopes.items():
+    inside = lengths + _lengths(scope, number)
+    zeros['scopes'][str(number)], given['scopes'][str(number)] = _given(
+      inner, inside, statistic, constants
+    )
+  return zeros, given
 
 
-def _row(
-  matrices: ParameterMatrices, gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Factors of a gradient that is there as a whole."""
-  [right] = matrices.to_matrices(gradient[None])
-  return jnp.ones((len(right), 1, 1)), right
+def _zeros(weight, lengths, statistic, constants):
+  """What the statistic of a weight is added to, [*lengths, matrix, ...]."""
+
+  def of_slice(constants):
+    if isinstance(weight, projection_plan.FactoredWeight):
+      cotangents: Any = gradient_collectors.empty_slots(weight)
+    else:
+      cotangents = jnp.zeros(weight.shape)
+    gradient = layer_collectors.read_gradient(weight, cotangents)
+    return statistic(weight.path, gradient, constants)
+
+  one = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape[len(lengths) :], leaf.dtype),
+    constants,
+  )
+  return jax.tree.map(
+    lambda leaf: jnp.zeros((*lengths, *leaf.shape), leaf.dtype),
+    jax.eval_shape(of_slice, one),
+  )
+
+
+def _paired(zeros, given):
+  """What collectors are given: (zeros, constants) of each weight."""
+  return {
+    'weights': {
+      path: (own, given['weights'][path])
+      for path, own in zeros['weights'].items()
+    },
+    'scopes': {
+      number: _paired(inner, given['scopes'][number])
+      for number, inner in zeros['scopes'].items()
+    },
+  }
+
+
+def _collected(found) -> Iterator[tuple[str, Any]]:
+  yield from found['weights'].items()
+  for inner in found['scopes'].values():
+    yield from _collected(inner)

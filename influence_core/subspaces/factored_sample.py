@@ -1,6 +1,6 @@
-"""Means over a sample of what is computed of gradients in factored form."""
+"""Means over a sample of what is computed of each weight's gradient."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 import dataclasses
 from typing import Any
 
@@ -11,9 +11,8 @@ from influence_core import types
 from influence_core.devices import multi_device
 from influence_core.subspaces import factored_gradients
 
-# (factors [examples, ...] by path, [examples] mask, constants) -> sums over the
-# examples, pytree of arrays.
-Statistic = Callable[[factored_gradients.Factors, jax.Array, Any], Any]
+# (leaves by path, features, [examples] mask, constants) -> sums over examples.
+Total = Callable[[Any, types.Features, jax.Array, Any], Any]
 
 
 def _as_they_are(examples: types.Features, start: int) -> types.Features:
@@ -31,8 +30,7 @@ class FactoredSample:
     examples: pytree of [num_examples, ...] arrays of this process.
     draw: (some of the examples, number of the first) -> features for that loss,
       which may be several for each example.
-    batch_size: features at a time on each device: of all of them each layer's
-      factors are held.
+    batch_size: features at a time on each device.
   """
 
   gradients: factored_gradients.FactoredGradients
@@ -41,22 +39,19 @@ class FactoredSample:
   draw: Callable[[types.Features, int], types.Features] = _as_they_are
   batch_size: int = 32
 
-  def mean(self, statistic: Statistic, constants: Mapping[str, Any]) -> Any:
+  def mean(self, total: Total, constants: Any) -> Any:
     """Mean over the examples of all processes, pytree of float64 arrays.
 
     Args:
-      statistic: of a batch; traceable.
+      total: of a batch.
       constants: pytree of arrays for it.
     """
 
-    def total(leaves, constants, batch):
-      _, factors = jax.vmap(
-        lambda example: self.gradients.factors(leaves, example)
-      )(batch.features)
-      found = statistic(factors, batch.mask, constants)
+    def total_on_all(leaves, constants, batch):
+      found = total(leaves, batch.features, batch.mask, constants)
       return jax.lax.psum(found, multi_device.DEVICE_AXIS)
 
-    mapped = multi_device.parallel_map(total, is_local=True)
+    mapped = multi_device.parallel_map(total_on_all, is_local=True)
     leaves, fixed = map(multi_device.replicate, (self.leaves, constants))
     added = None
     for batch in self._batches():

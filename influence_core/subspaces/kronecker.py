@@ -22,20 +22,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse.linalg
 
 from influence_core.subspaces import (
-  factor_products,
+  factored_gradients,
   factored_sample,
   layers as layers_lib,
+  matrix_gradients,
 )
 
-# Larger sides are not formed as matrices: their leading directions are looked
-# for among so many random ones for each that is wanted.
-_MAX_SIDE = 4096
+# Moments of larger sides are not formed: their leading eigenvectors are found
+# from products with so many random directions for each that is wanted.
+_MAX_SIDE = 512
 _OVERSAMPLING = 4
-# Sides whose eigenvectors are all computed, of which some are used.
-_MAX_DENSE_SIDE = 512
 
 
 class Directions(NamedTuple):
@@ -69,53 +67,81 @@ class FittedLayers:
   captured: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+  """The subspaces of a model.
+
+  Attributes:
+    stacks: by path.
+    left_out: share of the trace of the curvature of each parameter without
+      coordinates, by path.
+  """
+
+  stacks: Mapping[str, FittedLayers]
+  left_out: Mapping[str, float]
+
+
 def fit(
   sample: factored_sample.FactoredSample,
-  stacks: Sequence[layers_lib.LayerStack],
+  layers: layers_lib.Layers,
   coordinates_per_layer: int,
   *,
   l2_weight: float = 0.0,
   seed: int = 0,
-) -> dict[str, FittedLayers]:
+) -> Fitted:
   """Directions in one pass over the sample, the curvature inside in another.
 
   Args:
     sample: of gradients.
-    stacks: layers that have coordinates.
+    layers: of the model.
     coordinates_per_layer: at most, for each.
     l2_weight: c, where the training loss had a term c/2 * |theta|^2, which the
       curvature has c more of.
     seed: of the random directions that large sides are searched by.
 
   Returns:
-    The subspaces of each stack by path.
+    The subspaces, and how much of the curvature they hold.
   """
+  stacks = layers.stacks
   counts = {
     stack.path: layers_lib.num_coordinates(stack, coordinates_per_layer)
     for stack in stacks
   }
   searched = dict(_random_directions(stacks, counts, seed))
-  moments = sample.mean(_moments(stacks), searched)
+  moments = sample.mean(_moments(sample.gradients, stacks), searched)
   directions = {
     stack.path: {
-      side: _leading(moments[f'{stack.path}/{side}'], count)
+      side: _leading(
+        moments[stack.path][side],
+        count,
+        searched.get(stack.path, {}).get(side),
+      )
       for side, count in zip(
         ('rows', 'columns'), counts[stack.path], strict=True
       )
     }
     for stack in stacks
   }
-  inside = sample.mean(_inside(stacks), directions)
-  return {
+  inside = sample.mean(_inside(sample.gradients, stacks), directions)
+  by_path = {
     stack.path: _fitted(
       stack,
       directions[stack.path],
       inside[stack.path],
-      moments[f'{stack.path}/trace'],
+      moments[stack.path]['trace'],
       l2_weight,
     )
     for stack in stacks
   }
+  left_out = {
+    path: float(moments[path]['trace'].sum()) for path in layers.left_out
+  }
+  whole = sum(float(moments[stack.path]['trace'].sum()) for stack in stacks)
+  whole += sum(left_out.values())
+  return Fitted(
+    by_path,
+    {path: trace / (whole or 1) for path, trace in left_out.items()},
+  )
 
 
 def _fitted(stack, directions, inside, traces, l2_weight) -> FittedLayers:
@@ -144,73 +170,112 @@ def _random_directions(
       ('rows', stack.num_rows, counts[stack.path][0]),
       ('columns', stack.num_columns, counts[stack.path][1]),
     ):
-      if size > _MAX_SIDE:
-        shape = (stack.num_layers, size, min(size, _OVERSAMPLING * count))
+      width = _OVERSAMPLING * count
+      if size > max(_MAX_SIDE, 2 * width):
+        shape = (stack.num_layers, size, width)
         found[side] = generator.standard_normal(shape, np.float32)
     if found:
       yield stack.path, found
 
 
-def _moments(stacks: Sequence[layers_lib.LayerStack]):
-  """Second moments of both sides and the trace, by path/side."""
+def _moments(
+  gradients: factored_gradients.FactoredGradients,
+  stacks: Sequence[layers_lib.LayerStack],
+) -> factored_sample.Total:
+  """Second moments of both sides, and traces, also of what is left out."""
+  stack_of = {stack.path: stack for stack in stacks}
+  riding = {stack.bias for stack in stacks}
 
-  def statistic(factors, mask, searched):
-    found = {}
-    for stack in stacks:
-      left, right = stack.factors(factors)
-      known = searched.get(stack.path, {})
-      found[f'{stack.path}/rows'] = factor_products.row_moments(
-        left, right, mask, known.get('rows')
-      )
-      found[f'{stack.path}/columns'] = factor_products.row_moments(
-        right, left, mask, known.get('columns')
-      )
-      norms = factor_products.squared_norms(left, right)
-      found[f'{stack.path}/trace'] = jnp.sum(norms * mask[:, None], axis=0)
-    return found
+  def statistic(path, gradient, searched):
+    if path in riding:
+      return {}
+    if path not in stack_of:
+      return {'trace': matrix_gradients.squared_norms(gradient)}
+    own = stack_of[path].read(gradient)
+    known = searched or {}
+    return {
+      'rows': matrix_gradients.row_moments(own, known.get('rows')),
+      'columns': matrix_gradients.row_moments(
+        own.transposed(), known.get('columns')
+      ),
+      'trace': matrix_gradients.squared_norms(own),
+    }
 
-  return statistic
+  def total(leaves, features, mask, searched):
+    return gradients.total(leaves, features, statistic, searched, mask=mask)
+
+  return total
 
 
-def _inside(stacks: Sequence[layers_lib.LayerStack]):
-  """E[c c^T] of the coordinates of each stack, [batch, k * l, k * l]."""
+def _inside(
+  gradients: factored_gradients.FactoredGradients,
+  stacks: Sequence[layers_lib.LayerStack],
+) -> factored_sample.Total:
+  """E[c c^T] of the coordinates of each stack, [matrix, k * l, k * l]."""
+  stack_of = {stack.path: stack for stack in stacks}
 
-  def statistic(factors, mask, directions):
-    found = {}
-    for stack in stacks:
-      own = directions[stack.path]
-      coordinates = factor_products.coordinates(
-        *stack.factors(factors), own['rows'], own['columns']
-      )
-      found[stack.path] = jnp.einsum(
+  def statistic(path, gradient, own):
+    if path not in stack_of:
+      return {}
+    gradient = stack_of[path].read(gradient)
+    return matrix_gradients.coordinates(gradient, own['rows'], own['columns'])
+
+  def total(leaves, features, mask, directions):
+    _, found = gradients.of_each(leaves, features, statistic, directions)
+    return {
+      path: jnp.einsum(
         'ebi,ebj,e->bij',
-        coordinates,
-        coordinates,
+        found[path],
+        found[path],
         mask,
         precision=jax.lax.Precision.HIGHEST,
       )
-    return found
+      for path in stack_of
+    }
 
-  return statistic
+  return total
 
 
-def _leading(moments: np.ndarray, count: int) -> np.ndarray:
-  """[batch, side, count] float32 leading directions.
+def _leading(
+  moments: np.ndarray, count: int, searched: np.ndarray | None
+) -> np.ndarray:
+  """[matrix, side, count] float32 leading eigenvectors.
 
   Args:
-    moments: [batch, side, side], or [batch, side, more] products with random
-      directions.
+    moments: [matrix, side, side], or their products with `searched`.
     count: of the directions.
+    searched: [matrix, side, more] random directions; None for none.
   """
-  return np.stack([_leading_of(moment, count) for moment in moments])
+  if searched is None:
+    vectors = np.linalg.eigh(moments)[1][..., ::-1]
+    return vectors[..., :count].astype(np.float32)
+  pairs = zip(moments, searched, strict=True)
+  vectors = np.stack([_nystrom(*pair)[:, :count] for pair in pairs])
+  return vectors.astype(np.float32)
 
 
-def _leading_of(moment: np.ndarray, count: int) -> np.ndarray:
-  size, width = moment.shape
-  if width < size:
-    return np.linalg.svd(moment, full_matrices=False)[0][:, :count].astype('f4')
-  if size <= _MAX_DENSE_SIDE or count > size // 4:
-    return np.linalg.eigh(moment)[1][:, ::-1][:, :count].astype('f4')
-  start = np.ones(size)  # For the same directions in every run.
-  values, vectors = scipy.sparse.linalg.eigsh(moment, count, v0=start)
-  return vectors[:, np.argsort(-values)].astype('f4')
+def _nystrom(products: np.ndarray, directions: np.ndarray) -> np.ndarray:
+  """Eigenvectors of a Nystrom approximation of a positive matrix M.
+
+  Args:
+    products: M D, [side, more].
+    directions: D, [side, more].
+
+  Returns:
+    [side, more], that of the largest eigenvalue first.
+
+  References:
+    Tropp et al., "Fixed-Rank Approximation of a Positive-Semidefinite Matrix
+    from Streaming Data", NeurIPS 2017, algorithm 3.
+  """
+  basis, triangle = np.linalg.qr(directions.astype(np.float64))
+  products = np.linalg.solve(triangle.T, products.T).T
+  # Rounding of float32 sums, which may leave M less than positive.
+  shift = np.finfo(np.float32).eps * np.linalg.norm(products)
+  if shift == 0:
+    return basis
+  shifted = products + shift * basis
+  core = basis.T @ shifted
+  factor = np.linalg.cholesky((core + core.T) / 2)
+  root = np.linalg.solve(factor, shifted.T).T
+  return np.linalg.svd(root, full_matrices=False)[0]

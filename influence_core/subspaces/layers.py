@@ -4,22 +4,18 @@ A layer is a matrix of a parameter, with the bias that is added to its output as
 one more entry of its input, which is 1. Slices of a stack are layers each.
 """
 
-from collections.abc import Sequence
 import dataclasses
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core.subspaces import factored_gradients
+from influence_core import types
+from influence_core.subspaces import factored_gradients, matrix_gradients
 
 # The gradient of a bias is the sum of the cotangents of its layer's output:
 # float32 sums of the same numbers in another order.
 _TOLERANCE = 1e-4
-
-
-Side = Literal['left', 'right']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +26,10 @@ class LayerStack:
     path: of the parameter.
     num_layers: matrices in its stack.
     num_rows: of each, with the bias.
-    num_columns: of each, with the bias.
-    bias: path of the bias; None for none.
-    bias_side: which factor has the 1.
+    num_columns: of each.
+    bias: path of the bias, which is the last row; None for none.
+    is_transposed: whether rows and columns of the parameter's matrices are
+      exchanged, so that rows are those of the layer's input.
   """
 
   path: str
@@ -40,7 +37,7 @@ class LayerStack:
   num_rows: int
   num_columns: int
   bias: str | None = None
-  bias_side: Side = 'left'
+  is_transposed: bool = False
 
   @property
   def names(self) -> list[str]:
@@ -49,16 +46,13 @@ class LayerStack:
       return [self.path]
     return [f'{self.path}[{number}]' for number in range(self.num_layers)]
 
-  def factors(
-    self, found: factored_gradients.Factors
-  ) -> tuple[jax.Array, jax.Array]:
-    """Factors [..., batch, position, entry] of the gradient with the bias."""
-    left, right = found[self.path]
-    if self.bias is None:
-      return left, right
-    if self.bias_side == 'left':
-      return _with_one(left), right
-    return left, _with_one(right)
+  def read(
+    self, gradient: matrix_gradients.MatrixGradient
+  ) -> matrix_gradients.MatrixGradient:
+    """The gradient of the layers from that of the parameter."""
+    if self.is_transposed:
+      gradient = gradient.transposed()
+    return gradient if self.bias is None else gradient.with_bias()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +70,8 @@ class Layers:
 
 def find(
   gradients: factored_gradients.FactoredGradients,
-  factors: factored_gradients.Factors,
+  leaves: types.SelectedParameters,
+  features: types.Features,
 ) -> Layers:
   """The layers of a loss.
 
@@ -85,63 +80,85 @@ def find(
 
   Args:
     gradients: of the loss.
-    factors: of a few examples, [example, batch, position, entry] by path; tell
-      which bias belongs to which parameter.
+    leaves: all parameters by path.
+    features: pytree of [num_examples, ...] arrays, a few examples; tell which
+      bias belongs to which parameter.
   """
   left_out = tuple(
     path for path, one in gradients.matrices.items() if one.is_lookup
   )
-  biases = _biases(gradients, factors)
+  biases = _biases(gradients, leaves, features)
   riding = {bias for bias, _ in biases.values()}
   stacks = []
   for path in sorted(gradients.matrices.keys() - riding - {*left_out}):
-    left, right = factors[path]
-    bias: str | None = None
-    side: Side = 'left'
-    if path in biases:
-      bias, side = biases[path]
+    num_layers, num_rows, num_columns = gradients.matrices[path].sizes
+    bias, is_transposed = biases.get(path, (None, False))
+    if is_transposed:
+      num_rows, num_columns = num_columns, num_rows
+    num_rows += bias is not None
     stacks.append(
-      LayerStack(
-        path,
-        left.shape[1],
-        left.shape[-1] + (bias is not None and side == 'left'),
-        right.shape[-1] + (bias is not None and side == 'right'),
-        bias,
-        side,
-      )
+      LayerStack(path, num_layers, num_rows, num_columns, bias, is_transposed)
     )
   return Layers(tuple(stacks), left_out)
 
 
 def _biases(
   gradients: factored_gradients.FactoredGradients,
-  factors: factored_gradients.Factors,
-) -> dict[str, tuple[str, Side]]:
-  """(path of the bias, side with the 1) by path of the parameter."""
+  leaves: types.SelectedParameters,
+  features: types.Features,
+) -> dict[str, tuple[str, bool]]:
+  """(path of the bias, whether its layer is transposed) by path."""
+  sums = _sums(gradients, leaves, features)
   rows = {
-    path: np.asarray(factors[path][1])[:, :, 0]
-    for path, one in gradients.matrices.items()
-    if one.factored is None
+    path: np.asarray(found['formed'])
+    for path, found in sums.items()
+    if 'formed' in found
   }
-  found: dict[str, tuple[str, Side]] = {}
+  biases: dict[str, tuple[str, bool]] = {}
   taken: set[str] = set()
-  for path in sorted(gradients.matrices):
-    one = gradients.matrices[path]
-    if one.factored is None or one.is_lookup:
-      continue
-    sides: Sequence[tuple[int, Side]] = ((1, 'left'), (0, 'right'))
-    for cotangent_place, side in sides:
-      sums = np.asarray(factors[path][cotangent_place]).sum(axis=2)
+  for path in sorted(sums):
+    for side in ('right', 'left'):
+      if side not in sums[path]:
+        continue
+      own = np.asarray(sums[path][side])
       names = [
-        x for x, row in rows.items() if x not in taken and _same(row, sums)
+        x for x, row in rows.items() if x not in taken and _same(row, own)
       ]
       if names:
         # Of several that agree, the one beside it.
         name = max(names, key=lambda other: _shared(path, other))
-        found[path] = name, side
+        biases[path] = name, side == 'left'
         taken.add(name)
         break
-  return found
+  return biases
+
+
+def _sums(gradients, leaves, features) -> factored_gradients.ByPath:
+  """Of each example: gradients that may be a bias's, and those of outputs.
+
+  Which side of a parameter is that of outputs is not known.
+  """
+  products = {
+    path
+    for path, one in gradients.matrices.items()
+    if one.is_factored and not one.num_lookups
+  }
+
+  def statistic(path, gradient, constants):
+    del constants
+    if gradient.formed is not None:
+      return {'formed': gradient.formed.reshape(len(gradient.formed), -1)}
+    if path not in products:
+      return {}
+    return {
+      'right': jnp.sum(gradient.right, axis=1, dtype=jnp.float32),
+      'left': jnp.sum(gradient.left, axis=1, dtype=jnp.float32),
+    }
+
+  def of_each(leaves, features):
+    return gradients.of_each(leaves, features, statistic, {})[1]
+
+  return jax.jit(of_each)(leaves, features)
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -157,11 +174,6 @@ def _shared(path: str, other: str) -> int:
   """Length of what two paths begin with in common."""
   pairs = zip(path, other, strict=False)
   return next((n for n, (a, b) in enumerate(pairs) if a != b), len(path))
-
-
-def _with_one(factor: jax.Array) -> jax.Array:
-  ones = jnp.ones((*factor.shape[:-1], 1), factor.dtype)
-  return jnp.concatenate([factor, ones], axis=-1)
 
 
 def num_coordinates(

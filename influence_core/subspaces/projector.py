@@ -15,10 +15,10 @@ from influence_core.devices import (
 from influence_core.projection import projector as gradient_projection
 from influence_core.projection.options import ProjectionOptions
 from influence_core.subspaces import (
-  factor_products,
   factored_gradients,
   kronecker,
   layers as layers_lib,
+  matrix_gradients,
 )
 
 # More examples at a time gain nothing: the subspaces are small.
@@ -116,11 +116,7 @@ class SubspaceProjector:
 
   def _choose(self, features: types.Features) -> device_program.Program:
     gradients = factored_gradients.FactoredGradients(
-      self._loss,
-      self._params,
-      selected=self._selected,
-      features=features,
-      one_hot=False,
+      self._loss, self._params, selected=self._selected, features=features
     )
 
     def compile_program(micro_batch: int) -> device_program.Program:
@@ -141,14 +137,7 @@ class SubspaceProjector:
     micro_batch: int,
   ) -> device_program.Program:
     def of_batch(leaves, subspaces, features):
-      losses, factors = jax.vmap(
-        lambda example: gradients.factors(leaves, example)
-      )(features)
-      return types.ProjectedExamples(
-        _columns(self._stacks, factors, subspaces),
-        _squared_norms(gradients, factors),
-        losses,
-      )
+      return project_batch(gradients, self._stacks, leaves, subspaces, features)
 
     inputs = (
       self._leaves,
@@ -159,26 +148,56 @@ class SubspaceProjector:
     return device_program.compile_lowered(mapped.lower(*inputs), micro_batch)
 
 
-def _columns(stacks, factors, subspaces) -> jax.Array:
-  """[examples, projection_dim] float32, layer by layer."""
-  parts = []
-  for stack in stacks:
-    rows, columns, rotation = subspaces[stack.path]
-    left, right = stack.factors(factors)
-    found = factor_products.coordinates(left, right, rows, columns)
-    turned = jnp.einsum(
-      'ebi,bin->ebn', found, rotation, precision=jax.lax.Precision.HIGHEST
-    )
-    parts.append(turned.reshape(len(turned), -1))
-  return jnp.concatenate(parts, axis=1)
+def project_batch(
+  gradients: factored_gradients.FactoredGradients,
+  stacks: Sequence[layers_lib.LayerStack],
+  leaves: types.SelectedParameters,
+  subspaces: Mapping[str, kronecker.Directions],
+  features: types.Features,
+) -> types.ProjectedExamples:
+  """Projects [batch, ...] features on one device; traceable.
 
+  Args:
+    gradients: of the loss.
+    stacks: layers, in the order of the columns of a projection.
+    leaves: all parameters by path.
+    subspaces: directions by path.
+    features: pytree of [batch, ...] arrays.
 
-def _squared_norms(gradients, factors) -> jax.Array:
-  """[examples] float32 |g|^2 over all selected parameters."""
-  norms = [
-    factor_products.lookup_norms(*pair)
-    if gradients.matrices[path].is_lookup
-    else factor_products.squared_norms(*pair)
-    for path, pair in factors.items()
+  Returns:
+    [batch, (tokens,) projection_dim] projections, norms without the last axis,
+    and [batch, (tokens)] losses.
+  """
+  stack_of = {stack.path: stack for stack in stacks}
+  riding = {stack.bias for stack in stacks}
+
+  def statistic(path, gradient, own):
+    if path in riding:
+      return {}
+    if path not in stack_of:
+      return {'norm': matrix_gradients.squared_norms(gradient)}
+    gradient = stack_of[path].read(gradient)
+    return {
+      'norm': matrix_gradients.squared_norms(gradient),
+      'inside': matrix_gradients.coordinates(gradient, own.rows, own.columns),
+    }
+
+  losses, found = gradients.of_each(leaves, features, statistic, subspaces)
+  norms = [own['norm'].sum(axis=-1) for own in found.values() if own]
+  columns = [
+    _turned(found[path]['inside'], subspaces[path].rotation)
+    for path in stack_of
   ]
-  return jnp.sum(jnp.stack([one.sum(axis=1) for one in norms]), axis=0)
+  return types.ProjectedExamples(
+    jnp.concatenate(columns, axis=-1),
+    jnp.sum(jnp.stack(norms), axis=0),
+    losses,
+  )
+
+
+def _turned(inside: jax.Array, rotation: types.Array) -> jax.Array:
+  """[..., matrix, n] turned to eigenvectors and joined, [..., matrix * n]."""
+  turned = jnp.einsum(
+    '...bi,bin->...bn', inside, rotation, precision=jax.lax.Precision.HIGHEST
+  )
+  return turned.reshape(*turned.shape[:-2], -1)

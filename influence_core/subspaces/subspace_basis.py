@@ -18,7 +18,8 @@ class KroneckerReport:
   Attributes:
     layers: in the order of their columns.
     stacks: how they are made of parameters.
-    left_out: parameters without coordinates.
+    left_out: share of the trace of the curvature that parameters without
+      coordinates have, by path.
     curvature: whose second moments are taken.
     num_draws: gradients of each example, all of them where `is_exact`.
     is_exact: whether the curvature of an example is taken without chance.
@@ -29,7 +30,7 @@ class KroneckerReport:
 
   layers: tuple[LayerColumns, ...]
   stacks: tuple[layers_lib.LayerStack, ...]
-  left_out: tuple[str, ...]
+  left_out: Mapping[str, float]
   curvature: choices.Curvature
   num_draws: int
   is_exact: bool
@@ -42,7 +43,6 @@ class KroneckerReport:
     lists = {
       'layers': tuple(LayerColumns(**x) for x in content['layers']),
       'stacks': tuple(layers_lib.LayerStack(**x) for x in content['stacks']),
-      'left_out': tuple(content['left_out']),
     }
     return cls(**{**content, **lists})
 

@@ -92,7 +92,10 @@ def _describe_layers(
     f'{report.seconds:.1f} s'
   )
   if report.left_out:
-    console.print(f'left out: {", ".join(report.left_out)}')
+    shares = (f'{path} ({x:.1%})' for path, x in report.left_out.items())
+    console.print(
+      f'left out, with shares of the curvature: {", ".join(shares)}'
+    )
   return _conclude(
     console, record, 'the curvature inside is that of its sample'
   )

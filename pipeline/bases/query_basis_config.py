@@ -23,6 +23,9 @@ class QueryBasisConfig:
     tolerance: relative residual at which cg stops.
     scale: divisor of the curvature, with lissa; default: estimated.
     microbatch_size: number of examples in a product of lissa.
+    num_draws: number of random gradients of an example that its curvature is
+      taken from, with ekfac; default: all of them where outputs are few, else
+      4.
     sample_size: number of examples, drawn at random, that the curvature is
       averaged over.
     basis_dtype: dtype of stored vectors.
@@ -37,6 +40,7 @@ class QueryBasisConfig:
   tolerance: float = 1e-3
   scale: float | None = None
   microbatch_size: int = 64
+  num_draws: int | None = None
   sample_size: int = 4096
   basis_dtype: choices.BasisDtype = 'float32'
   seed: int = 0
@@ -45,6 +49,7 @@ class QueryBasisConfig:
     errors.check_at_least_one(
       num_products=self.num_products,
       microbatch_size=self.microbatch_size,
+      num_draws=self.num_draws,
       sample_size=self.sample_size,
     )
     if not self.tolerance > 0:

@@ -6,18 +6,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from influence_core import errors, parameter_selection, types
-from influence_core.baselines import (
-  ekfac,
-  pseudo_gradients,
-  solvers as inverse_products,
-)
-from influence_core.curvature import (
-  operator as curvature_operator,
-  products as curvature_products,
-)
-from influence_core.subspaces import factored_gradients
-from pipeline.bases import curvature_sample
+from influence_core import errors, types
+from influence_core.baselines import ekfac, solvers as inverse_products
+from influence_core.curvature import operator as curvature_operator
+from pipeline.bases import curvature_roots, curvature_sample
 from pipeline.bases.query_basis_config import QueryBasisConfig
 from pipeline.tasks import loaded_task
 
@@ -137,22 +129,14 @@ def _solve_by_factors(loaded, samples, gradients, config, progress) -> Solved:
   del progress  # Two passes over a sample.
   features = _sample(samples, config)
   sample_size = curvature_sample.num_used(features)
-  loss = loaded.task.per_example_loss
-  if config.curvature == 'gauss_newton':
-    loaded.check_split_loss()
-    split_loss = curvature_products.require_split_loss(loaded.task.split_loss)
-    loss = pseudo_gradients.loss(split_loss)
-    features = pseudo_gradients.with_noise(
-      split_loss, loaded.params, features, config.seed
-    )
-  factored = factored_gradients.FactoredGradients(
-    loss, loaded.params, selected=loaded.selected, features=features
+  roots = curvature_roots.CurvatureRoots.of(
+    loaded, config.curvature, num_draws=config.num_draws, seed=config.seed
   )
-  leaves = parameter_selection.all_parameters(loaded.params)
-  blocks = ekfac.fit(factored, leaves, features)
+  sample = roots.sample(loaded, features)
+  blocks = ekfac.fit(sample)
   solved = ekfac.solve(
     blocks,
-    factored.matrices,
+    sample.gradients.matrices,
     gradients,
     damping=config.damping,
     l2_weight=loaded.task.l2_weight,

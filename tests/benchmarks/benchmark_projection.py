@@ -32,7 +32,7 @@ import numpy as np
 from influence_core import parameter_selection
 from influence_core.devices import host_allocator, multi_device
 from influence_core.projection import (
-  collectors as gradient_collectors,
+  basis_collectors,
   packing as basis_packing,
   plan as projection_plan,
   program as projection_program,
@@ -212,7 +212,7 @@ def plain_way(case, basis):
 
 def no_norms_way(case, projector):
   """Ours without the norms, which the compiler then leaves out."""
-  evaluation = gradient_collectors.Evaluation(
+  evaluation = basis_collectors.BasisCollectors(
     projector.projection_dim, projector.packing
   )
 

@@ -108,11 +108,10 @@ def fitted(case, coordinates, num_draws=None):
   )
   leaves = parameter_selection.all_parameters(params)
   few = jax.tree.map(lambda leaf: leaf[:8], drawn)
-  _, factors = jax.vmap(lambda x: gradients.factors(leaves, x))(few)
-  layers = layers_lib.find(gradients, factors)
+  layers = layers_lib.find(gradients, leaves, few)
   sample = factored_sample.FactoredSample(gradients, leaves, features, draw)
-  bases = kronecker.fit(sample, layers.stacks, coordinates)
-  return layers, bases
+  bases = kronecker.fit(sample, layers, coordinates)
+  return layers, bases.stacks
 
 
 def project(case, layers, bases, **options):

@@ -1,0 +1,156 @@
+"""Statistics of each weight's gradient against gradients that are formed."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from influence_core import parameter_selection
+from influence_core.subspaces import factored_gradients, matrix_gradients
+from tests.kit import marks, projection_cases
+
+CASES = {case.name: case for case in projection_cases.hard_cases()}
+# Every kind of site: products, shared weights, batches, convolutions, lookups,
+# a table that is looked up and multiplied.
+NAMES = [
+  'dense_applied_twice',
+  'weight_as_left_operand',
+  'weight_with_batch_dimensions',
+  'convolution_grouped',
+  'embedding_of_repeated_ids',
+  'checkpoint_on_function',
+  'gru',
+  'language_model',
+  'language_model_scanned',
+  'vision_transformer',
+]
+
+
+def factored(case):
+  return factored_gradients.FactoredGradients(
+    case.per_example_loss,
+    case.params,
+    selected=parameter_selection.select_parameters(case.params),
+    features=case.features,
+  )
+
+
+def per_example_gradients(case):
+  """[num_examples, *shape] by path, by automatic differentiation alone."""
+  selected = parameter_selection.select_parameters(case.params)
+
+  def loss(selected, example):
+    params = parameter_selection.replace_parameters(case.params, selected)
+    one = jax.tree.map(lambda leaf: leaf[None], example)
+    return case.per_example_loss(params, one)[0]
+
+  return jax.vmap(jax.grad(loss), (None, 0))(selected, case.features)
+
+
+def random_directions(gradients):
+  """U and V of each weight, of more rows and columns than there are few."""
+  generator = np.random.default_rng(0)
+  return {
+    path: {
+      'rows': generator.standard_normal((count, rows, 3)).astype(np.float32),
+      'columns': generator.standard_normal((count, columns, 2)).astype('f4'),
+    }
+    for path, one in gradients.matrices.items()
+    for count, rows, columns in [one.sizes]
+  }
+
+
+def statistics(gradients, path, gradient, own):
+  _, num_rows, _ = gradients.matrices[path].sizes
+  found = {
+    'matrices': gradient.matrices(num_rows),
+    'norms': matrix_gradients.squared_norms(gradient),
+    'inside': matrix_gradients.coordinates(
+      gradient, own['rows'], own['columns']
+    ),
+  }
+  if gradient.numbers is None:
+    found['moments'] = matrix_gradients.row_moments(gradient)
+    found['products'] = matrix_gradients.row_moments(gradient, own['rows'])
+  return found
+
+
+def expected_statistics(matrices, own):
+  moments = np.einsum('ebrc,ebsc->ebrs', matrices, matrices)
+  inside = np.einsum(
+    'ebrc,brk,bcl->ebkl', matrices, own['rows'], own['columns']
+  )
+  return {
+    'matrices': matrices,
+    'norms': np.square(matrices).sum(axis=(2, 3)),
+    'inside': inside.reshape(*inside.shape[:2], -1),
+    'moments': moments,
+    'products': np.einsum('ebrs,bsk->ebrk', moments, own['rows']),
+  }
+
+
+# Compiled in more than a second each, but for one.
+@pytest.mark.parametrize(
+  'name', marks.slow_where(NAMES, {*NAMES} - {'weight_as_left_operand'})
+)
+def test_statistics_are_those_of_formed_gradients(name):
+  case = CASES[name]
+  gradients = factored(case)
+  leaves = parameter_selection.all_parameters(case.params)
+  directions = random_directions(gradients)
+  statistic = functools.partial(statistics, gradients)
+  losses, found = jax.jit(
+    lambda leaves, features: gradients.of_each(
+      leaves, features, statistic, directions
+    )
+  )(leaves, case.features)
+  np.testing.assert_allclose(
+    losses, case.per_example_loss(case.params, case.features), rtol=1e-5
+  )
+  exact = per_example_gradients(case)
+  mask = np.arange(len(losses)) % 3 != 1
+  total = jax.jit(
+    lambda leaves, features: gradients.total(
+      leaves, features, statistic, directions, mask=jnp.float32(mask)
+    )
+  )(leaves, case.features)
+  assert found.keys() == exact.keys()
+  for path, one in gradients.matrices.items():
+    arrays = exact[path]
+    matrices = np.asarray(one.to_matrices(arrays), np.float64)
+    back = one.from_matrices(jnp.float32(matrices), arrays.shape[1:])
+    np.testing.assert_array_equal(back, arrays)
+    expected = expected_statistics(matrices, directions[path])
+    for key, value in found[path].items():
+      # float32 sums in another order; gradients that are zero have rounding.
+      size = max(np.abs(expected[key]).max(), 1e-2)
+      np.testing.assert_allclose(
+        value, expected[key], atol=2e-5 * size, err_msg=f'{path} {key}'
+      )
+      np.testing.assert_allclose(
+        total[path][key],
+        expected[key][mask].sum(axis=0),
+        atol=2e-5 * size * len(mask),
+        err_msg=f'{path} {key}',
+      )
+
+
+def test_a_loss_per_token_has_statistics_of_each():
+  generator = np.random.default_rng(0)
+  x = generator.normal(size=(4, 5, 3)).astype(np.float32)
+  w = generator.normal(size=(3, 2)).astype(np.float32)
+
+  def loss(params, features):
+    return jnp.square(features['x'] @ params['w']).sum(axis=-1)
+
+  gradients = factored_gradients.FactoredGradients(
+    loss, {'w': w}, selected={'w': w}, features={'x': x}
+  )
+  losses, found = gradients.of_each(
+    {'w': w}, {'x': x}, lambda path, own, _: own.matrices(3), {}
+  )
+  assert losses.shape == (4, 5)
+  expected = 2 * np.einsum('etr,etc->etrc', x, x @ w)
+  np.testing.assert_allclose(found['w'][:, :, 0], expected, rtol=1e-5)
