@@ -13,7 +13,6 @@ References:
 
 from collections.abc import Iterator, Mapping
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,14 +79,17 @@ def fit(
   Returns:
     The block of each selected parameter by path.
   """
-  moments = _in_float32(sample.mean(_moments(sample.gradients), {}))
+  moments = sample.mean('moments', _moments(sample.gradients), {})
   sides = {
-    path: {side: _eigenvectors(own.get(side)) for side in ('rows', 'columns')}
-    for path, own in moments.items()
+    path: {
+      side: _eigenvectors(moments.get(f'{path}/{side}'))
+      for side in ('rows', 'columns')
+    }
+    for path in sample.gradients.matrices
   }
-  eigenvalues = _in_float32(sample.mean(_squares(sample.gradients), sides))
+  eigenvalues = sample.mean('squares', _squares(sample.gradients), sides)
   return {
-    path: Block(**own, eigenvalues=jnp.asarray(eigenvalues[path]))
+    path: Block(**own, eigenvalues=jnp.asarray(eigenvalues[path], jnp.float32))
     for path, own in sides.items()
   }
 
@@ -130,10 +132,6 @@ def solve(
   return solved
 
 
-def _in_float32(tree: Any) -> Any:
-  return jax.tree.map(lambda leaf: leaf.astype(np.float32), tree)
-
-
 def _moments(
   gradients: factored_gradients.FactoredGradients,
 ) -> factored_sample.Total:
@@ -148,7 +146,12 @@ def _moments(
     }
 
   def total(leaves, features, mask, constants):
-    return gradients.total(leaves, features, statistic, constants, mask=mask)
+    found = gradients.total(leaves, features, statistic, constants, mask=mask)
+    return {
+      f'{path}/{side}': sums
+      for path, own in found.items()
+      for side, sums in own.items()
+    }
 
   return total
 
@@ -193,5 +196,5 @@ def _eigenvectors(moment: np.ndarray | None) -> jax.Array | None:
   """[batch, size, size] eigenvectors as columns."""
   if moment is None:
     return None
-  _, vectors = np.linalg.eigh(moment.astype(np.float64))
+  _, vectors = np.linalg.eigh(moment)
   return jnp.asarray(vectors, jnp.float32)

@@ -29,72 +29,81 @@ _LOSS_BATCH = 4
 _Check = Callable[[types.Params, types.Features], tuple[Any, Any]]
 
 
-def find(
-  per_example_loss: types.PerExampleLoss,
-  params: types.Params,
-  *,
-  selected: types.SelectedParameters,
-  features: types.Features,
-  memory_budget_bytes: int | None = None,
-) -> np.ndarray:
-  """[num_examples] bool: whose loss and gradient are finite.
+class FiniteExamples:
+  """Looks for them; what it compiles is kept for examples of the same shapes.
 
   Gradients are not looked at where memory does not suffice for one of them
   beside the parameters.
-
-  Args:
-    per_example_loss: (params, [batch, ...] features) -> [batch] losses.
-    params: pytree of arrays.
-    selected: parameters that gradients are taken for, by path.
-    features: pytree of [num_examples, ...] arrays, num_examples >= 1.
-    memory_budget_bytes: memory to use; None for most of a device's.
   """
-  params = jax.device_put(parameter_layout.fit_devices(params))
-  check, size = _compiled(
-    per_example_loss, params, selected, features, memory_budget_bytes
-  )
-  found = []
-  for start in range(0, multi_device.num_examples(features), size):
-    batch = _part(features, start, size)
-    losses, gradient = check(params, _filled(batch, size))
-    good = np.array(losses)[: multi_device.num_examples(batch)]
-    if not gradient:
-      for number in np.flatnonzero(good).tolist():
-        one = _part(batch, number, 1)
-        good[number] = bool(check(params, _filled(one, size))[1])
-    found.append(good)
-  return np.concatenate(found)
 
+  def __init__(
+    self,
+    per_example_loss: types.PerExampleLoss,
+    params: types.Params,
+    *,
+    selected: types.SelectedParameters,
+    memory_budget_bytes: int | None = None,
+  ):
+    """Compiles nothing yet.
 
-def _compiled(
-  per_example_loss: types.PerExampleLoss,
-  params: types.Params,
-  selected: types.SelectedParameters,
-  features: types.Features,
-  memory_budget_bytes: int | None,
-) -> tuple[_Check, int]:
-  """The check of a batch, and its size."""
-  leaves: dict[str, Any] = parameter_selection.all_parameters(params)
-  budget = memory_budget_bytes or device_memory.default_budget_bytes()
-  taken = sum(
-    leaf.addressable_shards[0].data.nbytes for leaf in leaves.values()
-  )
+    Args:
+      per_example_loss: (params, [batch, ...] features) -> [batch] losses.
+      params: pytree of arrays.
+      selected: parameters that gradients are taken for, by path.
+      memory_budget_bytes: memory to use; None for most of a device's.
+    """
+    self._loss = per_example_loss
+    self._params = jax.device_put(parameter_layout.fit_devices(params))
+    self._paths = tuple(selected)
+    self._budget = memory_budget_bytes
+    self._checks: dict[Any, tuple[_Check, int]] = {}
 
-  def compile_gradient(size: int) -> device_program.Program:
-    check = jax.jit(_gradient_check(per_example_loss, tuple(selected)))
-    shapes = device_program.with_lead(features, size)
-    return device_program.compile_lowered(check.lower(params, shapes), size)
+  def __call__(self, features: types.Features) -> np.ndarray:
+    """[num_examples] bool: whose loss and gradient are finite.
 
-  try:
-    program = device_program.largest_program(
-      compile_gradient,
-      budget - taken,
-      preferred=_PREFERRED_BATCH,
-      num_examples=multi_device.num_examples(features),
+    Args:
+      features: pytree of [num_examples, ...] arrays, num_examples >= 1.
+    """
+    shapes = device_program.example_shapes(features)
+    if shapes not in self._checks:
+      self._checks[shapes] = self._compiled(features)
+    check, size = self._checks[shapes]
+    found = []
+    for start in range(0, multi_device.num_examples(features), size):
+      batch = _part(features, start, size)
+      losses, gradient = check(self._params, _filled(batch, size))
+      good = np.array(losses)[: multi_device.num_examples(batch)]
+      if not gradient:
+        for number in np.flatnonzero(good).tolist():
+          one = _part(batch, number, 1)
+          good[number] = bool(check(self._params, _filled(one, size))[1])
+      found.append(good)
+    return np.concatenate(found)
+
+  def _compiled(self, features: types.Features) -> tuple[_Check, int]:
+    """The check of a batch, and its size."""
+    leaves: dict[str, Any] = parameter_selection.all_parameters(self._params)
+    budget = self._budget or device_memory.default_budget_bytes()
+    taken = sum(
+      leaf.addressable_shards[0].data.nbytes for leaf in leaves.values()
     )
-    return program.compiled, program.micro_batch
-  except errors.InputError:
-    return jax.jit(_loss_check(per_example_loss)), _LOSS_BATCH
+
+    def compile_gradient(size: int) -> device_program.Program:
+      check = jax.jit(_gradient_check(self._loss, self._paths))
+      shapes = device_program.with_lead(features, size)
+      lowered = check.lower(self._params, shapes)
+      return device_program.compile_lowered(lowered, size)
+
+    try:
+      program = device_program.largest_program(
+        compile_gradient,
+        budget - taken,
+        preferred=_PREFERRED_BATCH,
+        num_examples=multi_device.num_examples(features),
+      )
+      return program.compiled, program.micro_batch
+    except errors.InputError:
+      return jax.jit(_loss_check(self._loss)), _LOSS_BATCH
 
 
 def _gradient_check(

@@ -34,6 +34,8 @@ from influence_core.subspaces import (
 # from products with so many random directions for each that is wanted.
 _MAX_SIDE = 512
 _OVERSAMPLING = 4
+# Over the sample.
+NUM_PASSES = 2
 
 
 class Directions(NamedTuple):
@@ -108,11 +110,11 @@ def fit(
     for stack in stacks
   }
   searched = dict(_random_directions(stacks, counts, seed))
-  moments = sample.mean(_moments(sample.gradients, stacks), searched)
+  moments = sample.mean('moments', _moments(sample.gradients, stacks), searched)
   directions = {
     stack.path: {
       side: _leading(
-        moments[stack.path][side],
+        moments[f'{stack.path}/{side}'],
         count,
         searched.get(stack.path, {}).get(side),
       )
@@ -122,21 +124,21 @@ def fit(
     }
     for stack in stacks
   }
-  inside = sample.mean(_inside(sample.gradients, stacks), directions)
+  inside = sample.mean('inside', _inside(sample.gradients, stacks), directions)
   by_path = {
     stack.path: _fitted(
       stack,
       directions[stack.path],
       inside[stack.path],
-      moments[stack.path]['trace'],
+      moments[f'{stack.path}/trace'],
       l2_weight,
     )
     for stack in stacks
   }
   left_out = {
-    path: float(moments[path]['trace'].sum()) for path in layers.left_out
+    path: float(moments[f'{path}/trace'].sum()) for path in layers.left_out
   }
-  whole = sum(float(moments[stack.path]['trace'].sum()) for stack in stacks)
+  whole = sum(float(moments[f'{stack.path}/trace'].sum()) for stack in stacks)
   whole += sum(left_out.values())
   return Fitted(
     by_path,
@@ -202,7 +204,12 @@ def _moments(
     }
 
   def total(leaves, features, mask, searched):
-    return gradients.total(leaves, features, statistic, searched, mask=mask)
+    found = gradients.total(leaves, features, statistic, searched, mask=mask)
+    return {
+      f'{path}/{name}': sums
+      for path, own in found.items()
+      for name, sums in own.items()
+    }
 
   return total
 

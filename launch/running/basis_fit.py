@@ -87,12 +87,13 @@ def _fit_subspaces(
   config: KroneckerConfig,
   resources: fit_basis_config.Resources,
 ) -> dict[str, Any]:
-  with console.stage('fit-basis', 'examples'):
+  with console.stage('fit-basis', 'blocks') as progress:
     record = fit_kronecker_basis.fit_kronecker_basis(
       loaded,
       path,
       config,
       max_rejected_fraction=resources.max_rejected_fraction,
+      progress=progress,
     )
   return basis_page.describe_basis(console, record)
 

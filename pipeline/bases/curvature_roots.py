@@ -14,9 +14,6 @@ from influence_core.subspaces import (
 )
 from pipeline.tasks import loaded_task
 
-# Examples whose shapes the loss is traced for.
-_NUM_TRIED = 4
-
 
 @dataclasses.dataclass(frozen=True)
 class CurvatureRoots:
@@ -30,7 +27,7 @@ class CurvatureRoots:
   """
 
   loss: types.PerExampleLoss
-  draw: Callable[[types.Features, int], types.Features]
+  draw: Callable[[types.Features, tuple[int, ...]], types.Features]
   num_draws: int
   is_exact: bool
 
@@ -57,7 +54,7 @@ class CurvatureRoots:
     """
     if curvature == 'empirical_fisher':
       return cls(
-        loaded.task.per_example_loss, lambda examples, start: examples, 1, True
+        loaded.task.per_example_loss, lambda examples, place: examples, 1, True
       )
     loaded.check_split_loss()
     roots = output_roots.OutputRoots.of(
@@ -69,25 +66,29 @@ class CurvatureRoots:
     process = jax.process_index()
     return cls(
       roots.pseudo_loss,
-      lambda examples, start: roots.with_draws(
-        examples, (seed, process, start)
+      lambda examples, place: roots.with_draws(
+        examples, (seed, process, *place)
       ),
       roots.num_draws,
       roots.is_exact,
     )
 
-  def few(self, examples: types.Features) -> types.Features:
-    """Features of `loss` for the first of the examples."""
-    return self.draw(jax.tree.map(lambda leaf: leaf[:_NUM_TRIED], examples), 0)
+  def few(self, loaded: loaded_task.LoadedTask) -> types.Features:
+    """Features of `loss` for the first examples of the corpus."""
+    return self.draw(loaded.checked_features, ())
 
   def sample(
-    self, loaded: loaded_task.LoadedTask, examples: types.Features
+    self,
+    loaded: loaded_task.LoadedTask,
+    blocks: factored_sample.Blocks,
+    keeper: factored_sample.PassKeeper | None = None,
   ) -> factored_sample.FactoredSample:
     """The gradients of examples, for means over them.
 
     Args:
       loaded: the task.
-      examples: pytree of [num_examples, ...] arrays of this process.
+      blocks: see `FactoredSample`.
+      keeper: see there; None for none.
 
     Raises:
       errors.InputError: The loss does not work on a single example.
@@ -96,9 +97,13 @@ class CurvatureRoots:
       self.loss,
       loaded.params,
       selected=loaded.selected,
-      features=self.few(examples),
+      features=self.few(loaded),
     )
     leaves = parameter_selection.all_parameters(loaded.params)
     return factored_sample.FactoredSample(
-      gradients, leaves, examples, self.draw
+      gradients,
+      leaves,
+      blocks,
+      self.draw,
+      keeper=keeper,
     )

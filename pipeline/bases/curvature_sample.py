@@ -1,5 +1,6 @@
 """Random samples of a corpus, fixed, read once, disjoint; their curvature."""
 
+from collections.abc import Iterator
 import dataclasses
 import json
 
@@ -12,6 +13,7 @@ from influence_core.curvature import (
   operator as curvature_operator,
 )
 from influence_core.devices import memory as device_memory, multi_device
+from pipeline.bases import sample_blocks
 from pipeline.index import choices as index_choices, rejected_examples
 from pipeline.tasks import example_batches, loaded_task, sequence_lengths
 
@@ -48,7 +50,12 @@ class CurvatureSamples:
     self._seed = seed
     self._size = min(sample_size, loaded.task.corpus.num_examples)
     self._max_rejected_fraction = max_rejected_fraction
-    self._memory_budget_bytes = memory_budget_bytes
+    self._is_finite = finite_examples.FiniteExamples(
+      loaded.task.per_example_loss,
+      loaded.params,
+      selected=loaded.selected,
+      memory_budget_bytes=memory_budget_bytes,
+    )
 
   def first(self) -> types.Features:
     """The sample itself: [num_examples, ...] of this process.
@@ -71,6 +78,31 @@ class CurvatureSamples:
     others = positions[~np.isin(positions, self._first_positions())]
     return self._read(others[: self._size])
 
+  def blocks(self) -> sample_blocks.SampleBlocks:
+    """The sample block by block, each read when it is asked for.
+
+    `finish_blocks` is to be called when all were read.
+    """
+    return sample_blocks.SampleBlocks(
+      self._read_usable,
+      self._own(self._first_positions()),
+      sample_size=self._size,
+      max_rejected_fraction=self._max_rejected_fraction,
+    )
+
+  @property
+  def num_used(self) -> int:
+    """Examples of the first sample, over all processes, once it was read."""
+    return self._size - len(self.rejected)
+
+  def finish_blocks(self, blocks: sample_blocks.SampleBlocks) -> None:
+    """Notes what was left out of blocks, in all processes.
+
+    Raises:
+      errors.InputError: None of the examples can be used, or too few.
+    """
+    self._note(blocks.rejected, self._size)
+
   def check_second(self) -> None:
     """Raises `errors.InputError` if the corpus is too small for two samples."""
     num_examples = self._loaded.task.corpus.num_examples
@@ -90,29 +122,51 @@ class CurvatureSamples:
       num_examples, count, replace=False
     )
 
+  def _own(self, positions: np.ndarray) -> np.ndarray:
+    """Positions that this process reads."""
+    return np.sort(positions)[jax.process_index() :: jax.process_count()]
+
   def _read(self, positions: np.ndarray) -> types.Features:
-    own = np.sort(positions)[jax.process_index() :: jax.process_count()]
+    own = self._own(positions)
     self._check_size(len(own))
     batch = self._loaded.preprocess_batch(
       self._loaded.task.corpus.read_positions(own.tolist())
     )
     if batch.ids:
       batch = self._finite(batch)
-    # All processes look at what all have left out, and go on or fail together.
-    rejected = _of_all_processes(batch.rejected)
+    self._note(batch.rejected, len(positions))
+    return self._as_long_everywhere(batch.features)
+
+  def _read_usable(
+    self, positions: np.ndarray
+  ) -> Iterator[example_batches.ExampleBatch]:
+    """Examples of the same shapes together."""
+    raw = self._loaded.task.corpus.read_positions(positions.tolist())
+    for batch in self._loaded.preprocess_by_length(raw, len(positions)):
+      yield self._finite(batch) if batch.ids else batch
+
+  def _note(self, rejected: dict[str, str], num_read: int) -> None:
+    """What was left out: all processes look at it, and go on or fail together.
+
+    Args:
+      rejected: reason by id, of this process.
+      num_read: examples of all processes.
+    """
+    own = len(self._own(np.arange(num_read)))
+    has_none = multi_device.any_process(len(rejected) >= own)
+    rejected = _of_all_processes(rejected)
     rejected_examples.check_sample_fraction(
-      rejected, len(positions), self._max_rejected_fraction
+      rejected, num_read, self._max_rejected_fraction
     )
-    if multi_device.any_process(not batch.ids):
+    if has_none:
       example_id, reason = next(
         iter(rejected.items()), ('none', 'the sample is too small')
       )
       raise errors.InputError(
-        f'none of {len(own)} sampled examples can be used; the first is '
+        f'none of {own} sampled examples can be used; the first is '
         f'{example_id} ({reason})'
       )
     self.rejected |= rejected
-    return self._as_long_everywhere(batch.features)
 
   def _as_long_everywhere(self, features: types.Features) -> types.Features:
     """With sequences as long as the longest that any process has."""
@@ -136,13 +190,7 @@ class CurvatureSamples:
     self, batch: example_batches.ExampleBatch
   ) -> example_batches.ExampleBatch:
     """Without examples that would make every product meaningless."""
-    finite = finite_examples.find(
-      self._loaded.task.per_example_loss,
-      self._loaded.params,
-      selected=self._loaded.selected,
-      features=batch.features,
-      memory_budget_bytes=self._memory_budget_bytes,
-    )
+    finite = self._is_finite(batch.features)
     if finite.all():
       return batch
     bad = [batch.ids[place] for place in np.flatnonzero(~finite)]

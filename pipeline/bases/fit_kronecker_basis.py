@@ -2,6 +2,7 @@
 
 import time
 
+from influence_core import types
 from influence_core.subspaces import (
   kronecker,
   layers as layers_lib,
@@ -10,11 +11,13 @@ from influence_core.subspaces import (
 from pipeline.bases import (
   curvature_roots,
   curvature_sample,
+  kept_passes,
   stored_basis,
   task_basis,
 )
 from pipeline.bases.kronecker_config import KroneckerConfig
 from pipeline.index import choices as index_choices
+from pipeline.storage import files as storage, fingerprints
 from pipeline.tasks import loaded_task
 
 
@@ -24,14 +27,20 @@ def fit_kronecker_basis(
   config: KroneckerConfig,
   *,
   max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION,
+  progress: types.ProgressCallback = types.no_progress,
 ) -> stored_basis.BasisRecord:
   """Fits subspaces on one fixed random sample and stores them at `path`.
+
+  The sample is read block by block, and may be the whole corpus. What is
+  interrupted goes on where it was, up to a minute before.
 
   Args:
     loaded: the task.
     path: where the basis is stored.
     config: what to fit.
     max_rejected_fraction: of the sample; more unusable examples are an error.
+    progress: called with the number of blocks of the sample that were read in
+      all passes, and of all there are.
 
   Raises:
     errors.InputError: Something else is at `path`, it cannot be written, too
@@ -49,9 +58,17 @@ def fit_kronecker_basis(
   roots = curvature_roots.CurvatureRoots.of(
     loaded, config.curvature, num_draws=config.num_draws, seed=config.seed
   )
-  examples = samples.first()
-  sample = roots.sample(loaded, examples)
-  layers = layers_lib.find(sample.gradients, sample.leaves, roots.few(examples))
+  blocks = samples.blocks()
+  made_for = task_basis.full_config(config, loaded), loaded.fingerprints
+  passes = kept_passes.KeptPasses(
+    storage.join(storage.absolute(path), 'passes'),
+    blocks,
+    made_for=fingerprints.of_json(made_for),
+    num_passes=kronecker.NUM_PASSES,
+    progress=progress,
+  )
+  sample = roots.sample(loaded, blocks, passes)
+  layers = layers_lib.find(sample.gradients, sample.leaves, roots.few(loaded))
   fitted = kronecker.fit(
     sample,
     layers,
@@ -59,6 +76,7 @@ def fit_kronecker_basis(
     l2_weight=loaded.task.l2_weight,
     seed=config.seed,
   )
+  samples.finish_blocks(blocks)
   eigenvalues, columns = subspace_basis.join_columns(
     layers.stacks, fitted.stacks
   )
@@ -69,7 +87,7 @@ def fit_kronecker_basis(
     config.curvature,
     roots.num_draws,
     roots.is_exact,
-    curvature_sample.num_used(examples),
+    samples.num_used,
     time.monotonic() - started,
     samples.rejected,
   )
@@ -78,6 +96,8 @@ def fit_kronecker_basis(
     {path: one.directions for path, one in fitted.stacks.items()},
     report,
   )
-  return task_basis.save(
+  record = task_basis.save(
     path, loaded, config, eigenvalues, basis.arrays(), report
   )
+  storage.remove_directory(passes.directory)
+  return record

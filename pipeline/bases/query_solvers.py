@@ -132,7 +132,7 @@ def _solve_by_factors(loaded, samples, gradients, config, progress) -> Solved:
   roots = curvature_roots.CurvatureRoots.of(
     loaded, config.curvature, num_draws=config.num_draws, seed=config.seed
   )
-  sample = roots.sample(loaded, features)
+  sample = roots.sample(loaded, [[features]])
   blocks = ekfac.fit(sample)
   solved = ekfac.solve(
     blocks,

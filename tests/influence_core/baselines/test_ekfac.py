@@ -22,7 +22,7 @@ def sample_of(case):
     features=case.features,
   )
   leaves = parameter_selection.all_parameters(case.params)
-  return factored_sample.FactoredSample(gradients, leaves, case.features)
+  return factored_sample.FactoredSample(gradients, leaves, [[case.features]])
 
 
 def per_example_gradients(case):

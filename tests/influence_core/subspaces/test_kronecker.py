@@ -99,17 +99,17 @@ def fitted(case, coordinates, num_draws=None):
   selected = parameter_selection.select_parameters(params)
   roots = output_roots.OutputRoots.of(split, params, features, num_draws)
 
-  def draw(examples, start):
-    return roots.with_draws(examples, [0, start])
+  def draw(examples, place):
+    return roots.with_draws(examples, [0, *place])
 
-  drawn = draw(features, 0)
+  drawn = draw(features, ())
   gradients = factored_gradients.FactoredGradients(
     roots.pseudo_loss, params, selected=selected, features=drawn
   )
   leaves = parameter_selection.all_parameters(params)
   few = jax.tree.map(lambda leaf: leaf[:8], drawn)
   layers = layers_lib.find(gradients, leaves, few)
-  sample = factored_sample.FactoredSample(gradients, leaves, features, draw)
+  sample = factored_sample.FactoredSample(gradients, leaves, [[features]], draw)
   bases = kronecker.fit(sample, layers, coordinates)
   return layers, bases.stacks
 

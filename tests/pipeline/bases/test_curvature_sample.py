@@ -107,18 +107,16 @@ def test_bad_examples_are_found_in_any_batch(count, budget):
   if count > 5:
     x[5] = 0  # The slope of the root is infinite there.
     expected[5] = budget is not None
-  found = finite_examples.find(
-    loss,
-    PARAMS,
-    selected=PARAMS,
-    features={'x': x},
-    memory_budget_bytes=budget,
+  find = finite_examples.FiniteExamples(
+    loss, PARAMS, selected=PARAMS, memory_budget_bytes=budget
   )
+  found = find({'x': x})
   np.testing.assert_array_equal(found, expected)
 
 
 def test_parameters_over_several_devices_are_used_as_they_are(monkeypatch):
   monkeypatch.setattr(device_memory, 'default_budget_bytes', lambda: 8)
   x = np.float32([[1, 2], [np.nan, 1]])
-  found = finite_examples.find(loss, PARAMS, selected=PARAMS, features={'x': x})
+  find = finite_examples.FiniteExamples(loss, PARAMS, selected=PARAMS)
+  found = find({'x': x})
   np.testing.assert_array_equal(found, [True, False])

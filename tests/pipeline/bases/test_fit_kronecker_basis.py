@@ -1,16 +1,29 @@
 """Subspaces of layers from the command line, against closed forms."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
 from pipeline import QuerySession, open_index
-from pipeline.bases import stored_basis
+from pipeline.bases import (
+  fit_kronecker_basis,
+  kept_passes,
+  kronecker_config,
+  sample_blocks,
+  stored_basis,
+)
 from pipeline.tasks import checkpoints
-from tests.kit import linear_task
+from tests.kit import basis_fits, linear_task
 
 COUNT = 4
+
+
+@pytest.fixture(name='loaded')
+def fixture_loaded(workdir):
+  return basis_fits.load(workdir)
 
 
 @pytest.fixture(name='make')
@@ -109,6 +122,58 @@ def test_fewer_coordinates_hold_less(make, influence, task_flags, tmp_path):
     *('--method', 'kronecker', '--coordinates_per_layer', 5),
   )
   assert 'has coordinates_per_layer 4, not 5' in again.error_line
+
+
+def test_interrupted_passes_go_on(monkeypatch, loaded, tmp_path):
+  """Wherever it stopped, bit for bit; the sample is read in five blocks."""
+  monkeypatch.setattr(kept_passes, '_SECONDS_BETWEEN', 0)
+  monkeypatch.setattr(sample_blocks, '_BLOCK_SIZE', 13)
+  config = kronecker_config.KroneckerConfig(sample_size=64)
+  fit = functools.partial(
+    fit_kronecker_basis.fit_kronecker_basis, loaded, config=config
+  )
+  whole = fit(str(tmp_path / 'whole'))
+  path = str(tmp_path / 'stopped')
+  seen = []
+
+  def stop(at):
+    def progress(num_done, num_total):
+      seen.append((num_done, num_total))
+      if num_done == at:
+        raise KeyboardInterrupt
+
+    return progress
+
+  for at in (2, 4, 8):
+    # What is told of a block is told before it is kept.
+    with pytest.raises(KeyboardInterrupt):
+      fit(path, progress=stop(at))
+  done = fit(path, progress=stop(None))
+  assert seen[-1] == (10, 10)
+  assert [n for n, _ in seen] == [1, 2, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10]
+  assert not (tmp_path / 'stopped' / 'passes').exists()
+  one, other = map(stored_basis.load, (whole, done))
+  np.testing.assert_array_equal(one.eigenvalues, other.eigenvalues)
+  for (name, array), (_, same) in zip(
+    one.arrays(), other.arrays(), strict=True
+  ):
+    np.testing.assert_array_equal(array, same, err_msg=name)
+
+
+def test_damaged_sums_are_named(monkeypatch, loaded, tmp_path):
+  monkeypatch.setattr(kept_passes, '_SECONDS_BETWEEN', 0)
+
+  def stop(num_done, num_total):
+    if num_done == num_total:
+      raise KeyboardInterrupt
+
+  arguments = loaded, str(tmp_path / 'b'), kronecker_config.KroneckerConfig()
+  with pytest.raises(KeyboardInterrupt):
+    fit_kronecker_basis.fit_kronecker_basis(*arguments, progress=stop)
+  [kept] = (tmp_path / 'b' / 'passes').glob('*/moments-*.npz')
+  kept.write_bytes(kept.read_bytes()[:-100])
+  with pytest.raises(errors.InputError, match=r'is damaged.*delete it'):
+    fit_kronecker_basis.fit_kronecker_basis(*arguments)
 
 
 def test_relative_damping_needs_layers(index):

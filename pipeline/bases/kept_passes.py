@@ -1,0 +1,117 @@
+"""Passes over a sample that were begun, kept beside the basis to go on from.
+
+    PATH/passes/process-000/NAME-FINGERPRINT-000012.npz   sums over 12 blocks
+
+A file is written when a minute has gone by, whole or not at all, and takes the
+place of the one before. All are removed when the basis is stored.
+"""
+
+import io
+import json
+import time
+from typing import Any
+import zipfile
+
+import jax
+import numpy as np
+
+from influence_core import errors, types
+from influence_core.subspaces import factored_sample
+from pipeline.bases import sample_blocks
+from pipeline.storage import files as storage
+
+_SECONDS_BETWEEN = 60
+# Keys of an archive that are no sums.
+_ABOUT = 'about'
+
+
+class KeptPasses:
+  """`factored_sample.PassKeeper` on storage, which tells of progress.
+
+  Attributes:
+    directory: of all processes.
+  """
+
+  def __init__(
+    self,
+    directory: str,
+    blocks: sample_blocks.SampleBlocks,
+    *,
+    made_for: str,
+    num_passes: int,
+    progress: types.ProgressCallback,
+  ):
+    """Reads nothing yet.
+
+    Args:
+      directory: for the files of all processes.
+      blocks: the sample; its rejected examples are kept with the sums.
+      made_for: fingerprint of all that the sums depend on.
+      num_passes: that there will be.
+      progress: called with the number of blocks and all of them.
+    """
+    self.directory = directory
+    self._own = storage.join(directory, f'process-{jax.process_index():03d}')
+    self._blocks = blocks
+    self._made_for = f'{made_for[:16]}-{jax.process_count()}'
+    self._num_passes = num_passes
+    self._progress = progress
+    self._started: list[str] = []
+    self._kept_at = time.monotonic()
+
+  def load(self, name: str) -> factored_sample.PassState:
+    """See `PassKeeper`.
+
+    Raises:
+      errors.InputError: What was kept is damaged.
+    """
+    self._started.append(name)
+    self._kept_at = time.monotonic()
+    found = self._files(name)
+    if not found:
+      return factored_sample.PassState(0, 0, {})
+    path = storage.join(self._own, found[-1])
+    try:
+      data = io.BytesIO(storage.read_bytes(path))
+      with np.load(data, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+      about = json.loads(arrays.pop(_ABOUT).tobytes())
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+      raise errors.InputError(
+        f'{path} is damaged, expected sums of a pass over the sample; delete '
+        'it to begin the pass anew'
+      ) from error
+    self._blocks.rejected |= about['rejected']
+    return factored_sample.PassState(
+      about['num_blocks'], about['num_examples'], arrays
+    )
+
+  def keep(self, name: str, state: factored_sample.PassState) -> None:
+    """See `PassKeeper`."""
+    before = (len(self._started) - 1) * len(self._blocks)
+    self._progress(
+      before + state.num_blocks, self._num_passes * len(self._blocks)
+    )
+    if time.monotonic() - self._kept_at < _SECONDS_BETWEEN:
+      return
+    about = {
+      'num_blocks': state.num_blocks,
+      'num_examples': state.num_examples,
+      'rejected': self._blocks.rejected,
+    }
+    packed = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    data = io.BytesIO()
+    arrays: dict[str, Any] = {**state.sums, _ABOUT: packed}
+    np.savez(data, **arrays)
+    older = self._files(name)
+    new = f'{name}-{self._made_for}-{state.num_blocks:06d}.npz'
+    storage.create_exclusive(storage.join(self._own, new), data.getbuffer())
+    for other in older:
+      if other != new:
+        storage.remove(storage.join(self._own, other))
+    self._kept_at = time.monotonic()
+
+  def _files(self, name: str) -> list[str]:
+    """Of a pass, that of the fewest blocks first."""
+    names = storage.list_names(self._own)
+    return sorted(x for x in names if x.startswith(f'{name}-{self._made_for}-'))
