@@ -30,7 +30,7 @@ def inverse_eigenvalues(
   """The weight of each projection coordinate in an influence.
 
   Args:
-    eigenvalues: [projection_dim] float64, by decreasing |eigenvalue|.
+    eigenvalues: [projection_dim] float64.
     options: damping, policy for negative values and number of pairs used.
     mean_curvatures: [projection_dim] float64 of the layer of each column; None
       for a basis that knows no layers.
@@ -57,7 +57,8 @@ def inverse_eigenvalues(
     adjusted = np.abs(eigenvalues)
   elif options.negative_eigenvalues == 'clip' and positive.any():
     adjusted = np.maximum(eigenvalues, eigenvalues[positive].min())
-  order = np.arange(len(eigenvalues))
+  # Eigenvalues of layers fall within each layer alone.
+  order = np.argsort(-np.abs(eigenvalues), kind='stable')
   if options.pair_choice == 'random':
     order = np.random.default_rng(options.pair_seed).permutation(order)
   damping = _damping(options, mean_curvatures)

@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 import jax
+from jax.extend import core as jax_core
 import jax.numpy as jnp
 
 from influence_core import types
@@ -134,6 +135,23 @@ class FactoredGradients:
       weight.path: ParameterMatrices(weight, lengths)
       for weight, lengths in _weights(self._traced.plan)
     }
+
+  def losses(
+    self, leaves: types.SelectedParameters, features: types.Features
+  ) -> jax.Array:
+    """[batch] losses, as they are; traceable and differentiable.
+
+    Args:
+      leaves: all parameters by path.
+      features: pytree of [batch, ...] arrays.
+    """
+    function = jax_core.jaxpr_as_fun(self._traced.plan.jaxpr)
+
+    def of_example(example):
+      [loss] = function(*self._traced.arguments(leaves, example))
+      return loss
+
+    return jax.vmap(of_example)(features)
 
   def of_each(
     self,

@@ -26,6 +26,7 @@ import numpy as np
 from influence_core.subspaces import (
   factored_gradients,
   factored_sample,
+  hessian_inside,
   layers as layers_lib,
   matrix_gradients,
 )
@@ -34,8 +35,6 @@ from influence_core.subspaces import (
 # from products with so many random directions for each that is wanted.
 _MAX_SIDE = 512
 _OVERSAMPLING = 4
-# Over the sample.
-NUM_PASSES = 2
 
 
 class Directions(NamedTuple):
@@ -58,9 +57,10 @@ class FittedLayers:
 
   Attributes:
     directions: of the coordinates.
-    eigenvalues: [batch, n] float64, falling.
-    mean_curvatures: [batch] float64: trace over size of each whole layer.
-    captured: [batch] float64: share of the trace that is inside.
+    eigenvalues: [batch, n] float64, falling; negative ones of a Hessian alone.
+    mean_curvatures: [batch] float64: trace over size of each whole layer, of
+      the second moment of gradients.
+    captured: [batch] float64: share of that trace that is inside.
   """
 
   directions: Directions
@@ -88,15 +88,17 @@ def fit(
   layers: layers_lib.Layers,
   coordinates_per_layer: int,
   *,
+  hessian_of: factored_sample.FactoredSample | None = None,
   l2_weight: float = 0.0,
   seed: int = 0,
 ) -> Fitted:
   """Directions in one pass over the sample, the curvature inside in another.
 
   Args:
-    sample: of gradients.
+    sample: of gradients whose second moment is the curvature.
     layers: of the model.
     coordinates_per_layer: at most, for each.
+    hessian_of: the loss whose Hessian is to be inside instead, in a third pass.
     l2_weight: c, where the training loss had a term c/2 * |theta|^2, which the
       curvature has c more of.
     seed: of the random directions that large sides are searched by.
@@ -125,11 +127,19 @@ def fit(
     for stack in stacks
   }
   inside = sample.mean('inside', _inside(sample.gradients, stacks), directions)
+  curvature = inside
+  if hessian_of is not None:
+    curvature = hessian_of.mean(
+      'hessian',
+      hessian_inside.inside(hessian_of.gradients, stacks),
+      directions,
+    )
   by_path = {
     stack.path: _fitted(
       stack,
       directions[stack.path],
-      inside[stack.path],
+      curvature[stack.path],
+      np.trace(inside[stack.path], axis1=1, axis2=2),
       moments[f'{stack.path}/trace'],
       l2_weight,
     )
@@ -146,16 +156,35 @@ def fit(
   )
 
 
-def _fitted(stack, directions, inside, traces, l2_weight) -> FittedLayers:
-  """Turns the coordinates of a stack to the eigenvectors of the curvature."""
-  values, vectors = np.linalg.eigh(inside)
-  size = stack.num_rows * stack.num_columns
+def _fitted(
+  stack: layers_lib.LayerStack,
+  directions: Mapping[str, np.ndarray],
+  curvature: np.ndarray,
+  held: np.ndarray,
+  traces: np.ndarray,
+  l2_weight: float,
+) -> FittedLayers:
+  """Turns the coordinates of a stack to the eigenvectors of the curvature.
+
+  Args:
+    stack: the layers.
+    directions: of their coordinates.
+    curvature: [matrix, k * l, k * l] inside.
+    held: [matrix] trace of the second moment inside.
+    traces: [matrix] of the whole.
+    l2_weight: see `fit`.
+  """
+  values, vectors = np.linalg.eigh((curvature + curvature.swapaxes(1, 2)) / 2)
+  # A second moment has no negative eigenvalues but those of rounding; those of
+  # a Hessian are its own.
+  noise = np.finfo(np.float32).eps * np.abs(values).max(axis=1, keepdims=True)
+  values = np.where(np.abs(values) <= noise * values.shape[1], 0, values)
   rotation = vectors[..., ::-1].astype(np.float32)
   return FittedLayers(
     Directions(directions['rows'], directions['columns'], rotation),
-    np.maximum(values[..., ::-1], 0.0) + l2_weight,
-    traces / size + l2_weight,
-    np.trace(inside, axis1=1, axis2=2) / np.where(traces > 0, traces, 1),
+    values[..., ::-1] + l2_weight,
+    traces / (stack.num_rows * stack.num_columns) + l2_weight,
+    held / np.where(traces > 0, traces, 1),
   )
 
 

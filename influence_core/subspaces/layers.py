@@ -4,6 +4,7 @@ A layer is a matrix of a parameter, with the bias that is added to its output as
 one more entry of its input, which is 1. Slices of a stack are layers each.
 """
 
+from collections.abc import Mapping
 import dataclasses
 
 import jax
@@ -53,6 +54,34 @@ class LayerStack:
     if self.is_transposed:
       gradient = gradient.transposed()
     return gradient if self.bias is None else gradient.with_bias()
+
+  def parameters(
+    self,
+    matrices: jax.Array,
+    read: Mapping[str, factored_gradients.ParameterMatrices],
+    leaves: types.SelectedParameters,
+  ) -> dict[str, jax.Array]:
+    """What matrices of the layers, with the bias, are in the parameters.
+
+    Args:
+      matrices: [num_layers, num_rows, num_columns].
+      read: how parameters are read as matrices.
+      leaves: all parameters by path, for their shapes.
+    """
+    found = {}
+    if self.bias is not None:
+      bias = read[self.bias]
+      [found[self.bias]] = bias.from_matrices(
+        matrices[None, :, -1:].reshape(1, *bias.sizes), leaves[self.bias].shape
+      )
+      matrices = matrices[:, :-1]
+    if self.is_transposed:
+      matrices = matrices.swapaxes(1, 2)
+    one = read[self.path]
+    [found[self.path]] = one.from_matrices(
+      matrices[None], leaves[self.path].shape
+    )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import time
 
 from influence_core import types
 from influence_core.subspaces import (
+  factored_sample,
   kronecker,
   layers as layers_lib,
   subspace_basis,
@@ -12,6 +13,7 @@ from pipeline.bases import (
   curvature_roots,
   curvature_sample,
   kept_passes,
+  sample_blocks,
   stored_basis,
   task_basis,
 )
@@ -59,12 +61,13 @@ def fit_kronecker_basis(
     loaded, config.curvature, num_draws=config.num_draws, seed=config.seed
   )
   blocks = samples.blocks()
+  is_hessian = config.inside == 'hessian'
   made_for = task_basis.full_config(config, loaded), loaded.fingerprints
   passes = kept_passes.KeptPasses(
     storage.join(storage.absolute(path), 'passes'),
     blocks,
     made_for=fingerprints.of_json(made_for),
-    num_passes=kronecker.NUM_PASSES,
+    num_passes=3 if is_hessian else 2,
     progress=progress,
   )
   sample = roots.sample(loaded, blocks, passes)
@@ -73,6 +76,7 @@ def fit_kronecker_basis(
     sample,
     layers,
     config.coordinates_per_layer,
+    hessian_of=_losses(loaded, blocks, passes) if is_hessian else None,
     l2_weight=loaded.task.l2_weight,
     seed=config.seed,
   )
@@ -101,3 +105,15 @@ def fit_kronecker_basis(
   )
   storage.remove_directory(passes.directory)
   return record
+
+
+def _losses(
+  loaded: loaded_task.LoadedTask,
+  blocks: sample_blocks.SampleBlocks,
+  passes: kept_passes.KeptPasses,
+) -> factored_sample.FactoredSample:
+  """The examples themselves, of whose loss there is a Hessian."""
+  plain = curvature_roots.CurvatureRoots.of(
+    loaded, 'empirical_fisher', num_draws=None, seed=0
+  )
+  return plain.sample(loaded, blocks, passes)

@@ -6,6 +6,7 @@ from typing import Literal
 from influence_core import choices, errors
 
 Curvature = Literal['gauss_newton', 'empirical_fisher']
+Inside = Literal['second_moment', 'hessian']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,8 @@ class KroneckerConfig:
     sample_size: number of examples, drawn at random, that the curvature is
       averaged over.
     curvature: whose second moments are taken.
+    inside: matrix inside the subspaces, with kronecker: these second moments,
+      or the Hessian of the loss, by a product with each coordinate.
     basis_dtype: dtype of stored directions.
     seed: random seed of sample and draws.
   """
@@ -29,6 +32,7 @@ class KroneckerConfig:
   num_draws: int | None = None
   sample_size: int = 4096
   curvature: Curvature = 'gauss_newton'
+  inside: Inside = 'second_moment'
   basis_dtype: choices.BasisDtype = 'float32'
   seed: int = 0
 

@@ -36,6 +36,18 @@ class Network(nn.Module):
     return nn.Dense(4)(x)
 
 
+class SmallNetwork(nn.Module):
+  """Two layers in a scan, and what they lead to."""
+
+  @nn.compact
+  def __call__(self, x):
+    block = nn.scan(
+      Block, variable_axes={'params': 0}, split_rngs={'params': True}, length=2
+    )
+    x, _ = block()(x.reshape(len(x), -1)[:, :5], None)
+    return nn.Dense(3)(x)
+
+
 class Block(nn.Module):
   @nn.compact
   def __call__(self, x, _):
@@ -44,12 +56,15 @@ class Block(nn.Module):
 
 @pytest.fixture(scope='module', name='case')
 def fixture_case():
-  model = Network()
+  return case_of(Network())
+
+
+def case_of(model):
   params = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)))
   generator = np.random.default_rng(0)
   features = {
     'x': generator.normal(size=(NUM_EXAMPLES, 4, 4, 2)).astype(np.float32),
-    'y': generator.integers(0, 4, NUM_EXAMPLES),
+    'y': generator.integers(0, 3, NUM_EXAMPLES),
   }
 
   def output_loss(outputs, features):
@@ -94,7 +109,7 @@ def plain_gradients(case):
   return parameter_selection.all_parameters(found)
 
 
-def fitted(case, coordinates, num_draws=None):
+def fitted(case, coordinates, num_draws=None, *, has_hessian=False):
   params, features, split = case
   selected = parameter_selection.select_parameters(params)
   roots = output_roots.OutputRoots.of(split, params, features, num_draws)
@@ -110,7 +125,13 @@ def fitted(case, coordinates, num_draws=None):
   few = jax.tree.map(lambda leaf: leaf[:8], drawn)
   layers = layers_lib.find(gradients, leaves, few)
   sample = factored_sample.FactoredSample(gradients, leaves, [[features]], draw)
-  bases = kronecker.fit(sample, layers, coordinates)
+  losses = factored_gradients.FactoredGradients(
+    split.per_example_loss, params, selected=selected, features=features
+  )
+  plain = factored_sample.FactoredSample(losses, leaves, [[features]])
+  bases = kronecker.fit(
+    sample, layers, coordinates, hessian_of=plain if has_hessian else None
+  )
   return layers, bases.stacks
 
 
@@ -190,6 +211,53 @@ def test_all_coordinates_are_the_inverse_of_the_blocks(case):
     influence, expected, atol=1e-4 * np.abs(expected).max()
   )
   np.testing.assert_allclose(projected.squared_gradient_norms, norms, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_hessian_inside_is_that_of_each_block():
+  case = case_of(SmallNetwork())
+  params, features, split = case
+  layers, bases = fitted(case, 10**6, has_hessian=True)
+  leaves = parameter_selection.all_parameters(params)
+
+  def mean_loss(leaves):
+    replaced = parameter_selection.replace_parameters(params, leaves)
+    return split.per_example_loss(replaced, features).mean()
+
+  exact = jax.hessian(mean_loss)(leaves)
+  projected = project(case, layers, bases).projections.astype(np.float64)
+  plain = plain_gradients(case)
+  start = 0
+  has_negative = False
+  for stack in layers.stacks:
+    paths = [stack.path] + ([stack.bias] if stack.bias else [])
+    for layer in range(stack.num_layers):
+      # Of a scan, one slice of each of its parameters.
+      own = (layer,) if 'Scan' in stack.path else ()
+      rows = []
+      for one in paths:
+        row = []
+        for other in paths:
+          block = np.asarray(exact[one][other], np.float64)
+          axes = leaves[one].ndim
+          block = block[own][(slice(None),) * (axes - len(own)) + own]
+          size = leaves[one][own].size
+          row.append(block.reshape(size, -1))
+        rows.append(np.concatenate(row, axis=1))
+      hessian = np.concatenate(rows)
+      values = bases[stack.path].eigenvalues[layer]
+      vectors = projected[:, start : start + len(values)]
+      start += len(values)
+      gradients = flat_of(plain, stack.path, stack.bias, layer, lead=1)
+      expected = gradients @ hessian @ gradients.T
+      has_negative |= bool(values.min() < 0)
+      # float32 second derivatives.
+      np.testing.assert_allclose(
+        vectors * values @ vectors.T,
+        expected,
+        atol=1e-4 * np.abs(expected).max(),
+      )
+  assert has_negative
 
 
 @pytest.mark.slow
