@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from influence_core.projection import (
   contraction as gradient_contraction,
   plan as projection_plan,
+  weight_sites,
 )
 
 Slots = dict[str, gradient_contraction.SiteValues]
@@ -76,44 +77,42 @@ def bind(
 
 def site_output(equation, site: projection_plan.Site, arguments, slots: Slots):
   """Output of a site, which passes its factors to the site's slots."""
-  data = arguments[site.rule.data_position]
-  weight = arguments[site.weight_position]
+  places = site.rule.data_position, site.weight_position
 
-  def apply(data, weight):
-    operands = [weight, weight]
-    operands[site.rule.data_position] = data
-    operands[site.weight_position] = weight
+  def apply(data, weight, others):
+    if isinstance(site.rule, weight_sites.RaggedMatmul):
+      return site.rule.output(data, weight, *others)
+    operands = list(others)
+    for place, operand in sorted(zip(places, (data, weight), strict=True)):
+      operands.insert(place, operand)
     [output] = bind(equation, operands)
     return output
 
   @jax.custom_vjp
-  def output(data, weight, slot):
+  def output(data, weight, others, slot):
     del slot
-    return apply(data, weight)
+    return apply(data, weight, others)
 
-  def forward(data, weight, slot):
+  def forward(data, weight, others, slot):
     del slot
-    return apply(data, weight), (data, weight)
+    return apply(data, weight, others), (data, weight, others)
 
   def backward(residuals, cotangent):
-    data, weight = residuals
+    data, weight, others = residuals
     if jnp.issubdtype(data.dtype, jnp.floating):
-      _, pull_back = jax.vjp(lambda data: apply(data, weight), data)
+      _, pull_back = jax.vjp(lambda data: apply(data, weight, others), data)
       [data_cotangent] = pull_back(cotangent)
     else:
       data_cotangent = None
     values = gradient_contraction.SiteValues(
-      data.astype(_slot_dtype(data.dtype)), cotangent
+      weight_sites.slot_data(site.rule, data, others), cotangent
     )
-    return data_cotangent, None, values
+    return data_cotangent, None, None, values
 
   output.defvjp(forward, backward)
-  return output(data, weight, slots[str(site.number)])
-
-
-def _slot_dtype(dtype):
-  """Cotangents are floating; row numbers are exact in float32."""
-  return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
+  others = [x for n, x in enumerate(arguments) if n not in places]
+  data, weight = (arguments[place] for place in places)
+  return output(data, weight, others, slots[str(site.number)])
 
 
 def empty_slots(
@@ -122,9 +121,7 @@ def empty_slots(
   """A slot for each site of a weight, whose cotangents are its factors."""
   return [
     gradient_contraction.SiteValues(
-      jnp.zeros(
-        (*site.lengths, *site.data.shape), _slot_dtype(site.data.dtype)
-      ),
+      jnp.zeros((*site.lengths, *site.data.shape), site.data.dtype),
       jnp.zeros((*site.lengths, *site.output.shape), site.output.dtype),
     )
     for site in weight.sites

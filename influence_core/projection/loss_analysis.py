@@ -16,6 +16,7 @@ from jax.extend import core as jax_core
 from influence_core.projection import (
   plan as projection_plan,
   site_rules,
+  weight_sites,
   weight_views,
 )
 from influence_core.projection.weight_views import TrackedWeight, View
@@ -195,7 +196,7 @@ class _Analysis:
         rule,
         use.position,
         use.view.lengths,
-        _struct(use.equation.invars[rule.data_position]),
+        _slot_struct(use, rule),
         _struct(use.equation.outvars[0]),
       )
       self._num_sites += 1
@@ -209,6 +210,22 @@ class _Analysis:
       weight_views.layout_with_long_rows(rules),
       tuple(sites),
     )
+
+
+def _slot_struct(use, rule) -> jax.ShapeDtypeStruct:
+  """What the site hands on of its input."""
+  structs = [_struct(atom) for atom in use.equation.invars]
+  data = structs[rule.data_position]
+  others = [
+    struct
+    for number, struct in enumerate(structs)
+    if number not in (rule.data_position, use.position)
+  ]
+  return jax.eval_shape(
+    lambda data, others: weight_sites.slot_data(rule, data, others),
+    data,
+    others,
+  )
 
 
 def _struct(atom) -> jax.ShapeDtypeStruct:

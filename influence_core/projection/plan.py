@@ -33,7 +33,7 @@ class Site:
     weight_position: which operand of the equation the weight is.
     lengths: lengths of the scans between the weight's owner and the site; it
       is used once in each of their steps.
-    data: shape and dtype of the input.
+    data: shape and dtype of what it hands on of its input.
     output: shape and dtype of the output.
   """
 

@@ -34,6 +34,8 @@ def site_rule(
       return _convolution(equation, axes)
     case 'gather' if weight_position == 0:
       return _lookup(equation, axes)
+    case 'ragged_dot_general' if weight_position == 1:
+      return _ragged_matmul(equation, axes)
   return None
 
 
@@ -130,6 +132,23 @@ def _convolution(equation, axes) -> weight_sites.Convolution | None:
     window=tuple(weight.shape[axis] for axis in window_axes),
     output_window=output_window,
     num_positions=output.shape[batch_axis] * math.prod(output_window),
+  )
+
+
+def _ragged_matmul(equation, axes) -> weight_sites.RaggedMatmul | None:
+  numbers = equation.params['ragged_dot_dimension_numbers']
+  data, weight = (atom.aval for atom in equation.invars[:2])
+  is_plain = (
+    (data.ndim, weight.ndim) == (2, 3)
+    and numbers.dot_dimension_numbers == (((1,), (1,)), ((), ()))
+    and numbers.lhs_ragged_dimensions == (0,)
+    and numbers.rhs_group_dimensions == (0,)
+    and equation.params['group_offset'] is None
+  )
+  if not is_plain or axes != (0, 1, 2):
+    return None
+  return weight_sites.RaggedMatmul(
+    weight_sites.Layout(weight.shape, (0,), (1,), (2,)), data.shape[0]
   )
 
 

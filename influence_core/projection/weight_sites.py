@@ -11,6 +11,7 @@ of products of the input of the site and the cotangent of its output. The
 gradient is never needed as a whole: see `contraction`.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import math
 
@@ -189,4 +190,75 @@ class Lookup:
     return cotangent.reshape(1, self.num_positions, -1)
 
 
-SiteRule = Matmul | Convolution | Lookup
+@dataclasses.dataclass(frozen=True)
+class RaggedMatmul:
+  """A `ragged_dot`: rows in groups, each multiplied by the group's own matrix.
+
+  So mixtures of experts apply theirs to sorted tokens. JAX has no rule to map
+  the operation over examples (0.10), so that here all groups' matrices are
+  applied to all rows, of which those of others are zero.
+
+  Attributes:
+    layout: a matrix for each group.
+    num_positions: rows of data.
+  """
+
+  layout: Layout
+  num_positions: int
+
+  data_position = 0
+
+  def slot_data(self, data: jax.Array, sizes: jax.Array) -> jax.Array:
+    """[position, row + group]: the data, and 1 at the group of each row.
+
+    Args:
+      data: [position, row].
+      sizes: [group] int32 rows of each group; rows after the last have none.
+    """
+    ends = jnp.cumsum(sizes)
+    number = jnp.arange(self.num_positions)[:, None]
+    is_member = (number >= ends - sizes) & (number < ends)
+    return jnp.concatenate([data, is_member.astype(data.dtype)], axis=1)
+
+  def output(
+    self, data: jax.Array, weight: jax.Array, sizes: jax.Array
+  ) -> jax.Array:
+    """[position, column]; see `slot_data` for the arguments."""
+    left = self.left(self.slot_data(data, sizes))
+    return jnp.einsum('gtr,grc->tc', left, weight)
+
+  def left(self, data: jax.Array) -> jax.Array:
+    """Rows of each group, zero where they are others', [group, position, row].
+
+    Args:
+      data: from `slot_data`.
+    """
+    _, rows, _ = self.layout.sizes()
+    return data[:, rows:].T[:, :, None] * data[:, :rows]
+
+  def right(self, cotangent: jax.Array) -> jax.Array:
+    """Cotangent of the output, for every group, [group, position, column]."""
+    groups, _, _ = self.layout.sizes()
+    return jnp.broadcast_to(cotangent, (groups, *cotangent.shape))
+
+
+SiteRule = Matmul | Convolution | Lookup | RaggedMatmul
+
+
+def slot_data(
+  rule: SiteRule, data: jax.Array, others: Sequence[jax.Array]
+) -> jax.Array:
+  """What a site hands on of its input.
+
+  Cotangents are floating; row numbers are exact in float32.
+
+  Args:
+    rule: of the site.
+    data: the operand that is not the weight.
+    others: operands besides.
+  """
+  if isinstance(rule, RaggedMatmul):
+    return rule.slot_data(data, *others)
+  if jnp.issubdtype(data.dtype, jnp.floating):
+    return data
+  return data.astype(jnp.float32)

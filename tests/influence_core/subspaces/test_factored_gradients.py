@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_core import parameter_selection
+from influence_core import loss_contract, parameter_selection
 from influence_core.subspaces import factored_gradients, matrix_gradients
 from tests.kit import marks, projection_cases
 
@@ -159,3 +159,42 @@ def test_a_loss_per_token_has_statistics_of_each():
   assert losses.shape == (4, 5)
   expected = 2 * np.einsum('etr,etc->etrc', x, x @ w)
   np.testing.assert_allclose(found['w'][:, :, 0], expected, rtol=1e-5)
+
+
+def test_experts_of_a_ragged_product_are_matrices_each():
+  """Sorted tokens; JAX itself does not map the product over examples."""
+  generator = np.random.default_rng(0)
+  params = {
+    'gate': generator.normal(size=(8, 4)).astype(np.float32),
+    'w': generator.normal(size=(4, 8, 3)).astype(np.float32),
+  }
+  features = {'x': generator.normal(size=(5, 6, 8)).astype(np.float32)}
+
+  def loss(params, features):
+    x = features['x'].reshape(-1, 8)
+    gates = jax.nn.softmax(x @ params['gate'])
+    chosen = gates.argmax(axis=-1)
+    order = chosen.argsort()
+    sizes = jnp.bincount(chosen, length=4)
+    outputs = jax.lax.ragged_dot(x[order], params['w'], sizes)
+    outputs = outputs[order.argsort()] * gates.max(axis=-1, keepdims=True)
+    return jnp.square(outputs).reshape(len(features['x']), -1).sum(axis=1)
+
+  gradients = factored_gradients.FactoredGradients(
+    loss, params, selected=params, features=features
+  )
+  assert gradients.matrices['w'].is_factored
+  assert gradients.matrices['w'].sizes == (4, 8, 3)
+  losses, found = gradients.of_each(
+    params, features, lambda path, own, _: own.matrices(8), {}
+  )
+  np.testing.assert_allclose(losses, loss(params, features), rtol=1e-5)
+  for number, one in enumerate(loss_contract.single_examples(features)):
+    expected = jax.grad(lambda p, one=one: loss(p, one)[0])(params)
+    # float32 sums in another order.
+    np.testing.assert_allclose(
+      found['w'][number], expected['w'], rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(
+      found['gate'][number, 0], expected['gate'], rtol=1e-4, atol=1e-4
+    )
