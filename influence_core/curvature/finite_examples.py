@@ -100,6 +100,7 @@ class FiniteExamples:
         budget - taken,
         preferred=_PREFERRED_BATCH,
         num_examples=multi_device.num_examples(features),
+        useful_bytes=device_program.useful_bytes(taken),
       )
       return program.compiled, program.micro_batch
     except errors.InputError:

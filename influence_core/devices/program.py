@@ -10,6 +10,8 @@ import jax
 
 from influence_core import errors, types
 
+_USEFUL_BYTES = 1 << 30
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -63,6 +65,7 @@ def choose_program(
   batch_size: int | None,
   preferred: int,
   num_examples: int | None,
+  useful_bytes: int | None = None,
 ) -> Program:
   """The program for a batch size, or for the largest useful one that fits.
 
@@ -73,6 +76,7 @@ def choose_program(
       that is useful and fits.
     preferred: micro-batch beyond which nothing is gained.
     num_examples: most examples of a call, if known.
+    useful_bytes: see `largest_program`.
 
   Raises:
     errors.InputError: The batch does not fit, or not even a single example.
@@ -84,6 +88,7 @@ def choose_program(
       workspace_bytes,
       preferred=preferred,
       num_examples=num_examples and -(-num_examples // devices),
+      useful_bytes=useful_bytes,
     )
   program = compile_program(batch_size // devices)
   if program.temporary_bytes > workspace_bytes:
@@ -101,6 +106,7 @@ def largest_program(
   *,
   preferred: int,
   num_examples: int | None,
+  useful_bytes: int | None = None,
 ) -> Program:
   """The program with the largest useful micro-batch that fits.
 
@@ -109,6 +115,8 @@ def largest_program(
     workspace_bytes: what its temporaries may take.
     preferred: micro-batch beyond which nothing is gained.
     num_examples: examples there will ever be for each device, if known.
+    useful_bytes: temporaries of more are taken by a single example alone, as a
+      larger batch would gain little; None for all that may be taken.
 
   Raises:
     errors.InputError: Not even a single example fits.
@@ -116,8 +124,11 @@ def largest_program(
   micro_batch = preferred
   if num_examples is not None:
     micro_batch = max(1, min(micro_batch, num_examples))
+  limit = min(workspace_bytes, useful_bytes or workspace_bytes)
   program = compile_program(micro_batch)
-  while program.temporary_bytes > workspace_bytes:
+  while program.temporary_bytes > limit:
+    if micro_batch == 1 and program.temporary_bytes <= workspace_bytes:
+      break
     if micro_batch == 1:
       raise errors.InputError(
         f'one example needs {program.temporary_bytes:,} bytes of temporary '
@@ -126,11 +137,19 @@ def largest_program(
         'or wrap the layers of the model in jax.checkpoint'
       )
     # Temporaries grow with the batch, apart from a constant part.
-    fitting = micro_batch * workspace_bytes / program.temporary_bytes
+    fitting = micro_batch * limit / program.temporary_bytes
     fitting = 2 ** math.floor(math.log2(max(fitting, 1)))
     micro_batch = min(fitting, micro_batch // 2)
     program = compile_program(micro_batch)
   return program
+
+
+def useful_bytes(parameter_bytes: int) -> int:
+  """Temporaries beyond which a larger batch gains little.
+
+  With batches of them the parameters are read seldom enough.
+  """
+  return max(parameter_bytes, _USEFUL_BYTES)
 
 
 def compile_lowered(lowered: Any, micro_batch: int) -> Program:

@@ -2,18 +2,27 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from influence_core import types
-from influence_core.devices import multi_device
+from influence_core.devices import (
+  memory as device_memory,
+  multi_device,
+  program as device_program,
+)
 from influence_core.subspaces import factored_gradients
 
 # (leaves by path, features, [examples] mask, constants) -> sums over examples,
 # arrays by name.
 Total = Callable[[Any, types.Features, jax.Array, Any], Mapping[str, jax.Array]]
+# Features at a time on each device; more gain nothing.
+_PREFERRED_MICRO_BATCH = 64
+# Examples that random numbers are drawn for.
+_DRAWN_TOGETHER = 256
 
 
 class Blocks(Protocol):
@@ -67,7 +76,7 @@ class FactoredSample:
     blocks: of the examples; each is read once in a pass.
     draw: (some of the examples, where they are) -> features for that loss,
       which may be several for each example.
-    batch_size: features at a time on each device.
+    memory_budget_bytes: memory to use on each device; None for most of it.
     keeper: of passes; None to keep none.
   """
 
@@ -77,7 +86,7 @@ class FactoredSample:
   draw: Callable[[types.Features, tuple[int, ...]], types.Features] = (
     _as_they_are
   )
-  batch_size: int = 32
+  memory_budget_bytes: int | None = None
   keeper: PassKeeper | None = None
 
   def mean(
@@ -90,21 +99,20 @@ class FactoredSample:
       total: of a batch.
       constants: pytree of arrays for it.
     """
-
-    def total_on_all(leaves, constants, batch):
-      found = total(leaves, batch.features, batch.mask, constants)
-      return jax.lax.psum(found, multi_device.DEVICE_AXIS)
-
-    mapped = multi_device.parallel_map(total_on_all, is_local=True)
     leaves, fixed = map(multi_device.replicate, (self.leaves, constants))
+    programs = device_program.ProgramsByShape(
+      functools.partial(self._choose, total, leaves, fixed)
+    )
     state = self.keeper.load(name) if self.keeper else PassState(0, 0, {})
     sums = dict(state.sums)
     count = state.num_examples
     for number in range(state.num_blocks, len(self.blocks)):
       for place, examples in enumerate(self.blocks[number]):
         count += multi_device.num_examples(examples)
-        for batch in self._batches(examples, (number, place)):
-          found = mapped(leaves, fixed, batch)
+        for program, batch in self._batches(
+          programs, examples, (number, place)
+        ):
+          found = program.compiled(leaves, fixed, batch)
           for key, value in found.items():
             sums[key] = sums.get(key, 0) + np.asarray(value[0], np.float64)
       if self.keeper:
@@ -115,21 +123,56 @@ class FactoredSample:
       for key in sorted(sums)
     }
 
-  def _batches(
-    self, examples: types.Features, place: tuple[int, ...]
-  ) -> Iterator[multi_device.DeviceBatch]:
-    """Features for the loss, drawn for a batch of examples at a time."""
-    size = self.batch_size * jax.local_device_count()
-    count = multi_device.num_examples(examples)
-    for start in range(0, count, size):
-      # What is drawn is the same, however many devices there are.
-      starts = range(start, min(start + size, count), self.batch_size)
-      drawn = [self._draw(examples, (*place, x)) for x in starts]
-      features = jax.tree.map(lambda *leaves: np.concatenate(leaves), *drawn)
-      yield from multi_device.padded_batches(features, size)
+  def _choose(
+    self, total: Total, leaves: Any, constants: Any, features: types.Features
+  ) -> device_program.Program:
+    """The program for features of these shapes."""
 
-  def _draw(
-    self, examples: types.Features, place: tuple[int, ...]
-  ) -> types.Features:
-    some = slice(place[-1], place[-1] + self.batch_size)
-    return self.draw(jax.tree.map(lambda leaf: leaf[some], examples), place)
+    def total_on_all(leaves, constants, batch):
+      found = total(leaves, batch.features, batch.mask, constants)
+      return jax.lax.psum(found, multi_device.DEVICE_AXIS)
+
+    mapped = multi_device.parallel_map(total_on_all, is_local=True)
+    devices = jax.local_device_count()
+    resident = sum(
+      leaf.nbytes // devices for leaf in jax.tree.leaves((leaves, constants))
+    )
+    budget = self.memory_budget_bytes or device_memory.default_budget_bytes()
+
+    def compile_program(micro_batch: int) -> device_program.Program:
+      batch = multi_device.DeviceBatch(
+        device_program.with_lead(features, devices, micro_batch),
+        jax.ShapeDtypeStruct((devices, micro_batch), np.float32),
+      )
+      lowered = mapped.lower(leaves, constants, batch)
+      return device_program.compile_lowered(lowered, micro_batch)
+
+    return device_program.choose_program(
+      compile_program,
+      budget - resident,
+      batch_size=None,
+      preferred=_PREFERRED_MICRO_BATCH,
+      num_examples=multi_device.num_examples(features),
+      useful_bytes=device_program.useful_bytes(resident),
+    )
+
+  def _batches(
+    self,
+    programs: device_program.ProgramsByShape,
+    examples: types.Features,
+    place: tuple[int, ...],
+  ) -> Iterator[tuple[device_program.Program, multi_device.DeviceBatch]]:
+    """Features for the loss, drawn for a few examples at a time.
+
+    What is drawn is the same, whatever the batches of programs and devices.
+    """
+    for start in range(0, multi_device.num_examples(examples), _DRAWN_TOGETHER):
+      some = slice(start, start + _DRAWN_TOGETHER)
+      drawn = self.draw(
+        jax.tree.map(lambda leaf: leaf[some], examples),  # noqa: B023
+        (*place, start),
+      )
+      program = programs(drawn)
+      size = program.micro_batch * jax.local_device_count()
+      for batch in multi_device.padded_batches(drawn, size):
+        yield program, batch

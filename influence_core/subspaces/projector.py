@@ -128,6 +128,7 @@ class SubspaceProjector:
       batch_size=self.options.batch_size,
       preferred=_PREFERRED_MICRO_BATCH,
       num_examples=self._num_examples,
+      useful_bytes=device_program.useful_bytes(self.resident_bytes),
     )
 
   def _compile(

@@ -93,6 +93,7 @@ def _fit_subspaces(
       path,
       config,
       max_rejected_fraction=resources.max_rejected_fraction,
+      memory_budget_bytes=resources.memory_budget_bytes,
       progress=progress,
     )
   return basis_page.describe_basis(console, record)

@@ -82,6 +82,8 @@ class CurvatureRoots:
     loaded: loaded_task.LoadedTask,
     blocks: factored_sample.Blocks,
     keeper: factored_sample.PassKeeper | None = None,
+    *,
+    memory_budget_bytes: int | None = None,
   ) -> factored_sample.FactoredSample:
     """The gradients of examples, for means over them.
 
@@ -89,6 +91,7 @@ class CurvatureRoots:
       loaded: the task.
       blocks: see `FactoredSample`.
       keeper: see there; None for none.
+      memory_budget_bytes: see there.
 
     Raises:
       errors.InputError: The loss does not work on a single example.
@@ -105,5 +108,6 @@ class CurvatureRoots:
       leaves,
       blocks,
       self.draw,
-      keeper=keeper,
+      memory_budget_bytes,
+      keeper,
     )

@@ -17,7 +17,7 @@ from pipeline.bases import (
   stored_basis,
   task_basis,
 )
-from pipeline.bases.kronecker_config import KroneckerConfig
+from pipeline.bases.kronecker_config import Curvature, KroneckerConfig
 from pipeline.index import choices as index_choices
 from pipeline.storage import files as storage, fingerprints
 from pipeline.tasks import loaded_task
@@ -29,6 +29,7 @@ def fit_kronecker_basis(
   config: KroneckerConfig,
   *,
   max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION,
+  memory_budget_bytes: int | None = None,
   progress: types.ProgressCallback = types.no_progress,
 ) -> stored_basis.BasisRecord:
   """Fits subspaces on one fixed random sample and stores them at `path`.
@@ -41,6 +42,7 @@ def fit_kronecker_basis(
     path: where the basis is stored.
     config: what to fit.
     max_rejected_fraction: of the sample; more unusable examples are an error.
+    memory_budget_bytes: memory to use on each device; None for most of it.
     progress: called with the number of blocks of the sample that were read in
       all passes, and of all there are.
 
@@ -56,29 +58,12 @@ def fit_kronecker_basis(
     config.sample_size,
     config.seed,
     max_rejected_fraction=max_rejected_fraction,
-  )
-  roots = curvature_roots.CurvatureRoots.of(
-    loaded, config.curvature, num_draws=config.num_draws, seed=config.seed
+    memory_budget_bytes=memory_budget_bytes,
   )
   blocks = samples.blocks()
-  is_hessian = config.inside == 'hessian'
-  made_for = task_basis.full_config(config, loaded), loaded.fingerprints
-  passes = kept_passes.KeptPasses(
-    storage.join(storage.absolute(path), 'passes'),
-    blocks,
-    made_for=fingerprints.of_json(made_for),
-    num_passes=3 if is_hessian else 2,
-    progress=progress,
-  )
-  sample = roots.sample(loaded, blocks, passes)
-  layers = layers_lib.find(sample.gradients, sample.leaves, roots.few(loaded))
-  fitted = kronecker.fit(
-    sample,
-    layers,
-    config.coordinates_per_layer,
-    hessian_of=_losses(loaded, blocks, passes) if is_hessian else None,
-    l2_weight=loaded.task.l2_weight,
-    seed=config.seed,
+  passes = _passes(path, loaded, config, blocks, progress)
+  roots, layers, fitted = _fit(
+    loaded, config, blocks, passes, memory_budget_bytes
   )
   samples.finish_blocks(blocks)
   eigenvalues, columns = subspace_basis.join_columns(
@@ -107,13 +92,54 @@ def fit_kronecker_basis(
   return record
 
 
-def _losses(
+def _passes(
+  path: str,
   loaded: loaded_task.LoadedTask,
+  config: KroneckerConfig,
+  blocks: sample_blocks.SampleBlocks,
+  progress: types.ProgressCallback,
+) -> kept_passes.KeptPasses:
+  """Where passes for this basis, and for no other, are kept."""
+  made_for = task_basis.full_config(config, loaded), loaded.fingerprints
+  return kept_passes.KeptPasses(
+    storage.join(storage.absolute(path), 'passes'),
+    blocks,
+    made_for=fingerprints.of_json(made_for),
+    num_passes=3 if config.inside == 'hessian' else 2,
+    progress=progress,
+  )
+
+
+def _fit(
+  loaded: loaded_task.LoadedTask,
+  config: KroneckerConfig,
   blocks: sample_blocks.SampleBlocks,
   passes: kept_passes.KeptPasses,
-) -> factored_sample.FactoredSample:
-  """The examples themselves, of whose loss there is a Hessian."""
-  plain = curvature_roots.CurvatureRoots.of(
-    loaded, 'empirical_fisher', num_draws=None, seed=0
+  memory_budget_bytes: int | None,
+) -> tuple[curvature_roots.CurvatureRoots, layers_lib.Layers, kronecker.Fitted]:
+  """The passes over the sample."""
+
+  def roots_of(curvature: Curvature) -> curvature_roots.CurvatureRoots:
+    return curvature_roots.CurvatureRoots.of(
+      loaded, curvature, num_draws=config.num_draws, seed=config.seed
+    )
+
+  def sample_of(roots) -> factored_sample.FactoredSample:
+    return roots.sample(
+      loaded, blocks, passes, memory_budget_bytes=memory_budget_bytes
+    )
+
+  roots = roots_of(config.curvature)
+  sample = sample_of(roots)
+  # The gradients of the loss are its own roots in empirical_fisher.
+  losses = sample_of(roots_of('empirical_fisher'))
+  layers = layers_lib.find(sample.gradients, sample.leaves, roots.few(loaded))
+  fitted = kronecker.fit(
+    sample,
+    layers,
+    config.coordinates_per_layer,
+    hessian_of=losses if config.inside == 'hessian' else None,
+    l2_weight=loaded.task.l2_weight,
+    seed=config.seed,
   )
-  return plain.sample(loaded, blocks, passes)
+  return roots, layers, fitted
