@@ -131,14 +131,16 @@ def _fit(
 
   roots = roots_of(config.curvature)
   sample = sample_of(roots)
-  # The gradients of the loss are its own roots in empirical_fisher.
-  losses = sample_of(roots_of('empirical_fisher'))
+  losses = None
+  if config.inside == 'hessian':
+    # The roots of empirical_fisher are the gradients of the loss itself.
+    losses = sample_of(roots_of('empirical_fisher'))
   layers = layers_lib.find(sample.gradients, sample.leaves, roots.few(loaded))
   fitted = kronecker.fit(
     sample,
     layers,
     config.coordinates_per_layer,
-    hessian_of=losses if config.inside == 'hessian' else None,
+    hessian_of=losses,
     l2_weight=loaded.task.l2_weight,
     seed=config.seed,
   )

@@ -4,9 +4,11 @@
 
 For each model and number of eigenvectors K, interleaved over several rounds:
 
-  jvp      one jitted JVP per eigenvector, as the paper's code does
-  plain    per-example gradients by vmap, then a matrix product
-  ours     the factored projection
+  jvp        one jitted JVP per eigenvector, as the paper's code does
+  plain      per-example gradients by vmap, then a matrix product
+  training   forward and backward pass of the batch, as a step of training
+  ours       the factored projection
+  kronecker  coordinates in the subspaces of all layers
 
 Printed are the medians: examples/s, the ratio to `jvp`, the part of the matrix
 product peak measured in the same run (see `flops_per_example`), temporary
@@ -40,6 +42,12 @@ from influence_core.projection import (
   weight_sites,
 )
 from influence_core.projection.options import ProjectionOptions
+from influence_core.subspaces import (
+  factored_gradients,
+  kronecker,
+  layers as layers_lib,
+  projector as subspace_projector,
+)
 from tests.benchmarks import projection_models
 from tests.kit import plain_projection
 
@@ -73,6 +81,7 @@ def main() -> None:
   parser.add_argument(
     '--projection_dims', type=int, nargs='+', default=[20, 100]
   )
+  parser.add_argument('--coordinates_per_layer', type=int, default=256)
   parser.add_argument('--batch_size', type=int, default=128)
   parser.add_argument('--basis_dtype', default='float32')
   parser.add_argument('--rounds', type=int, default=5)
@@ -113,17 +122,24 @@ def measure(name: str, projection_dim: int, flags) -> dict[str, Any]:
       batch_size=flags.batch_size, basis_dtype=flags.basis_dtype
     ),
   )
+  subspaces = subspace_projector_of(case, flags)
   jvp, jvp_bytes = jvp_way(case, basis)
   ways: dict[str, tuple[Callable[[], Any], float]] = {
     # Examples a call is worth: an eigenvector of K is a Kth of an example.
     'jvp': (jvp, flags.batch_size * JVP_VECTORS / projection_dim),
     'ours': (lambda: projector.project(case.features), flags.batch_size),
     'no_norms': (no_norms_way(case, projector), flags.batch_size),
+    'training': (training_way(case), flags.batch_size),
+    'kronecker': (
+      lambda: subspaces.project(case.features),
+      flags.batch_size,
+    ),
     'peak': (peak_way(), 1.0),
   }
   temporary_bytes = {
     'jvp': jvp_bytes,
     'ours': projector.program.temporary_bytes,
+    'kronecker': subspaces.program.temporary_bytes,
   }
   plain, plain_bytes = plain_way(case, basis)
   temporary_bytes['plain'] = plain_bytes
@@ -138,6 +154,7 @@ def measure(name: str, projection_dim: int, flags) -> dict[str, Any]:
     'examples_per_second': rates,
     'ratio_to_jvp': rates['ours'] / rates['jvp'],
     'ratio_to_plain': rates['ours'] / rates['plain'] if plain else None,
+    'kronecker_to_training': rates['kronecker'] / rates['training'],
     'extra_for_norms': rates['no_norms'] / rates['ours'] - 1,
     'fraction_of_peak': rates['ours'] * flops / peak_flops,
     'peak_gflops': peak_flops / 1e9,
@@ -208,6 +225,50 @@ def plain_way(case, basis):
   if temporary(compiled) > PLAIN_LIMIT_BYTES:
     return None, temporary(compiled)
   return lambda: compiled(vectors, features), temporary(compiled)
+
+
+def subspace_projector_of(case, flags) -> subspace_projector.SubspaceProjector:
+  """With random directions, which take as long as any."""
+  selected = parameter_selection.select_parameters(case.params)
+  gradients = factored_gradients.FactoredGradients(
+    case.per_example_loss,
+    case.params,
+    selected=selected,
+    features=case.features,
+  )
+  leaves = parameter_selection.all_parameters(case.params)
+  stacks = layers_lib.find(gradients, leaves, first_examples(case, 4)).stacks
+  generator = np.random.default_rng(0)
+  directions = {}
+  for stack in stacks:
+    k, l = layers_lib.num_coordinates(stack, flags.coordinates_per_layer)  # noqa: E741
+    shapes = ((stack.num_rows, k), (stack.num_columns, l), (k * l, k * l))
+    directions[stack.path] = kronecker.Directions(
+      *(
+        generator.standard_normal((stack.num_layers, *shape), np.float32)
+        for shape in shapes
+      )
+    )
+  return subspace_projector.SubspaceProjector(
+    case.per_example_loss,
+    case.params,
+    stacks=stacks,
+    directions=directions,
+    selected=selected,
+    features=case.features,
+    options=ProjectionOptions(batch_size=flags.batch_size),
+  )
+
+
+def training_way(case):
+  features = jax.tree.map(jnp.asarray, case.features)
+  params = jax.tree.map(jnp.asarray, case.params)
+
+  def loss(params, features):
+    return case.per_example_loss(params, features).mean()
+
+  compiled = jax.jit(jax.value_and_grad(loss)).lower(params, features).compile()
+  return lambda: compiled(params, features)
 
 
 def no_norms_way(case, projector):
@@ -311,7 +372,7 @@ def print_result(result: dict[str, Any], *, is_first: bool) -> None:
     print(
       f'{"model":<24}{"K":>4}{"jvp/s":>9}{"plain/s":>9}{"ours/s":>9}'
       f'{"x jvp":>7}{"x plain":>8}{"of peak":>8}{"norms":>7}{"MB":>7}'
-      f'{"error":>9}'
+      f'{"error":>9}{"train/s":>9}{"kron./s":>9}{"x train":>8}{"MB":>7}'
     )
   rates = result['examples_per_second']
   print(
@@ -320,7 +381,10 @@ def print_result(result: dict[str, Any], *, is_first: bool) -> None:
     f'{result["ratio_to_jvp"]:>7.1f}'
     f'{result["ratio_to_plain"] or float("nan"):>8.1f}'
     f'{result["fraction_of_peak"]:>8.2f}{result["extra_for_norms"]:>7.1%}'
-    f'{result["temporary_bytes"]["ours"] / 1e6:>7.0f}{result["error"]:>9.1e}',
+    f'{result["temporary_bytes"]["ours"] / 1e6:>7.0f}{result["error"]:>9.1e}'
+    f'{rates["training"]:>9.1f}{rates["kronecker"]:>9.1f}'
+    f'{result["kronecker_to_training"]:>8.2f}'
+    f'{result["temporary_bytes"]["kronecker"] / 1e6:>7.0f}',
     flush=True,
   )
 
