@@ -14,6 +14,8 @@ from launch.output import (
   evaluation_report,
   plots,
 )
+from pipeline.evaluation import baselines as baseline_scores
+from pipeline.evaluation.options import Baseline
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
@@ -24,6 +26,7 @@ def run(
   *,
   task: TaskReference,
   indexes: list[str],
+  baselines: list[Baseline],
   reference: str,
   query_split: str,
   k: int,
@@ -39,26 +42,31 @@ def run(
   if out is not None:
     out = output_places.check_results(out)
 
-  def scores_of(path: str, options: ScoreOptions):
-    session = QuerySession(path, task)
+  def scores_of(session: QuerySession, options: ScoreOptions):
     queries = session.project(query_split)
     basis_notes.tell(console, session.record)
     return (*session.scores(queries, options), queries.batch.ids)
 
-  expected, ids, query_ids = scores_of(reference, ScoreOptions())
+  session = QuerySession(reference, task)
+  expected, ids, query_ids = scores_of(session, ScoreOptions())
   if not 1 <= k <= len(ids):
     raise errors.InputError(
       f'k is {k}, expected 1 to the {len(ids)} examples of {reference}'
     )
-  figures = {}
+  figures: dict[str, dict[str, np.ndarray]] = {}
   for path in indexes:
-    found, own_ids, _ = scores_of(path, options)
+    found, own_ids, _ = scores_of(QuerySession(path, task), options)
     if own_ids != ids:
       raise errors.InputError(
         f'{path} and {reference} have different examples; project the same '
         'corpus'
       )
     figures[path] = _figures(found, expected, k)
+  for name in baselines:
+    found, _ = baseline_scores.scores(
+      name, session.index, session.loaded, query_split
+    )
+    figures[name] = _figures(found, expected, k)
   report = _report(figures, reference, query_ids, len(ids), seed)
   return report.show(console, out)
 
@@ -73,13 +81,12 @@ def _report(
   """Means of the figures of each index, which are of each query."""
   rows, tables = [], []
   for path, own in figures.items():
-    queries = {'index': [path] * len(query_ids), 'query_id': query_ids}
+    queries = {'method': [path] * len(query_ids), 'query_id': query_ids}
     tables.append(pa.table({**queries, **own}))
-    row: dict[str, Any] = {'index': path}
+    row: dict[str, Any] = {'method': path}
     for name, values in own.items():
       interval = evaluation.mean_interval(values, seed=seed)
-      row |= {name: interval.mean, f'{name}_low': interval.low}
-      row |= {f'{name}_high': interval.high}
+      row |= evaluation_report.interval_columns(name, interval)
     rows.append(row)
   return evaluation_report.Report(
     'agreement',
@@ -101,7 +108,7 @@ def _report(
 def _plot(
   rows: list[dict[str, Any]], figures: list[str], reference: str
 ) -> bytes:
-  names = plots.short_names([row['index'] for row in rows])
+  names = plots.short_names([row['method'] for row in rows])
   series = {
     figure: [
       plots.Interval(

@@ -1,7 +1,8 @@
 """`influence evaluate counterfactual`: training without the top proponents.
 
 For each query, its k strongest proponents are left out of the training, and, to
-compare, k random examples: does the query's loss rise by more?
+compare, the first k of baselines and k random examples: does the query's loss
+rise by more?
 """
 
 from typing import Any
@@ -18,8 +19,8 @@ from launch.output import (
   evaluation_report,
   plots,
 )
-from pipeline.evaluation import retrainings
-from pipeline.evaluation.options import Retraining
+from pipeline.evaluation import baselines as baseline_scores, retrainings
+from pipeline.evaluation.options import Baseline, Retraining
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage, output_places
 from pipeline.tasks.reference import TaskReference
@@ -31,13 +32,14 @@ def run(
   task: TaskReference,
   index: str,
   query_split: str,
+  baselines: list[Baseline],
   k: int,
   retraining: Retraining,
   seed: int,
   out: str,
   options: ScoreOptions,
 ) -> dict[str, Any]:
-  """Trains without proponents and without random examples.
+  """Trains without proponents and without other examples.
 
   Raises:
     errors.InputError: Something is missing or out of range.
@@ -54,14 +56,23 @@ def run(
   basis_notes.tell(console, session.record)
   loaded, queries = session.loaded, projected.batch
   scores, ids = session.scores(projected, options)
-  everything = frozenset(retrainings.all_ids(loaded.task.corpus))
+  removed = {'proponents': _highest(scores, k)}
+  for name in dict.fromkeys(baselines):
+    scores, _ = baseline_scores.scores(name, session.index, loaded, query_split)
+    removed[name] = _highest(scores, k)
   generator = np.random.default_rng(seed)
-  strongest = np.argsort(-scores, axis=1, kind='stable')[:, :k]
-  chance = [generator.choice(len(ids), k, replace=False) for _ in queries.ids]
+  count = len(queries.ids)
+  removed['random'] = np.array(
+    [generator.choice(len(ids), k, replace=False) for _ in range(count)]
+  )
+  everything = frozenset(retrainings.all_ids(loaded.task.corpus))
   parts = [
     everything,
-    *(everything - {ids[x] for x in row} for row in strongest),
-    *(everything - {ids[x] for x in row} for row in chance),
+    *(
+      everything - {ids[x] for x in row}
+      for places in removed.values()
+      for row in places
+    ),
   ]
   with console.stage('retrain', 'trainings') as progress:
     losses = retrainings.losses(
@@ -71,15 +82,19 @@ def run(
       storage.join(directory, 'retrainings'),
       retraining,
       progress=progress,
-    )
-  count = len(queries.ids)
+    ).mean(axis=1)
   own = np.arange(count)
   changes = {
-    'proponents': losses[1 + own, own] - losses[0],
-    'random': losses[1 + count + own, own] - losses[0],
+    name: losses[1 + number * count + own, own] - losses[0]
+    for number, name in enumerate(removed)
   }
   report = _report(queries.ids, changes, k=k, seed=seed)
   return report.show(console, directory)
+
+
+def _highest(scores: np.ndarray, k: int) -> np.ndarray:
+  """[num_queries, k] places of the highest of [num_queries, num_examples]."""
+  return np.argsort(-scores, axis=1, kind='stable')[:, :k]
 
 
 def _report(

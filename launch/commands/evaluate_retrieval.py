@@ -3,6 +3,7 @@
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from influence_core import errors
 from influence_core.scores import evaluation
@@ -13,7 +14,11 @@ from launch.output import (
   evaluation_report,
   plots,
 )
-from pipeline.evaluation import retrieval_quality
+from pipeline.evaluation import (
+  baselines as baseline_scores,
+  retrieval_quality,
+)
+from pipeline.evaluation.options import Baseline
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
@@ -24,6 +29,7 @@ def run(
   *,
   task: TaskReference,
   index: str,
+  baselines: list[Baseline],
   query_split: str,
   relevant: str,
   kind: str,
@@ -48,14 +54,18 @@ def run(
   queries = session.project(query_split)
   basis_notes.tell(console, session.record)
   with console.stage('evaluate'):
+    scores = {'influence': session.scores(queries, options)[0]}
+    for name in baselines:
+      scores[name], _ = baseline_scores.scores(
+        name, opened, session.loaded, query_split
+      )
     quality = retrieval_quality.measure(
-      opened,
+      opened.rows(),
       queries.batch,
-      queries.projections,
+      scores,
       relevant=relevant,
       opponents=kind == 'opponents',
       k=k,
-      options=options,
     )
   wanted = {'index': opened.path, 'relevant': relevant, 'kind': kind}
   return _report(quality, wanted, seed).show(console, out)
@@ -64,13 +74,16 @@ def run(
 def _report(
   quality: retrieval_quality.Quality, wanted: dict[str, str], seed: int
 ) -> evaluation_report.Report:
-  """Means of the figures of each query, which follow its id and count."""
+  """Means of the figures of each query and score."""
   rows = []
-  for name in quality.table.column_names[2:]:
-    values = quality.table[name].to_numpy()
-    found = evaluation.mean_interval(values, seed=seed)
-    rows.append({'figure': name, **found._asdict()})
-  size, kind = quality.table.num_rows, wanted['kind']
+  for score in quality.table['score'].unique().to_pylist():
+    own = quality.table.filter(pc.field('score') == score)
+    for figure in own.column_names[
+      own.column_names.index('num_relevant') + 1 :
+    ]:
+      found = evaluation.mean_interval(own[figure].to_numpy(), seed=seed)
+      rows.append({'score': score, 'figure': figure, **found._asdict()})
+  size, kind = own.num_rows, wanted['kind']
   about = f'{kind} with {wanted["relevant"]}'
   return evaluation_report.Report(
     'retrieval',
@@ -85,12 +98,14 @@ def _report(
       'figures': rows,
     },
     tables={'retrieval': quality.table},
-    plots={'retrieval': lambda: _plot(rows, kind, about)},
+    plots={'retrieval': lambda: _plot(rows, about)},
   )
 
 
-def _plot(rows: list[dict[str, Any]], kind: str, title: str) -> bytes:
-  points = [
-    plots.Interval(x['figure'], x['mean'], x['low'], x['high']) for x in rows
-  ]
-  return plots.intervals({kind: points}, title=title, joined=False)
+def _plot(rows: list[dict[str, Any]], title: str) -> bytes:
+  series: dict[str, list[plots.Interval]] = {}
+  for row in rows:
+    series.setdefault(row['score'], []).append(
+      plots.Interval(row['figure'], row['mean'], row['low'], row['high'])
+    )
+  return plots.intervals(series, title=title, joined=False)

@@ -42,7 +42,8 @@ class _Measures:
     seed: of intervals.
     bad: condition, for detection; None for none of it.
     measured: for the linear datamodelling score; None for none of it.
-    losses: [num_parts, num_queries] after training again, for that score.
+    losses: [num_parts, num_repeats, num_queries] after training again, for
+      that score.
   """
 
   seed: int

@@ -1,7 +1,9 @@
 """The flags of `influence evaluate`."""
 
+from typing import get_args
+
 from launch.flags import common as common_flags, fields, sensitivity
-from pipeline.evaluation.options import Design, Retraining
+from pipeline.evaluation.options import Baseline, Design, Retraining
 
 _DESIGN = fields.Group('design', Design)
 _RETRAINING = fields.Group('retraining', Retraining)
@@ -35,6 +37,15 @@ def add_detection(parser: fields.CommandParser) -> None:
 def add_lds(parser: fields.CommandParser) -> None:
   parser.add(common_flags.TASK)
   _add_indexes(parser)
+  _add_baselines(parser)
+  parser.add_argument(
+    '--against',
+    metavar='NAME_OR_INDEX',
+    help=(
+      'baseline or index to compare the others with: of each, the difference '
+      'of the scores with its 95 %% interval, query by query'
+    ),
+  )
   common_flags.add_query_split(parser, 'test[:50]')
   parser.add(_DESIGN)
   _add_retraining(parser)
@@ -43,6 +54,7 @@ def add_lds(parser: fields.CommandParser) -> None:
 def add_counterfactual(parser: fields.CommandParser) -> None:
   parser.add(common_flags.TASK)
   common_flags.add_index(parser)
+  _add_baselines(parser)
   common_flags.add_query_split(parser, 'test[:20]')
   common_flags.add_number(
     parser, '--k', 50, 'number of proponents to leave out for each query'
@@ -54,6 +66,7 @@ def add_counterfactual(parser: fields.CommandParser) -> None:
 def add_retrieval(parser: fields.CommandParser) -> None:
   parser.add(common_flags.TASK)
   common_flags.add_index(parser)
+  _add_baselines(parser)
   common_flags.add_query_split(parser, 'test[:50]')
   parser.add_argument(
     '--relevant',
@@ -79,6 +92,7 @@ def add_retrieval(parser: fields.CommandParser) -> None:
 def add_agreement(parser: fields.CommandParser) -> None:
   parser.add(common_flags.TASK)
   _add_indexes(parser)
+  _add_baselines(parser)
   parser.add_argument(
     '--reference',
     required=True,
@@ -147,6 +161,21 @@ def _add_indexes(parser: fields.CommandParser) -> None:
     action='append',
     dest='indexes',
     help='path of an index; may be repeated, to compare those of one corpus',
+  )
+
+
+def _add_baselines(parser: fields.CommandParser) -> None:
+  parser.add_argument(
+    '--baseline',
+    action='append',
+    default=[],
+    dest='baselines',
+    choices=get_args(Baseline),
+    help=(
+      'what to measure beside influence, may be repeated: loss and '
+      'gradient_norm of the training example, embedding, the cosine of what '
+      'enters the last layer, or bm25, the words that texts share'
+    ),
   )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from influence_core.scores import evaluation
 from launch.output import console as console_lib, json_text, result_tables
 from pipeline.storage import files as storage
 
@@ -69,3 +70,14 @@ class Report:
         file.write(picture)
       written.append(f'{name}.svg')
     return written
+
+
+def interval_columns(
+  name: str, interval: evaluation.MeanInterval
+) -> dict[str, float]:
+  """A figure and the ends of its interval, as columns NAME, NAME_low, ..."""
+  return {
+    name: interval.mean,
+    f'{name}_low': interval.low,
+    f'{name}_high': interval.high,
+  }

@@ -33,6 +33,7 @@ class ClassifierRecipe:
     num_products: with the curvature for each query, of conjugate gradients and
       of LiSSA.
     num_subsets: parts of the corpus to train on.
+    num_repeats: trainings on each part.
     dampings: tried, in units of eigenvalues.
     small: flags of a training whose explicit matrix fits memory; None for no
       such comparison.
@@ -47,6 +48,7 @@ class ClassifierRecipe:
   sample_size: int
   num_products: tuple[int, int]
   num_subsets: int
+  num_repeats: int
   dampings: recipes.Argv
   small: recipes.Argv | None
   knobs: recipes.Argv
@@ -112,6 +114,13 @@ class ClassifierRecipe:
       ),
     ]
 
+  @property
+  def _trainings_of_parts(self) -> recipes.Argv:
+    return (
+      *('--num_subsets', str(self.num_subsets)),
+      *('--num_repeats', str(self.num_repeats)),
+    )
+
   def _task(self, out: str, model: str) -> recipes.Argv:
     return recipes.task_flags(self.example, f'{out}/{model}')
 
@@ -125,7 +134,7 @@ class ClassifierRecipe:
   def _datamodelling_scores(self, out: str) -> list[recipes.Step]:
     lds = (
       *('evaluate', 'lds', *self._task(out, 'model'), '--out', f'{out}/lds'),
-      *('--num_subsets', str(self.num_subsets)),
+      *self._trainings_of_parts,
     )
     index = {
       x.name: methods_lib.index_path(f'{out}/model', x.name)
@@ -138,10 +147,14 @@ class ClassifierRecipe:
     arnoldi = (*lds, *_QUERIES, '--index', index['arnoldi'])
     gradient = (*lds, *_QUERIES, '--index', index['gradient'])
     half = ('--projection_dim', '25')
+    baselines = (
+      *command_line.repeated('--baseline', classifier_tables.BASELINES),
+      *('--against', index[classifier_tables.COMPARED_WITH]),
+    )
     steps = [
       # All later ones find the losses of these queries.
       recipes.Step('lds both', (*lds, *_BOTH, '--index', index['arnoldi'])),
-      recipes.Step('lds', (*lds, *_QUERIES, *every)),
+      recipes.Step('lds', (*lds, *_QUERIES, *every, *baselines)),
       recipes.Step('lds half', (*arnoldi, *half)),
       recipes.Step(
         'lds half at random', (*arnoldi, *half, '--pair_choice', 'random')
@@ -187,7 +200,7 @@ class ClassifierRecipe:
     if self.knobs:
       measured = (
         *(*self._task(out, 'model'), *_QUERIES, '--out', f'{out}/lds'),
-        *('--bad', _BAD, '--num_subsets', str(self.num_subsets)),
+        *('--bad', _BAD, *self._trainings_of_parts),
       )
       steps += classifier_studies.sensitivity_steps(
         measured, self.wide, self.knobs
@@ -198,7 +211,7 @@ class ClassifierRecipe:
     """Training without proponents, and what retrieval finds."""
     task = self._task(out, 'model')
     index = methods_lib.index_path(f'{out}/model', 'arnoldi')
-    where = (*task, '--index', index)
+    where = (*task, '--index', index, '--baseline', 'embedding')
     retrieval = ('evaluate', 'retrieval', *where, '--relevant')
     copies = ('--query_split', 'train[:100]', '--normalization', 'cosine')
     relabelled = 'label <> true_label and true_label = query_label'
@@ -233,6 +246,7 @@ DIGITS = ClassifierRecipe(
   sample_size=1497,
   num_products=(50, 200),
   num_subsets=50,
+  num_repeats=2,
   dampings=_DAMPINGS,
   small=('--flip_labels', '0.1', '--size', 'mini'),
   knobs=(
@@ -257,6 +271,7 @@ MNIST = ClassifierRecipe(
   sample_size=512,
   num_products=(10, 50),
   num_subsets=50,
+  num_repeats=2,
   dampings=_DAMPINGS,
   small=None,
   knobs=(),

@@ -71,7 +71,7 @@ def agreement_table(found: recipes.Results) -> list[str]:
   figures = ('pearson', 'spearman')
   rows = [
     [
-      f'`{row["index"].rpartition("/")[2]}`',
+      f'`{row["method"].rpartition("/")[2]}`',
       *results_page.with_intervals(row, figures),
     ]
     for row in result['agreement']

@@ -8,6 +8,9 @@ from launch.reproduce.methods import Method
 MODELS = {'model': 'memorised', 'underfitted': 'underfitted'}
 # Methods whose scores damping is chosen for.
 DAMPED = ('arnoldi', 'arnoldi_wide', 'random_gram', 'random_gram_wide')
+# What stands beside the methods, and the method that all are compared with.
+BASELINES = ('embedding', 'gradient_norm', 'loss')
+COMPARED_WITH = 'ekfac'
 
 
 def render(
@@ -38,30 +41,42 @@ def _methods_table(
   methods: Sequence[Method], found: recipes.Results
 ) -> list[str]:
   lds = found['lds']['result']
+  names = [*(method.name for method in methods), *BASELINES]
   rows = []
-  for method, score in zip(methods, lds['scores'], strict=True):
+  for name, score in zip(names, lds['scores'], strict=True):
     rows.append(
       [
-        f'`{method.name}`',
-        methods_lib.DESCRIPTIONS[method.name],
+        f'`{name}`',
+        methods_lib.DESCRIPTIONS[name],
         results_page.with_interval(score, 'lds'),
-        *methods_lib.seconds(f'model {method.name}', found),
+        results_page.with_interval(score, 'difference', 'difference_'),
+        *methods_lib.seconds(f'model {name}', found),
       ]
     )
-  for step, shown in (
+  for step, what in (
     ('lds half', '25 leading pairs of `arnoldi`'),
     ('lds half at random', '25 random pairs of `arnoldi`'),
     ('lds cosine', '`gradient`, divided by gradient norms'),
   ):
     [score] = found[step]['result']['scores']
-    rows.append(['', shown, results_page.with_interval(score, 'lds'), '', ''])
+    figure = results_page.with_interval(score, 'lds')
+    rows.append(['', what, figure, '', '', ''])
   return [
     f'Linear datamodelling score: {lds["num_subsets"]} random halves trained '
-    f'anew, {lds["num_queries"]} test queries, seed {lds["seed"]}, 95 % '
-    'interval over queries; no damping but where a method needs it.',
+    f'anew, {lds["num_repeats"]} times each with other seeds, '
+    f'{lds["num_queries"]} test queries, seed {lds["seed"]}, 95 % interval '
+    'over queries; no damping but where a method needs it. The noise ceiling '
+    f'is {results_page.with_interval(lds["ceiling"], "mean")}: no prediction '
+    'can score higher, as far as trainings of the same half agree. Differences '
+    'are taken query by query, so that their intervals say more than those of '
+    'two scores do. Baselines without a basis stand below the methods.',
     '',
     *results_page.table(
-      ['method', 'of', 'score', 'basis, s', 'projection, s'], rows
+      [
+        *('method', 'of', 'score', f'difference to `{COMPARED_WITH}`'),
+        *('basis, s', 'projection, s'),
+      ],
+      rows,
     ),
   ]
 
@@ -106,13 +121,13 @@ def _detection_table(found: recipes.Results) -> list[str]:
     }
     shown = {
       f'self-influence, `{name}`': results_page.row_of(
-        result['scores'], 'score', 'self_influence'
+        result['scores'], score='self_influence'
       )
       for name, result in done.items()
     }
     for score in ('loss', 'gradient_norm', 'random'):
       shown[score.replace('_', ' ')] = results_page.row_of(
-        done['arnoldi']['scores'], 'score', score
+        done['arnoldi']['scores'], score=score
       )
     for name, row in shown.items():
       figures = results_page.with_intervals(row, ('average_precision', 'auc'))
@@ -136,8 +151,11 @@ def _uses_table(found: recipes.Results) -> list[str]:
       f'loss of {result["num_queries"]} queries, trained without their '
       f'{result["k"]} top proponents',
       *(
-        results_page.with_interval(row, 'change_of_loss')
-        for row in result['changes']
+        results_page.with_interval(
+          results_page.row_of(result['changes'], removed=name),
+          'change_of_loss',
+        )
+        for name in ('proponents', 'embedding', 'random')
       ),
     ]
   ]
@@ -151,20 +169,25 @@ def _uses_table(found: recipes.Results) -> list[str]:
     ),
   ):
     result = found[f'retrieval {name}']['result']
-    found_row, chance = (
-      results_page.row_of(result['figures'], 'figure', x)
-      for x in (figure, 'expected_precision')
+    own, similar, chance = (
+      results_page.row_of(result['figures'], score=x, figure=y)
+      for x, y in (
+        ('influence', figure),
+        ('embedding', figure),
+        ('influence', 'expected_precision'),
+      )
     )
     rows.append(
       [
         f'{what}, {result["num_queries"]} queries',
-        results_page.with_interval(found_row, 'mean'),
+        results_page.with_interval(own, 'mean'),
+        results_page.with_interval(similar, 'mean'),
         f'{chance["mean"]:.3f}',
       ]
     )
   return [
-    'What is found with the index of `arnoldi` (memorised model), with 95 % '
-    'intervals over queries.',
+    'What is found with the index of `arnoldi` (memorised model), and by the '
+    'cosine of what enters the last layer, with 95 % intervals over queries.',
     '',
-    *results_page.table(['figure', 'found', 'at random'], rows),
+    *results_page.table(['figure', 'found', 'by cosine', 'at random'], rows),
   ]

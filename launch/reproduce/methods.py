@@ -8,6 +8,13 @@ from launch.running import command_line
 
 # Methods whose self-influence is measured.
 DETECTORS = ('arnoldi', 'random_gram', 'random')
+# What needs no basis, see `pipeline.evaluation.baselines`.
+BASELINES = {
+  'embedding': 'cosine of what enters the last layer',
+  'bm25': 'Robertson and Zaragoza, 2009: rare words in common',
+  'gradient_norm': 'of the training example, whatever the query',
+  'loss': 'of the training example, whatever the query',
+}
 DESCRIPTIONS = {
   'arnoldi': 'Schioppa et al., 2022: leading eigenpairs of the curvature',
   'arnoldi_wide': 'the same, more of them, of the Gauss-Newton matrix',
@@ -19,6 +26,7 @@ DESCRIPTIONS = {
   'lissa': 'Koh and Liang, 2017: LiSSA on the same',
   'gradient': 'inner products of gradients',
   'tracin': 'Pruthi et al., 2020 (TracIn): the same over several checkpoints',
+  **BASELINES,
 }
 
 
@@ -66,17 +74,18 @@ def index_path(place: str, name: str) -> str:
 
 
 def name_of(path: str) -> str:
-  """The method whose `index_path` it is."""
-  return path.split('/')[-2]
+  """The method whose `index_path` it is, or a baseline by its name."""
+  return path if path in BASELINES else path.split('/')[-2]
 
 
 def seconds(step: str, found: recipes.Results) -> list[str]:
-  """Of making the basis and of projecting on it.
+  """Of making the basis and of projecting on it; empty without a basis.
 
   Args:
     step: prefix and name of a method.
     found: results.
   """
   return [
-    f'{found[f"{part} {step}"]["seconds"]:.0f}' for part in ('basis', 'project')
+    f'{found[name]["seconds"]:.0f}' if name in found else ''
+    for name in (f'basis {step}', f'project {step}')
   ]

@@ -62,10 +62,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def row_of(
-  rows: Sequence[Mapping[str, Any]], column: str, value: str
+  rows: Sequence[Mapping[str, Any]], **wanted: str
 ) -> Mapping[str, Any]:
-  """The only row with a value in a column."""
-  [row] = [x for x in rows if x[column] == value]
+  """The only row with these values in these columns."""
+  [row] = [x for x in rows if wanted.items() <= x.items()]
   return row
 
 

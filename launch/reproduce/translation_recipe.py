@@ -108,10 +108,15 @@ class TranslationRecipe:
 
   def _comparisons(self, out: str, task: recipes.Argv) -> list[recipes.Step]:
     """What each method finds for training pairs."""
+    baselines = command_line.repeated(
+      '--baseline', translation_tables.BASELINES
+    )
     steps = []
     for method in self.methods:
       index = ('--index', methods_lib.index_path(out, method.name))
-      own = (*index, *_QUERIES, '--relevant', 'id = query_id')
+      has_baselines = method.name == translation_tables.WITH_BASELINES
+      beside = baselines if has_baselines else ()
+      own = (*index, *_QUERIES, '--relevant', 'id = query_id', *beside)
       kept = ('--out', f'{out}/retrieval/{method.name}')
       steps.append(
         recipes.Step(
@@ -126,7 +131,7 @@ class TranslationRecipe:
     )
     agreement = (
       *('evaluate', 'agreement', *task, *_QUERIES),
-      *command_line.repeated('--index', others),
+      *(*command_line.repeated('--index', others), *baselines),
       *('--reference', methods_lib.index_path(out, 'cg')),
       *('--damping', self.damping, '--out', f'{out}/agreement'),
     )

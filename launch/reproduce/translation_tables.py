@@ -7,6 +7,9 @@ from launch.reproduce import methods as methods_lib, recipes, results_page
 from launch.reproduce.methods import Method
 
 KINDS = ('wrong_pair', 'wrong_language', 'copy', 'truncated')
+# What stands beside the methods, measured with the index of one of them.
+BASELINES = ('bm25', 'embedding', 'gradient_norm')
+WITH_BASELINES = 'arnoldi'
 _OTHER_SCORES = ('gradient_norm', 'loss', 'random')
 
 
@@ -63,7 +66,7 @@ def _other_rows(kind: str, result: Mapping[str, Any]) -> list[list[str]]:
 def _detection_row(
   kind: str, result: Mapping[str, Any], score: str, shown: str
 ) -> list[str]:
-  row = results_page.row_of(result['scores'], 'score', score)
+  row = results_page.row_of(result['scores'], score=score)
   figures = results_page.with_intervals(row, ('auc', 'average_precision'))
   return [kind.replace('_', ' '), f'{result["num_bad"]:,}', shown, *figures]
 
@@ -81,29 +84,35 @@ def methods_table(
   agreement = found['agreement']['result']
   reference = methods_lib.name_of(agreement['reference'])
   compared = {
-    methods_lib.name_of(row['index']): results_page.with_intervals(
+    methods_lib.name_of(row['method']): results_page.with_intervals(
       row, ('spearman', 'top_10_in_common')
     )
     for row in agreement['agreement']
   }
   rows = []
-  for method in methods:
-    own = found[f'retrieval {method.name}']['result']['figures']
-    rank = results_page.row_of(own, 'figure', 'reciprocal_rank')
+  for name in (*(method.name for method in methods), *BASELINES):
+    is_baseline = name in BASELINES
+    step = WITH_BASELINES if is_baseline else name
+    rank = results_page.row_of(
+      found[f'retrieval {step}']['result']['figures'],
+      score=name if is_baseline else 'influence',
+      figure='reciprocal_rank',
+    )
     rows.append(
       [
-        f'`{method.name}`',
-        methods_lib.DESCRIPTIONS[method.name],
+        f'`{name}`',
+        methods_lib.DESCRIPTIONS[name],
         results_page.with_interval(rank, 'mean'),
-        *compared.get(method.name, ('', '')),
-        *methods_lib.seconds(method.name, found),
+        *compared.get(name, ('', '')),
+        *methods_lib.seconds(name, found),
       ]
     )
   return [
     f'{agreement["num_queries"]} training pairs as queries of all '
     f'{agreement["num_examples"]:,}: reciprocal rank of the query itself, '
     f'without damping; agreement with `{reference}`, damping {damping}; 95 % '
-    f'intervals over queries, seed {agreement["seed"]}.',
+    f'intervals over queries, seed {agreement["seed"]}. Baselines without a '
+    'basis stand below the methods.',
     '',
     *results_page.table(
       [

@@ -14,8 +14,9 @@ import numpy as np
 from influence_core import types
 from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
-from pipeline.evaluation import retrainings
-from pipeline.evaluation.options import Design, Retraining
+from pipeline.evaluation import baselines, retrainings
+from pipeline.evaluation.options import Baseline, Design, Retraining
+from pipeline.index import reader as index_reader
 from pipeline.search.query_session import QuerySession
 from pipeline.tasks import loaded_task, queries as query_lib
 
@@ -56,12 +57,26 @@ class Datamodelling:
     *,
     progress: types.ProgressCallback = types.no_progress,
   ) -> np.ndarray:
-    """[num_parts, num_queries] float64 losses that an index predicts.
-
-    Up to a constant: proponents in a part lower the loss.
-    """
+    """[num_parts, num_queries] float64 losses that an index predicts."""
     queries = session.project(self._query_split)
     scores, ids = session.scores(queries, options, progress=progress)
+    return self._losses_by(scores, ids)
+
+  def predicted_by_baseline(
+    self,
+    name: Baseline,
+    index: index_reader.Index,
+    *,
+    progress: types.ProgressCallback = types.no_progress,
+  ) -> np.ndarray:
+    """The same by a baseline, for the examples of an index."""
+    scores, ids = baselines.scores(
+      name, index, self._loaded, self._query_split, progress=progress
+    )
+    return self._losses_by(scores, ids)
+
+  def _losses_by(self, scores: np.ndarray, ids: list[str]) -> np.ndarray:
+    """Up to a constant: proponents in a part lower the loss."""
     return -retrainings.influence_of_parts(scores, ids, self._parts)
 
   def actual(
@@ -71,7 +86,7 @@ class Datamodelling:
     *,
     progress: types.ProgressCallback = types.no_progress,
   ) -> np.ndarray:
-    """[num_parts, num_queries] float64 losses, see `retrainings.losses`."""
+    """[num_parts, num_repeats, num_queries], see `retrainings.losses`."""
     return retrainings.losses(
       self._loaded,
       self._batch,
@@ -83,5 +98,13 @@ class Datamodelling:
 
 
 def scores(predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
-  """[num_queries] float64 Spearman correlations over the parts."""
-  return evaluation.spearman_correlations(predicted, actual)
+  """Correlations of predicted losses with means over the repeats.
+
+  Args:
+    predicted: [num_parts, num_queries].
+    actual: [num_parts, num_repeats, num_queries].
+
+  Returns:
+    [num_queries] float64 Spearman correlations over the parts.
+  """
+  return evaluation.spearman_correlations(predicted, actual.mean(axis=1))

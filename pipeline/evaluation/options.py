@@ -1,8 +1,12 @@
-"""What can be chosen of training again; it takes no time to import."""
+"""What evaluations are made of; it takes no time to import."""
 
 import dataclasses
+from typing import Literal
 
 from influence_core import errors
+
+# See `baselines`.
+Baseline = Literal['loss', 'gradient_norm', 'embedding', 'bm25']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Retraining:
 
   Attributes:
     num_repeats: number of trainings on each part, with other seeds, whose
-      losses are averaged.
+      losses are averaged; evaluate lds compares them, for the noise ceiling,
+      where there are at least 2.
     num_workers: number of trainings at a time.
   """
 

@@ -4,9 +4,10 @@ Where a task has a measurement, it takes the place of the loss.
 
     DIRECTORY/<fingerprint>-<repeat>.json
 
-Each has the losses of queries by id. A part is trained on once, however often
-losses are asked for, unless some are of other queries; an interrupted run goes
-on with the missing parts. The fingerprint covers model and part.
+Each has the losses of queries by id. A part is trained on once for each repeat,
+however often losses are asked for, unless some are of other queries; a run that
+was interrupted, or is of more parts or repeats, goes on with those that are
+missing. The fingerprint covers model and part.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,7 +70,7 @@ def losses(
     progress: called with trainings done and in all.
 
   Returns:
-    [num_parts, num_queries] float64.
+    [num_parts, num_repeats, num_queries] float64.
 
   Raises:
     errors.InputError: The task cannot be trained again.
@@ -99,14 +100,15 @@ def losses(
         file.write(checked_files.encode_json(found))
     return [found[query_id] for query_id in queries.ids]
 
-  jobs = [(part, repeat) for part in parts for repeat in range(num_repeats)]
+  places = {part: place for place, part in enumerate(dict.fromkeys(parts))}
+  jobs = [(part, repeat) for part in places for repeat in range(num_repeats)]
   rows = []
   with concurrent.futures.ThreadPoolExecutor(retraining.num_workers) as pool:
     for row in pool.map(compute, jobs):
       rows.append(row)
       progress(len(rows), len(jobs))
-  shape = (len(parts), num_repeats, len(queries.ids))
-  return np.reshape(rows, shape).mean(axis=1)
+  found = np.reshape(rows, (len(places), num_repeats, len(queries.ids)))
+  return found[[places[part] for part in parts]]
 
 
 def all_ids(data: Corpus) -> list[str]:

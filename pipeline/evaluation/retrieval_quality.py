@@ -9,6 +9,7 @@ References:
   the identical class and subclass tests.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,7 @@ import pyarrow as pa
 from sklearn import metrics
 
 from influence_core import errors
-from influence_core.scores.options import ScoreOptions
-from pipeline.index import reader as index_reader
-from pipeline.search import row_blocks, row_filter
+from pipeline.search import row_filter
 from pipeline.tasks import example_batches
 
 PREFIX = 'query_'
@@ -28,7 +27,7 @@ class Quality(NamedTuple):
   """Figures of each query that has relevant examples.
 
   Attributes:
-    table: columns query_id, num_relevant, average_precision, auc,
+    table: columns score, query_id, num_relevant, average_precision, auc,
       reciprocal_rank (of the first relevant one), precision_at_K and
       expected_precision, what a random ranking has.
     num_without: queries that have no relevant example, or no other.
@@ -39,34 +38,28 @@ class Quality(NamedTuple):
 
 
 def measure(
-  index: index_reader.Index,
+  examples: pa.Table,
   batch: example_batches.ExampleBatch,
-  projections: np.ndarray,
+  scores: Mapping[str, np.ndarray],
   *,
   relevant: str,
   opponents: bool,
   k: int,
-  options: ScoreOptions,
 ) -> Quality:
-  """Ranks all examples for each query.
+  """Ranks all examples for each query, by each score.
 
   Args:
-    index: to look at; its scores must fit memory.
+    examples: rows of an index.
     batch: the queries.
-    projections: [num_queries, projection_dim] of theirs.
+    scores: [num_queries, num_examples] by name.
     relevant: SQL condition on columns of examples and queries.
     opponents: whether the lowest scores come first.
     k: examples that somebody would look at.
-    options: how to score.
 
   Raises:
     errors.InputError: The condition cannot be used, or no query has a relevant
       example.
   """
-  scores, _ = row_blocks.all_scores(index, projections, options)
-  if opponents:
-    scores = -scores
-  examples = index.rows()
   columns = {'id': batch.ids, **batch.columns}
   matches = row_filter.RowFilter(
     relevant,
@@ -79,9 +72,10 @@ def measure(
     if is_relevant.all() or not is_relevant.any():
       num_without += 1
       continue
-    rows.append(
-      {'query_id': query_id, **_figures(is_relevant, scores[number], k)}
-    )
+    for name, every in scores.items():
+      own = -every[number] if opponents else every[number]
+      figures = _figures(is_relevant, own, k)
+      rows.append({'score': name, 'query_id': query_id, **figures})
   if not rows:
     raise errors.InputError(
       f'--relevant {relevant!r} tells no examples apart for any of '

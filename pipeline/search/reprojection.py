@@ -44,7 +44,7 @@ class Reprojection:
       errors.InputError: The corpus has changed since, or an example cannot be
         used any more.
     """
-    self._check_sources(positions)
+    check_sources(self._index, self._loaded, positions, 'leave --certify out')
     ids = self._index.rows(positions, ['id'])['id'].to_pylist()
     found = np.empty((len(ids), len(self._index.eigenvalues)), np.float32)
     places = {example_id: place for place, example_id in enumerate(ids)}
@@ -62,20 +62,36 @@ class Reprojection:
       found[own] = projected.projections
     return found
 
-  def _check_sources(self, positions: np.ndarray) -> None:
-    """Compares the files that examples come from with the index's."""
-    shared = {
-      name: value
-      for name, value in self._index.manifest.provenance.fingerprints.items()
-      if name != 'corpus'
-    }
-    for shard in self._index.shards_of(positions):
-      source = shard.range.source_shard
-      found = index_format.range_fingerprint(
-        self._loaded.task.corpus.shard_fingerprint(source), shared
+
+def check_sources(
+  index: index_reader.Index,
+  loaded: loaded_task.LoadedTask,
+  positions: np.ndarray,
+  otherwise: str,
+) -> None:
+  """Compares the files that examples come from with those of an index.
+
+  Args:
+    index: opened index.
+    loaded: the task it was made with.
+    positions: of the examples.
+    otherwise: what helps besides projecting again.
+
+  Raises:
+    errors.InputError: A file has changed since.
+  """
+  shared = {
+    name: value
+    for name, value in index.manifest.provenance.fingerprints.items()
+    if name != 'corpus'
+  }
+  for shard in index.shards_of(positions):
+    source = shard.range.source_shard
+    found = index_format.range_fingerprint(
+      loaded.task.corpus.shard_fingerprint(source), shared
+    )
+    if found != shard.range.fingerprint:
+      raise errors.InputError(
+        f'source shard {source} changed after the index was made; run '
+        f'project again or {otherwise}'
       )
-      if found != shard.range.fingerprint:
-        raise errors.InputError(
-          f'source shard {source} changed after the index was made; run '
-          'project again or leave --certify out'
-        )

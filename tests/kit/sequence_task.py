@@ -20,7 +20,9 @@ def write(path: Path) -> None:
   for _ in range(NUM_EXAMPLES):
     length = int(generator.integers(1, LONGEST + 1))
     words = generator.integers(1, NUM_WORDS, length).tolist()
-    lines.append(json.dumps({'words': words, 'y': float(generator.normal())}))
+    text = ' '.join(f'w{word}' for word in words)
+    y = float(generator.normal())
+    lines.append(json.dumps({'words': words, 'y': y, 'text': text}))
   path.write_text('\n'.join(lines))
 
 

@@ -1,6 +1,7 @@
 """Training without the top proponents, where the model has a closed form."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,9 +22,13 @@ def fixture_counterfactual(influence, task_flags, index, tmp_path):
 
 @pytest.mark.slow
 def test_losses_rise_without_proponents(counterfactual, tmp_path):
-  done = counterfactual('--json')
+  done = counterfactual('--baseline', 'gradient_norm', '--json')
   assert done.status == 0, done.stderr
-  proponents, random = done.json['changes']
+  proponents, largest, random = done.json['changes']
+  assert largest['removed'] == 'gradient_norm'
+  # The same examples whatever the query: one training for all.
+  kept = os.listdir(tmp_path / 'cf' / 'retrainings')
+  assert len(kept) == 1 + 6 + 1 + 6
   # Every query is hurt; random examples are missed by nobody in particular.
   stored = pq.read_table(tmp_path / 'cf' / 'counterfactual.parquet')
   assert (stored['proponents'].to_numpy() > 0).all()

@@ -1,5 +1,6 @@
 """Linear datamodelling scores: by hand, and where influence must be right."""
 
+import dataclasses
 import json
 import os
 
@@ -11,6 +12,8 @@ from scipy import stats
 from influence_core import errors
 from influence_core.scores import evaluation
 from pipeline.evaluation import options, retrainings
+from pipeline.tasks import loaded_task, queries
+from pipeline.tasks.reference import TaskReference
 
 
 def test_score_is_spearman_by_query():
@@ -72,20 +75,64 @@ def test_influence_predicts_ridge_regression(
   assert made.status == 0
   other = ['--basis', basis, '--index', tmp_path / 'i']
   assert influence('project', *task_flags, *other).status == 0
-  both = [tmp_path / 'i']
-  random = lds('--json', indexes=both).json['scores'][0]
-  done = lds('--json')
+  [alone] = lds('--json', indexes=[tmp_path / 'i']).json['scores']
+  assert alone.keys() == {'method', 'lds', 'low', 'high'}
+  more = ['--num_repeats', 2, '--baseline', 'embedding', '--baseline', 'loss']
+  done = lds(*more, '--against', tmp_path / 'i', '--json')
   assert done.status == 0, done.stderr
-  (exact,) = done.json['scores']
+  exact, random, embedding, loss = done.json['scores']
+  assert random['lds'] == alone['lds']
+  assert (embedding['method'], loss['method']) == ('embedding', 'loss')
   # What is left is of second order: half of 303 examples change a loss by
   # more than its linear part.
   assert exact['lds'] > 0.85
   assert exact['low'] < exact['lds'] < exact['high']
-  assert random['lds'] < exact['lds']
+  for worse in (random, embedding, loss):
+    assert worse['lds'] < exact['lds']
+  # Another seed trains the same model.
+  assert exact['ceiling'] == done.json['ceiling']['mean'] == pytest.approx(1)
   stored = pq.read_table(tmp_path / 'lds' / 'lds.parquet')
-  assert np.mean(stored['spearman'].to_numpy()) == pytest.approx(exact['lds'])
+  own, other, *_ = stored['spearman'].to_numpy().reshape(4, -1)
+  assert own.mean() == pytest.approx(exact['lds'])
+  # Query by query, and not as the difference of two intervals.
+  paired = evaluation.mean_interval(own - other, seed=0)
+  names = ('difference', 'difference_low', 'difference_high')
+  assert [exact[name] for name in names] == list(paired)
+  assert [random[name] for name in names] == [0, 0, 0]
+  assert done.json['against'] == str(tmp_path / 'i')
   assert json.loads((tmp_path / 'lds' / 'lds.json').read_text()) == done.json
   assert '<svg' in (tmp_path / 'lds' / 'lds.svg').read_text()
+
+
+def test_only_missing_repeats_are_trained(workdir, tmp_path):
+  """Of constant models, each by the size of its part and its seed."""
+  trained = []
+
+  def retrain(part, seed):
+    trained.append((len(part), seed))
+    bias = np.float32(len(part) + 10 * seed)
+    return {'weights': np.zeros(5, np.float32), 'bias': bias}
+
+  task = {'workdir': str(workdir)}
+  loaded = loaded_task.LoadedTask.load(
+    TaskReference('tests.kit.linear_task:make_task', task)
+  )
+  with_counts = dataclasses.replace(loaded.task, retrain=retrain)
+  loaded = dataclasses.replace(loaded, task=with_counts)
+  batch = queries.read(loaded, 'test[:3]')
+  parts = [frozenset('a'), frozenset('bc'), frozenset('a')]
+
+  def losses(num_repeats):
+    retraining = options.Retraining(num_repeats, num_workers=1)
+    return retrainings.losses(loaded, batch, parts, str(tmp_path), retraining)
+
+  losses(1)
+  assert trained == [(1, 0), (2, 0)]  # The third part is the first.
+  found = losses(3)
+  assert trained[2:] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+  biases = np.array([[1, 11, 21], [2, 12, 22], [1, 11, 21]])
+  expected = 0.5 * (biases[..., None] - batch.features['y']) ** 2
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -129,6 +176,9 @@ def test_other_queries_of_kept_trainings(lds, tmp_path):
     (['--num_subsets', 1], 'num_subsets is 1, expected at least 2'),
     (['--num_repeats', 0], 'num_repeats is 0'),
     (['--num_workers', 0], 'num_workers is 0'),
+    (['--baseline', 'bm25'], 'have no words, expected texts'),
+    (['--baseline', 'nothing'], "invalid choice: 'nothing'"),
+    (['--against', '/nowhere'], '/nowhere'),
     (['--out', '/proc/x'], 'cannot write to /proc/x'),
   ],
 )

@@ -47,15 +47,20 @@ def fixture_retrieval(influence, task_flags, index, tmp_path):
 def test_an_example_finds_itself(retrieval, tmp_path):
   """By cosine nothing is nearer; by the influence large gradients win."""
   flags = ['--query_split', 'train[:20]', '--relevant', 'id = query_id']
-  done = retrieval(*flags, '--normalization', 'cosine', '--json')
+  beside = ['--baseline', 'embedding', '--baseline', 'loss']
+  done = retrieval(*flags, *beside, '--normalization', 'cosine', '--json')
   assert done.status == 0, done.stderr
-  figures = {row['figure']: row for row in done.json['figures']}
-  assert figures['reciprocal_rank']['mean'] == 1
-  assert figures['expected_precision']['mean'] == pytest.approx(1 / 303)
+  figures = {(x['score'], x['figure']): x['mean'] for x in done.json['figures']}
+  assert figures['influence', 'reciprocal_rank'] == 1
+  assert figures['embedding', 'reciprocal_rank'] == 1
+  # One ranking for all queries.
+  assert figures['loss', 'reciprocal_rank'] < 1
+  for score in ('influence', 'embedding', 'loss'):
+    assert figures[score, 'expected_precision'] == pytest.approx(1 / 303)
+  table = pq.read_table(tmp_path / 'r' / 'retrieval.parquet')
+  assert table.num_rows == 3 * 20
   plain = retrieval(*flags, '--json').json['figures']
   assert {row['figure']: row for row in plain}['reciprocal_rank']['mean'] < 1
-  table = pq.read_table(tmp_path / 'r' / 'retrieval.parquet')
-  assert table.num_rows == 20
   written = (tmp_path / 'r' / 'retrieval.json').read_text()
   assert '<svg' in (tmp_path / 'r' / 'retrieval.svg').read_text()
   assert json.loads(written)['kind'] == 'proponents'
@@ -106,9 +111,12 @@ def fixture_agreement(influence, task_flags, index, tmp_path):
 
 @pytest.mark.slow
 def test_all_pairs_are_the_exact_inverse(agreement, tmp_path):
-  done = agreement('--json', '--out', tmp_path / 'a')
+  more = ['--baseline', 'embedding', '--out', tmp_path / 'a']
+  done = agreement('--json', *more)
   assert done.status == 0, done.stderr
-  [row] = done.json['agreement']
+  row, embedding = done.json['agreement']
+  assert embedding['method'] == 'embedding'
+  assert embedding['pearson'] < row['pearson']
   assert row['pearson'] == pytest.approx(1, abs=1e-5)  # float32 projections.
   assert row['spearman'] > 0.999
   assert row['top_10_in_common'] > 0.95
