@@ -118,13 +118,15 @@ def test_mean_curvature_is_that_of_the_closed_form(loaded, tmp_path):
 
 @pytest.mark.slow
 def test_several_devices_estimate_the_same(
-  influence_process, task_flags, tmp_path
+  influence_process, workdir, tmp_path
 ):
+  task = ['--task', 'tests.kit.linear_task:make_task']
+  task += ['--task_arg', f'workdir={workdir}']
   found = []
   for devices in (1, 3):
     out = tmp_path / str(devices)
     made = influence_process(
-      *('fit-basis', *task_flags, '--out', out, '--projection_dim', 2),
+      *('fit-basis', *task, '--out', out, '--projection_dim', 2),
       *('--num_iterations', 4),
       devices=devices,
     )
