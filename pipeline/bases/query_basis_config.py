@@ -17,9 +17,9 @@ class QueryBasisConfig:
     curvature: matrix that is inverted; gauss_newton needs a task with
       split_loss.
     damping: value added to every eigenvalue; or, as in 0.1x, that times the
-      mean curvature, which is that of each layer's block for ekfac, and else
-      that of all parameters, which takes cg and lissa some more products.
-      Default: none, and 0.1x for ekfac.
+      mean curvature, which is that of each parameter, or layer of it in a scan,
+      for ekfac, and else that of all parameters, which takes cg and lissa some
+      more products. Default: none, and 0.1x for ekfac.
     num_products: largest number of curvature products for a query, with cg and
       lissa.
     tolerance: relative residual at which cg stops.
