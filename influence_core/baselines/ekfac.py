@@ -8,7 +8,7 @@ References:
   George et al., "Fast Approximate Natural Gradient Descent in a
   Kronecker-factored Eigenbasis", NeurIPS 2018, section 3.
   Grosse et al., "Studying Large Language Model Generalization with Influence
-  Functions", 2023, section 3, for influence and for the damping.
+  Functions", 2023, section 3, for influence; `damping` for its damping.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import types
+from influence_core.damping import Damping
 from influence_core.subspaces import (
   factored_gradients,
   factored_sample,
@@ -27,8 +28,6 @@ from influence_core.subspaces import (
 
 # Larger sides keep their own axes as eigenvectors: a diagonal block.
 _MAX_SIDE = 4096
-# Of the mean eigenvalue of a parameter, as Grosse et al. choose it.
-_RELATIVE_DAMPING = 0.1
 _PRECISION = jax.lax.Precision.HIGHEST
 
 
@@ -99,7 +98,7 @@ def solve(
   matrices: Mapping[str, factored_gradients.ParameterMatrices],
   vectors: types.SelectedParameters,
   *,
-  damping: float | None,
+  damping: Damping,
   l2_weight: float,
 ) -> dict[str, jax.Array]:
   """(C + damping)^-1 v.
@@ -108,24 +107,24 @@ def solve(
     blocks: from `fit`.
     matrices: how parameters are read as matrices.
     vectors: [count, *shape] float32 by path.
-    damping: added to every eigenvalue; None for a tenth of the mean eigenvalue
-      of each parameter.
+    damping: added to every eigenvalue; a relative one is of the mean eigenvalue
+      of each matrix, such as a layer of a scan, by itself.
     l2_weight: c, where the training loss had a term c/2 * |theta|^2.
 
   Returns:
     [count, *shape] float32 by path.
   """
-  solved = {}
+  # What the loss does not use has neither curvature nor gradient.
+  solved = {path: jnp.zeros_like(vectors[path]) for path in vectors}
   for path, block in blocks.items():
     eigenvalues = block.eigenvalues + l2_weight
-    added = (
-      _RELATIVE_DAMPING * jnp.mean(eigenvalues) if damping is None else damping
-    )
+    means = jnp.mean(eigenvalues, axis=(1, 2), keepdims=True)
+    damped = eigenvalues + damping.amount(means)
     turned = block.to_eigenvectors(
       matrices[path].to_matrices(jnp.asarray(vectors[path]))
     )
     # A parameter without any curvature has no gradient in the sample either.
-    inverse = jnp.where(eigenvalues + added > 0, 1 / (eigenvalues + added), 0.0)
+    inverse = jnp.where(damped > 0, 1 / damped, 0.0)
     found = block.from_eigenvectors(turned * inverse)
     shape = vectors[path].shape[1:]
     solved[path] = matrices[path].from_matrices(found, shape)

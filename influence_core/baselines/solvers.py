@@ -20,12 +20,16 @@ import numpy as np
 
 from influence_core import errors
 from influence_core.curvature import operator as curvature_operator
+from influence_core.eigenpairs import trust
 
 # Products that find the largest eigenvalue well enough to divide by.
 _NUM_POWER_STEPS = 20
 # The curvature of a few examples may exceed that of all by far.
 _SCALE_MARGIN = 4.0
 _DIVERGED = 1e6
+# Random vectors that tell the trace well enough to damp by its mean: to 4 % on
+# digits, where no pairs are known that could be taken out.
+_NUM_TRACE_PROBES = 32
 # A dense matrix of this many parameters is half a gigabyte in float64.
 MAX_DENSE_PARAMETERS = 8192
 
@@ -139,6 +143,26 @@ def series_scale(
     largest = _dot(vector, vector) ** 0.5
     vector = vector / max(largest, np.finfo(np.float32).tiny)
   return _SCALE_MARGIN * (largest + damping)
+
+
+def estimate_trace(
+  operator: curvature_operator.CurvatureOperator, seed: int
+) -> trust.TraceEstimate:
+  """The trace of the curvature, by random signs of a seed."""
+  return trust.estimate_trace(
+    operator,
+    (
+      operator.random_vector([seed, 1, number], signs=True)
+      for number in range(_NUM_TRACE_PROBES)
+    ),
+    inner_product=_dot,
+    num_parameters=operator.num_parameters,
+  )
+
+
+def trace(matrix: np.ndarray) -> trust.TraceEstimate:
+  """The trace of an explicit matrix, which is no estimate."""
+  return trust.TraceEstimate(float(np.trace(matrix)), 0.0, 0.0, 0, len(matrix))
 
 
 def dense_matrix(

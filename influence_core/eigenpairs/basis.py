@@ -12,7 +12,13 @@ import numpy as np
 
 from influence_core import choices, errors, parameter_selection, types
 from influence_core.devices import multi_device
-from influence_core.eigenpairs import arnoldi, krylov_vectors, reports, ritz
+from influence_core.eigenpairs import (
+  arnoldi,
+  krylov_vectors,
+  reports,
+  ritz,
+  trust,
+)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -86,16 +92,18 @@ def make_report(
   sample_size: int,
   seconds: float,
   tolerance: float = choices.RELIABLE_RESIDUAL,
+  trace: trust.TraceEstimate | None = None,
 ) -> reports.BasisReport:
-  """The report on an iteration, without what further products would tell.
+  """The report on an iteration, without comparison with other samples.
 
   Args:
     state: the last one.
     pairs: those that are kept.
     vectors: the Krylov vectors.
     sample_size: number of examples behind the operator.
-    seconds: wall time of the iteration.
+    seconds: wall time of the iteration and of the estimate of the trace.
     tolerance: largest residual of a pair that can be relied on.
+    trace: of the operator; None if not estimated.
   """
   spectrum = ritz.ritz_pairs(state).eigenvalues
   mass = np.abs(spectrum).sum()
@@ -110,6 +118,7 @@ def make_report(
     sample_size=sample_size,
     seconds=seconds,
     tolerance=tolerance,
+    trace=trace,
   )
 
 

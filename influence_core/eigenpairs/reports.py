@@ -24,7 +24,7 @@ class BasisReport:
     num_iterations: Arnoldi steps done, each one operator product.
     broke_down: the Krylov space was exhausted before the steps asked for.
     sample_size: number of examples the curvature was taken over.
-    seconds: wall time of the iteration.
+    seconds: wall time of the iteration and of the estimate of the trace.
     tolerance: largest residual of an eigenpair that can be relied on.
     trace: of the operator and what the basis captures; None if not estimated.
     second_sample: agreement with a basis of other examples; None if not asked.
@@ -45,6 +45,11 @@ class BasisReport:
   second_sample: basis_trust.SubspaceAgreement | None = None
   doubled_sample: basis_trust.SubspaceAgreement | None = None
   rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def num_products(self) -> int:
+    """With the operator, in all; without those of other samples."""
+    return self.num_iterations + (self.trace.num_probes if self.trace else 0)
 
   @property
   def num_unreliable(self) -> int:
@@ -114,10 +119,11 @@ class QueryReport:
       inverse curvature was applied to them.
     query_ids: of the queries, one for each vector.
     residuals: |(H + damping) v - g| / |g| of each; empty where it is not known.
-    num_products: with the curvature, for all queries together.
+    num_products: with the curvature, for all queries together and the trace.
     sample_size: examples that the curvature is the mean of; 0 for none.
     seconds: that it took.
     rejected: reason by id of the examples that were left out of the sample.
+    trace: of the curvature, where damping is relative to its mean; else None.
   """
 
   method: choices.QueryMethod
@@ -127,11 +133,14 @@ class QueryReport:
   sample_size: int
   seconds: float
   rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  trace: basis_trust.TraceEstimate | None = None
 
   @classmethod
   def from_json(cls, content: Mapping[str, Any]) -> 'QueryReport':
     lists = {name: tuple(content[name]) for name in ('query_ids', 'residuals')}
-    return cls(**{**content, **lists})
+    trace = content.get('trace')
+    trace = trace and basis_trust.TraceEstimate(**trace)
+    return cls(**{**content, **lists, 'trace': trace})
 
   @property
   def objections(self) -> list[str]:

@@ -29,14 +29,22 @@ class TraceEstimate:
   Attributes:
     trace: sum of all eigenvalues.
     standard_error: of `trace`, from the spread over the probes.
-    captured: part of the trace in the kept eigenvalues.
-    num_probes: operator products spent.
+    captured: part of the trace in the kept eigenvalues; 0 where none are kept.
+    num_probes: operator products spent; 0 where it is no estimate.
+    num_parameters: number of all eigenvalues; None in reports that were written
+      before it was.
   """
 
   trace: float
   standard_error: float
   captured: float
   num_probes: int
+  num_parameters: int | None = None
+
+  @property
+  def mean_curvature(self) -> float | None:
+    """Mean of all eigenvalues; None where their number is not known."""
+    return self.trace / self.num_parameters if self.num_parameters else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,29 +66,26 @@ class SubspaceAgreement:
 
 def estimate_trace(
   operator: arnoldi.Operator,
-  vectors: krylov_vectors.KrylovVectors,
-  pairs: ritz.RitzPairs,
   probes: Iterable[jax.Array],
   *,
   inner_product: Callable[[jax.Array, jax.Array], float],
+  num_parameters: int,
+  kept: tuple[krylov_vectors.KrylovVectors, ritz.RitzPairs] | None = None,
 ) -> TraceEstimate:
   """Estimates the trace from random probes z, as E[z^T H z].
 
-  The kept pairs are taken out and added exactly, so that only what they leave
-  is estimated.
-
   Args:
     operator: the operator.
-    vectors: its Krylov vectors.
-    pairs: the kept pairs.
     probes: slices of vectors of random signs, at least two.
     inner_product: of two vectors given as slices.
+    num_parameters: length of a vector.
+    kept: Krylov vectors, and pairs that are taken out and added exactly, so
+      that only what they leave is estimated; None for none.
   """
-  known = float(pairs.eigenvalues.sum())
+  known = float(kept[1].eigenvalues.sum()) if kept else 0.0
   samples = []
   for probe in probes:
-    overlaps = vectors.overlaps(probe)[: pairs.coefficients.shape[1]]
-    along = np.square(pairs.coefficients @ overlaps) @ pairs.eigenvalues
+    along = _along(probe, *kept) if kept else 0.0
     samples.append(inner_product(probe, operator(probe)) - along)
   trace = known + float(np.mean(samples))
   return TraceEstimate(
@@ -88,7 +93,18 @@ def estimate_trace(
     standard_error=float(np.std(samples, ddof=1) / np.sqrt(len(samples))),
     captured=known / trace if trace else 0.0,
     num_probes=len(samples),
+    num_parameters=num_parameters,
   )
+
+
+def _along(
+  probe: jax.Array,
+  vectors: krylov_vectors.KrylovVectors,
+  pairs: ritz.RitzPairs,
+) -> float:
+  """The part of z^T H z along some pairs."""
+  overlaps = vectors.overlaps(probe)[: pairs.coefficients.shape[1]]
+  return float(np.square(pairs.coefficients @ overlaps) @ pairs.eigenvalues)
 
 
 def subspace_agreement(

@@ -15,32 +15,31 @@ References:
 
 import numpy as np
 
-from influence_core import choices, errors
+from influence_core import choices, damping as damping_lib, errors
 from influence_core.scores.options import ScoreOptions
-
-# Of a basis of layers, times the mean curvature of each, as for EK-FAC.
-_DEFAULT_RELATIVE_DAMPING = 0.1
 
 
 def inverse_eigenvalues(
   eigenvalues: np.ndarray,
   options: ScoreOptions,
-  mean_curvatures: np.ndarray | None = None,
+  mean_curvatures: np.ndarray | float | None = None,
 ) -> np.ndarray:
   """The weight of each projection coordinate in an influence.
 
   Args:
     eigenvalues: [projection_dim] float64.
     options: damping, policy for negative values and number of pairs used.
-    mean_curvatures: [projection_dim] float64 of the layer of each column; None
-      for a basis that knows no layers.
+    mean_curvatures: [projection_dim] float64 of the layer of each column; a
+      number, that of all parameters, for a basis of eigenpairs; None where it
+      is not known.
 
   Returns:
     [projection_dim] float64; zero for pairs that are not used.
 
   Raises:
     errors.InputError: More pairs are asked for than the basis has, no pair is
-      left, or damping is relative to layers that the basis does not know.
+      left, or damping is relative to a mean curvature that is not known, or
+      negative.
   """
   eigenvalues = np.asarray(eigenvalues, np.float64)
   wanted = options.projection_dim
@@ -63,7 +62,8 @@ def inverse_eigenvalues(
     order = np.random.default_rng(options.pair_seed).permutation(order)
   damping = _damping(options, mean_curvatures)
   # Where damping is all that a direction has, it is still a direction.
-  least = 0 if mean_curvatures is not None else np.finfo(np.float64).tiny
+  has_layers = isinstance(mean_curvatures, np.ndarray)
+  least = 0 if has_layers else np.finfo(np.float64).tiny
   used = (adjusted >= least) & (adjusted + damping > 0)
   used &= np.isin(np.arange(len(order)), order[:wanted])
   if not used.any():
@@ -76,27 +76,20 @@ def inverse_eigenvalues(
 
 
 def _damping(
-  options: ScoreOptions, mean_curvatures: np.ndarray | None
+  options: ScoreOptions, mean_curvatures: np.ndarray | float | None
 ) -> np.ndarray | float:
   """What is added to each eigenvalue."""
-  value = options.damping_value or 0.0
-  if options.damping is None and mean_curvatures is not None:
-    return _DEFAULT_RELATIVE_DAMPING * mean_curvatures
-  if not options.is_relative:
-    return value
-  if mean_curvatures is None:
-    raise errors.InputError(
-      f'damping is {options.damping}, but the basis knows no layers; give a '
-      'number, or a basis of fit-basis --method kronecker'
-    )
-  return value * mean_curvatures
+  if isinstance(mean_curvatures, np.ndarray):
+    damping = damping_lib.parse(options.damping, damping_lib.OF_LAYERS)
+    return damping.amount(mean_curvatures)
+  return damping_lib.parse(options.damping).of_model(mean_curvatures)
 
 
 def weight_queries(
   query_projections: np.ndarray,
   eigenvalues: np.ndarray,
   options: ScoreOptions,
-  mean_curvatures: np.ndarray | None = None,
+  mean_curvatures: np.ndarray | float | None = None,
 ) -> np.ndarray:
   """Queries scaled so that a plain inner product gives the influence.
 

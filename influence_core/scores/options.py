@@ -1,9 +1,8 @@
 """How projections become scores; it takes no time to import."""
 
 import dataclasses
-import math
 
-from influence_core import choices, errors
+from influence_core import choices, damping as damping_lib, errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,8 +11,10 @@ class ScoreOptions:
 
   Attributes:
     damping: value added to every eigenvalue used, >= 0, in units of
-      eigenvalues; or, as in 0.1x, that times the mean curvature of the layer,
-      for a basis of layers. Default: none, and 0.1x for a basis of layers.
+      eigenvalues; or, as in 0.1x, that times the mean curvature, which is that
+      of each layer for a basis of layers, and for eigenpairs that of all
+      parameters, as fit-basis estimates it (directions outside of the pairs
+      stay left out). Default: none, and 0.1x for a basis of layers.
     negative_eigenvalues: drop ignores their pairs; abs takes the absolute
       value; clip raises them to the smallest positive eigenvalue, which gives
       these pairs the largest weight of all, however negative they were.
@@ -35,12 +36,7 @@ class ScoreOptions:
   pair_seed: int = 0
 
   def __post_init__(self):
-    value = self.damping_value
-    if value is None or not (math.isfinite(value) and value >= 0):
-      raise errors.InputError(
-        f'damping is {self.damping!r}, expected a finite number >= 0, or one '
-        'with x after it'
-      )
+    damping_lib.parse(self.damping)
     if self.projection_dim is not None and self.projection_dim < 1:
       raise errors.InputError(
         f'projection_dim is {self.projection_dim}, expected at least 1, the '
@@ -55,16 +51,3 @@ class ScoreOptions:
       'normalization', self.normalization, choices.Normalization
     )
     errors.check_choice('pair_choice', self.pair_choice, choices.PairChoice)
-
-  @property
-  def is_relative(self) -> bool:
-    """Whether damping is times the mean curvature of a layer."""
-    return isinstance(self.damping, str) and self.damping.endswith('x')
-
-  @property
-  def damping_value(self) -> float | None:
-    """The number of the damping, 0 for the default; None if it is none."""
-    try:
-      return float(str(self.damping or 0).removesuffix('x'))
-    except ValueError:
-      return None

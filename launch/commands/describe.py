@@ -36,6 +36,7 @@ def describe_index(
       for shard in manifest.shards
     ),
     'projection_dim': provenance.projection_dim,
+    'mean_curvature': provenance.mean_curvature,
     'task': provenance.task,
     'basis': provenance.basis,
     'fingerprints': dict(provenance.fingerprints),
@@ -46,7 +47,7 @@ def describe_index(
     [
       [name, str(value)]
       for name, value in result.items()
-      if name not in ('index', 'fingerprints')
+      if name not in ('index', 'fingerprints') and value is not None
     ]
     + [[name, value] for name, value in provenance.fingerprints.items()],
   )

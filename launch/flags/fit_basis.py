@@ -71,7 +71,7 @@ def add_random_basis(parser: fields.CommandParser) -> None:
 
 def add_query_basis(parser: fields.CommandParser) -> None:
   _add_task_and_place(parser)
-  parser.add(Group('config', QueryBasisConfig))
+  parser.add(Group('config', QueryBasisConfig, common_flags.DAMPING))
   common_flags.add_max_rejected_fraction(parser)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import typing
 from typing import Any, NamedTuple
 
-from influence_core import errors
+from influence_core import damping, errors
 from influence_core.scores.options import ScoreOptions
 from pipeline.bases import fit_basis_config
 from pipeline.tasks import arguments as task_arguments
@@ -82,6 +82,10 @@ class Setting(NamedTuple):
       # Policies for negative eigenvalues show only where there are some.
       keep = self.config.keep_negative or knob == 'negative_eigenvalues'
       config = dataclasses.replace(self.config, keep_negative=keep)
+      if damping.parse(options.damping).is_relative:
+        least = fit_basis_config.FitBasisConfig.num_trace_probes
+        probes = max(config.num_trace_probes, least)
+        config = dataclasses.replace(config, num_trace_probes=probes)
       return self._replace(options=options, config=config)
     if knob in _names(fit_basis_config.FitBasisConfig):
       value = _converted(fit_basis_config.FitBasisConfig, knob, text)

@@ -38,7 +38,10 @@ def describe_basis(
   )
   facts = {
     'curvature': f'{config["curvature"]} of {report.sample_size:,} examples',
-    'iterations': f'{report.num_iterations} in {report.seconds:.1f} s',
+    'iterations': (
+      f'{report.num_iterations}, with the trace {report.num_products} products '
+      f'in {report.seconds:.1f} s'
+    ),
     'worst residual': (
       f'{max(report.residuals):.1e}; {report.num_unreliable} of '
       f'{record.projection_dim} pairs above {report.tolerance:.2g}'
@@ -46,6 +49,7 @@ def describe_basis(
     'orthogonality error': f'{report.orthogonality_error:.1e}',
     'negative mass': f'{report.negative_mass:.2%} of the spectrum seen',
     'trace': _trace(report),
+    'mean curvature': _mean_curvature(report.trace),
     'second sample': _agreement(report.second_sample),
     'twice the sample': _agreement(report.doubled_sample),
   }
@@ -129,6 +133,8 @@ def _describe_queries(
       f'; {report.num_products:,} products, worst residual '
       f'{max(report.residuals):.1e}'
     )
+  if report.trace:
+    what += f'; mean curvature {_mean_curvature(report.trace)}'
   console.print(f'basis {record.path}: {what}')
   return {**dataclasses.asdict(record), 'go': True, 'objections': []}
 
@@ -141,6 +147,14 @@ def _trace(report: reports.BasisReport) -> str:
   if not 0 <= trace.captured <= 1:
     return f'{estimate}; no part of it, negative eigenvalues cancel others'
   return f'{estimate}; the basis captures {trace.captured:.1%}'
+
+
+def _mean_curvature(trace: basis_trust.TraceEstimate | None) -> str:
+  """What relative damping is relative to."""
+  if trace is None or not trace.num_parameters:
+    return 'not known: no --damping such as 0.1x'
+  error = trace.standard_error / trace.num_parameters
+  return f'{trace.mean_curvature:.4g} ± {error:.1g}, which --damping 1x adds'
 
 
 def _agreement(agreement: basis_trust.SubspaceAgreement | None) -> str:

@@ -74,6 +74,9 @@ def fit_basis(
   job = _Job(loaded, path, config, resources, announce, progress)
   sample = samples.first()
   run, pairs = job.run('first', sample)
+  trace = None
+  if config.num_trace_probes:
+    trace = _trace(run.operator, run.vectors, pairs, config)
   report = basis_lib.make_report(
     run.state,
     pairs,
@@ -81,10 +84,8 @@ def fit_basis(
     sample_size=curvature_sample.num_used(sample),
     seconds=time.monotonic() - started,
     tolerance=config.tolerance,
+    trace=trace,
   )
-  if config.num_trace_probes:
-    trace = _trace(run.operator, run.vectors, pairs, config)
-    report = dataclasses.replace(report, trace=trace)
   run = dataclasses.replace(run, operator=None)  # Its memory is needed.
   if config.check_sample:
     other = samples.second()
@@ -208,11 +209,11 @@ def _trace(
 
   return basis_trust.estimate_trace(
     operator,
-    vectors,
-    pairs,
     (
       operator.random_vector([config.seed, 1, number], signs=True)
       for number in range(config.num_trace_probes)
     ),
     inner_product=inner_product,
+    num_parameters=operator.num_parameters,
+    kept=(vectors, pairs),
   )

@@ -50,8 +50,8 @@ class FitBasisConfig:
     krylov_dtype: dtype of stored Krylov vectors; bfloat16 halves memory and
       disk.
     basis_dtype: dtype of stored eigenvectors.
-    num_trace_probes: number of operator products spent on estimating the trace;
-      0 for no estimate.
+    num_trace_probes: number of operator products spent on estimating the trace,
+      which relative damping takes its mean curvature from; 0 for no estimate.
     check_sample: also fit bases on a second sample and on both together, to
       measure how far the basis describes the corpus; costs four times as much.
     seed: random seed of the sample and of the initial vector.

@@ -66,6 +66,7 @@ def fit_query_basis(
     solved.sample_size,
     time.monotonic() - started,
     samples.rejected,
+    solved.trace,
   )
   return task_basis.save(
     path,

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from influence_core import choices, errors
+from influence_core import choices, damping as damping_lib, errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +16,10 @@ class QueryBasisConfig:
       gradients, LiSSA, the explicit matrix, EK-FAC.
     curvature: matrix that is inverted; gauss_newton needs a task with
       split_loss.
-    damping: value added to every eigenvalue; default: zero, and for ekfac a
-      tenth of the mean eigenvalue of each parameter.
+    damping: value added to every eigenvalue; or, as in 0.1x, that times the
+      mean curvature, which is that of each parameter, or layer of it in a scan,
+      for ekfac, and else that of all parameters, which takes cg and lissa some
+      more products. Default: none, and 0.1x for ekfac.
     num_products: largest number of curvature products for a query, with cg and
       lissa.
     tolerance: relative residual at which cg stops.
@@ -35,7 +37,7 @@ class QueryBasisConfig:
   query_split: str
   method: choices.QueryMethod = 'cg'
   curvature: choices.Curvature = 'gauss_newton'
-  damping: float | None = None
+  damping: float | str | None = None
   num_products: int = 100
   tolerance: float = 1e-3
   scale: float | None = None
@@ -56,10 +58,7 @@ class QueryBasisConfig:
       raise errors.InputError(
         f'tolerance is {self.tolerance}, expected a positive number'
       )
-    if self.damping is not None and not 0 <= self.damping < math.inf:
-      raise errors.InputError(
-        f'damping is {self.damping}, expected a finite number >= 0'
-      )
+    damping_lib.parse(self.damping)
     if self.scale is not None and not 0 < self.scale < math.inf:
       raise errors.InputError(
         f'scale is {self.scale}, expected a finite number > 0'
@@ -69,3 +68,11 @@ class QueryBasisConfig:
         "method 'ekfac' has no hessian; choose --curvature gauss_newton or "
         'empirical_fisher'
       )
+
+  @property
+  def used_damping(self) -> damping_lib.Damping:
+    """What is asked for, or the default of the method."""
+    is_by_layers = self.method == 'ekfac'
+    return damping_lib.parse(
+      self.damping, damping_lib.OF_LAYERS if is_by_layers else damping_lib.NONE
+    )

@@ -1,5 +1,6 @@
 """Linear systems of single queries, solved by one of several methods."""
 
+from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from influence_core import errors, types
 from influence_core.baselines import ekfac, solvers as inverse_products
 from influence_core.curvature import operator as curvature_operator
+from influence_core.eigenpairs import trust
 from pipeline.bases import curvature_roots, curvature_sample
 from pipeline.bases.query_basis_config import QueryBasisConfig
 from pipeline.tasks import loaded_task
@@ -29,12 +31,14 @@ class Solved(NamedTuple):
     residuals: see `reports.QueryReport`.
     num_products: see there.
     sample_size: see there.
+    trace: see there.
   """
 
   vectors: Vectors
   residuals: tuple[float, ...] = ()
   num_products: int = 0
   sample_size: int = 0
+  trace: trust.TraceEstimate | None = None
 
 
 def solve(
@@ -74,7 +78,9 @@ def _keep(loaded, samples, gradients, config, progress) -> Solved:
 def _solve_each(loaded, samples, gradients, config, progress) -> Solved:
   """By conjugate gradients or LiSSA, one query after the other."""
   operator, sample_size = _operator(loaded, samples, config)
-  damping = config.damping or 0.0
+  damping, trace = _damping(
+    config, lambda: inverse_products.estimate_trace(operator, config.seed)
+  )
   if config.method == 'cg':
     solve = functools.partial(
       inverse_products.conjugate_gradients,
@@ -97,8 +103,10 @@ def _solve_each(loaded, samples, gradients, config, progress) -> Solved:
   return Solved(
     _by_path(np.stack([solution.vector for solution in solutions]), gradients),
     tuple(solution.residual for solution in solutions),
-    sum(solution.num_products for solution in solutions),
+    sum(solution.num_products for solution in solutions)
+    + (trace.num_probes if trace else 0),
     sample_size,
+    trace,
   )
 
 
@@ -106,7 +114,8 @@ def _solve_exactly(loaded, samples, gradients, config, progress) -> Solved:
   """With the explicit matrix, in float64."""
   operator, sample_size = _operator(loaded, samples, config)
   matrix = inverse_products.dense_matrix(operator, progress)
-  matrix += (config.damping or 0.0) * np.eye(len(matrix))
+  damping, trace = _damping(config, lambda: inverse_products.trace(matrix))
+  matrix += damping * np.eye(len(matrix))
   rows = _flat(gradients).astype(np.float64)
   try:
     found = np.linalg.solve(matrix, rows.T).T
@@ -121,6 +130,7 @@ def _solve_exactly(loaded, samples, gradients, config, progress) -> Solved:
     tuple((left / np.where(sizes > 0, sizes, 1)).tolist()),
     len(matrix),
     sample_size,
+    trace,
   )
 
 
@@ -138,10 +148,21 @@ def _solve_by_factors(loaded, samples, gradients, config, progress) -> Solved:
     blocks,
     sample.gradients.matrices,
     gradients,
-    damping=config.damping,
+    damping=config.used_damping,
     l2_weight=loaded.task.l2_weight,
   )
   return Solved(jax.tree.map(np.asarray, solved), sample_size=sample_size)
+
+
+def _damping(
+  config: QueryBasisConfig, measure: Callable[[], trust.TraceEstimate]
+) -> tuple[float, trust.TraceEstimate | None]:
+  """What is added to every eigenvalue, and the trace if it depends on that."""
+  damping = config.used_damping
+  if not damping.is_relative:
+    return damping.value, None
+  trace = measure()
+  return damping.of_model(trace.mean_curvature), trace
 
 
 def _operator(

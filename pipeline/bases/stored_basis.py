@@ -99,6 +99,13 @@ class BasisRecord:
       return self.report.layers
     return ()
 
+  @property
+  def mean_curvature(self) -> float | None:
+    """Of all parameters, estimated with eigenpairs; None where not known."""
+    if isinstance(self.report, reports.BasisReport) and self.report.trace:
+      return self.report.trace.mean_curvature
+    return None
+
   def __repr__(self) -> str:
     return (
       f'<BasisRecord {self.path}: {self.projection_dim} vectors, '

@@ -34,6 +34,8 @@ class Provenance:
     layers: what the columns stand for, of a basis of layers; else empty.
     query_ids: queries that the columns of vectors were solved for; empty where
       they stand for eigenvectors.
+    mean_curvature: of all parameters, of a basis of eigenpairs: what relative
+      damping is relative to; None where it is not known.
   """
 
   task: dict[str, Any]
@@ -42,6 +44,7 @@ class Provenance:
   fingerprints: Mapping[str, str]
   query_ids: tuple[str, ...] = ()
   layers: tuple[LayerColumns, ...] = ()
+  mean_curvature: float | None = None
 
   @property
   def projection_dim(self) -> int:

@@ -77,13 +77,14 @@ class Index:
     )
 
   @property
-  def _mean_curvatures(self) -> np.ndarray | None:
-    """[projection_dim] float64 of each column's layer; None without layers."""
-    layers = self.manifest.provenance.layers
-    if not layers:
-      return None
-    counts = [layer.count for layer in layers]
-    return np.repeat([layer.mean_curvature for layer in layers], counts)
+  def _mean_curvatures(self) -> np.ndarray | float | None:
+    """Of the columns, see `scores.influence.inverse_eigenvalues`."""
+    provenance = self.manifest.provenance
+    if not provenance.layers:
+      return provenance.mean_curvature
+    counts = [layer.count for layer in provenance.layers]
+    means = [layer.mean_curvature for layer in provenance.layers]
+    return np.repeat(means, counts)
 
   @property
   def codec(self) -> vector_codec.VectorCodec:

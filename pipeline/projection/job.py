@@ -85,6 +85,7 @@ def prepare(request: ProjectionRequest) -> ProjectionJob:
     settings.fingerprints,
     record.query_ids,
     record.layers,
+    record.mean_curvature,
   )
   plan = plan_lib.make_plan(loaded.task.corpus, provenance, request.range_size)
   largest = max(item.num_examples for item in plan.ranges)

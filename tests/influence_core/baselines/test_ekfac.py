@@ -7,9 +7,10 @@ import pytest
 
 from influence_core import parameter_selection
 from influence_core.baselines import ekfac
+from influence_core.damping import Damping
 from influence_core.subspaces import factored_gradients, factored_sample
 from pipeline.bases import stored_basis
-from tests.kit import projection_cases
+from tests.kit import marks, projection_cases
 
 CASES = {case.name: case for case in projection_cases.hard_cases()}
 
@@ -47,7 +48,7 @@ def test_blocks_are_the_diagonal_in_their_eigenvectors(name):
   blocks = ekfac.fit(sample)
   exact = per_example_gradients(case)
   solved = ekfac.solve(
-    blocks, gradients.matrices, exact, damping=0.1, l2_weight=0.2
+    blocks, gradients.matrices, exact, damping=Damping(0.1), l2_weight=0.2
   )
   for path, block in blocks.items():
     rows = np.asarray(exact[path]).reshape(len(exact[path]), -1)
@@ -94,23 +95,61 @@ def test_eigenvectors_are_those_of_the_kronecker_factors():
     )
 
 
-@pytest.mark.slow
-def test_damping_follows_the_mean_eigenvalue():
-  case = CASES['dense_applied_twice']
-  sample = sample_of(case)
-  gradients = sample.gradients
-  blocks = ekfac.fit(sample)
-  exact = per_example_gradients(case)
+@pytest.mark.parametrize('scanned', marks.slow_where([False, True], [False]))
+def test_relative_damping_is_of_each_layer_by_itself(scanned):
+  """Layers of one parameter, one a hundred times as curved, in float64."""
+  generator = np.random.default_rng(0)
+  scales = np.array([1.0, 10.0])[:, None, None]
+  x = (scales * generator.normal(size=(2, 30, 3))).astype(np.float32)
+  y = generator.normal(size=(30, 2, 2)).astype(np.float32)
+  w = generator.normal(size=(2, 3, 2)).astype(np.float32)
+  features = {'x': x.swapaxes(0, 1), 'y': y}  # Examples first.
 
-  def solve(damping):
-    return ekfac.solve(
-      blocks, gradients.matrices, exact, damping=damping, l2_weight=0.0
+  def apply(total, layer):
+    w, x, y = layer
+    return total + jnp.sum(jnp.square(x @ w - y), axis=1), None
+
+  def loss(params, features):
+    layers = (
+      params['w'],
+      features['x'].swapaxes(0, 1),
+      features['y'].swapaxes(0, 1),
     )
+    start = jnp.zeros(len(features['y']))
+    if scanned:
+      return jax.lax.scan(apply, start, layers)[0]
+    predicted = jnp.einsum('lei,lio->leo', layers[1], layers[0])
+    return jnp.sum(jnp.square(predicted - layers[2]), axis=(0, 2))
 
-  damping = 0.1 * float(jnp.mean(blocks['w'].eigenvalues))
-  np.testing.assert_allclose(
-    solve(None)['w'], solve(damping)['w'], rtol=1e-5, atol=1e-5
+  gradients = factored_gradients.FactoredGradients(
+    loss, {'w': w}, selected={'w': w}, features=features
   )
+  blocks = ekfac.fit(
+    factored_sample.FactoredSample(gradients, {'w': w}, [[features]])
+  )
+  vectors = generator.normal(size=(4, 2, 3, 2)).astype(np.float32)
+  found = ekfac.solve(
+    blocks,
+    gradients.matrices,
+    {'w': vectors},
+    damping=Damping(0.3, is_relative=True),
+    l2_weight=0.5,
+  )['w']
+  for layer in range(2):
+    a = x[layer].astype(np.float64)
+    b = 2 * (a @ w[layer] - y[:, layer])
+    rows, columns = (np.linalg.eigh(m.T @ m)[1] for m in (a, b))
+    turned = np.einsum('ei,ej->eij', a @ rows, b @ columns)
+    values = np.square(turned).mean(axis=0) + 0.5
+    # By the trace of the explicit Fisher matrix, and the L2 term.
+    norms = np.square(a).sum(axis=1) * np.square(b).sum(axis=1)
+    mean = norms.mean() / 6 + 0.5
+    solved = rows.T @ vectors[:, layer] @ columns / (values + 0.3 * mean)
+    expected = rows @ solved @ columns.T
+    # float32 moments and products.
+    np.testing.assert_allclose(
+      found[:, layer], expected, atol=1e-4 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.slow

@@ -245,8 +245,8 @@ def test_random_vectors_do_not_depend_on_slices():
   np.testing.assert_array_equal(again, np.where(vector < 0, -1, 1))
 
 
-def fit(projection_dim, keep_negative=False, sample_size=23):
-  operator = make_operator()
+def fit(projection_dim, keep_negative=False, sample_size=23, **options):
+  operator = make_operator(**options)
   vectors = host_vectors.HostVectors(
     host_vectors.MemoryRows(SIZE + 1, SIZE, krylov_vectors.DTYPES['float32'])
   )
@@ -309,22 +309,24 @@ def test_no_positive_eigenvalue_is_an_error():
 
 
 @pytest.mark.slow
-def test_trace_estimate_is_near_the_trace():
-  operator, vectors, pairs, _ = fit(4)
+@pytest.mark.parametrize('curvature', ['hessian', 'gauss_newton'])
+def test_trace_estimate_is_near_the_trace(curvature):
+  operator, vectors, pairs, _ = fit(4, curvature=curvature)
   estimate = basis_trust.estimate_trace(
     operator,
-    vectors,
-    pairs,
     (operator.random_vector([1, i], signs=True) for i in range(200)),
     inner_product=lambda a, b: float(jnp.vdot(a, b)),
+    num_parameters=SIZE,
+    kept=(vectors, pairs),
   )
-  trace = np.trace(explicit())
+  trace = np.trace(explicit(curvature))
   # Four standard errors are left with a probability of 6e-5.
   assert abs(estimate.trace - trace) < 4 * estimate.standard_error
   assert estimate.standard_error < 0.1 * trace
   np.testing.assert_allclose(
     estimate.captured, pairs.eigenvalues.sum() / estimate.trace
   )
+  assert estimate.mean_curvature == estimate.trace / SIZE
 
 
 def test_agreement_is_measured_by_principal_angles():

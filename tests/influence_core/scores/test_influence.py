@@ -66,6 +66,35 @@ def test_weights(options, weights):
   np.testing.assert_allclose(score(**options), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_relative_damping():
+  relative = ScoreOptions(damping='0.5x')
+  # Of a whole model, which adds the same to all and revives no pair.
+  np.testing.assert_allclose(
+    influence_scores.inverse_eigenvalues(EIGENVALUES, relative, 2.0),
+    [1 / 5, 0, 1 / 2, 0],
+  )
+  # Of layers, which is their default too, and where nothing else is left.
+  layers = np.array([2.0, 2.0, 4.0, 4.0])
+  values = np.array([4.0, 1.0, 1.0, 0.0])
+  np.testing.assert_allclose(
+    influence_scores.inverse_eigenvalues(values, relative, layers),
+    [1 / 5, 1 / 2, 1 / 3, 1 / 2],
+  )
+  np.testing.assert_allclose(
+    influence_scores.inverse_eigenvalues(values, ScoreOptions(), layers),
+    [1 / 4.2, 1 / 1.2, 1 / 1.4, 1 / 0.4],
+  )
+  # The default of eigenpairs is none, whatever is known.
+  np.testing.assert_array_equal(
+    influence_scores.inverse_eigenvalues(EIGENVALUES, ScoreOptions(), 2.0),
+    influence_scores.inverse_eigenvalues(EIGENVALUES, ScoreOptions()),
+  )
+  with pytest.raises(errors.InputError, match='the mean curvature is not kno'):
+    influence_scores.inverse_eigenvalues(EIGENVALUES, relative)
+  with pytest.raises(errors.InputError, match='is -1, expected at least 0'):
+    influence_scores.inverse_eigenvalues(EIGENVALUES, relative, -1.0)
+
+
 def test_normalizations():
   plain = score()
   np.testing.assert_allclose(

@@ -101,9 +101,17 @@ def test_default_knobs_are_possible():
     assert text in map(str, values) or float(text) in values
 
 
+def test_relative_damping_has_a_trace_to_be_relative_to():
+  config = fit_basis_config.FitBasisConfig(num_trace_probes=0)
+  base = sensitivity.Setting(config, ScoreOptions())
+  assert base.with_value('damping', '0.1x').config.num_trace_probes == 8
+  assert base.with_value('damping', '0.1').config.num_trace_probes == 0
+
+
 def test_values_have_the_type_of_their_field():
   base = sensitivity.Setting(fit_basis_config.FitBasisConfig(), ScoreOptions())
   assert base.with_value('damping', '1').options.damping == 1.0
+  assert base.with_value('damping', '0.1x').options.damping == '0.1x'
   assert base.with_value('max_vectors', '60').config.max_vectors == 60
   assert base.with_value('check_sample', 'true').config.check_sample is True
   with pytest.raises(errors.InputError, match='expected int'):

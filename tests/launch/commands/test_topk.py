@@ -49,6 +49,35 @@ def test_queries_come_in_order_with_both_ends(topk):
       assert sign * row['score'] >= sign * after['score']
 
 
+def test_relative_damping_needs_the_trace(influence, task_flags, tmp_path):
+  index = ['--index', tmp_path / 'index']
+  search = [*task_flags, *index, '--query_split', 'test[:3]', '--damping']
+
+  def make(name, *flags):
+    basis = tmp_path / name
+    few = ['--projection_dim', 6, '--num_iterations', 6, *flags]
+    made = influence('fit-basis', *task_flags, '--out', basis, *few)
+    assert made.status == 0, made.stderr
+    where = ['--basis', basis, *index]
+    done = influence('project', *task_flags, *where, '--json')
+    shown = influence('describe', '--basis', basis).stdout
+    return done.json, ' '.join(shown.split())
+
+  _, shown = make('without', '--num_trace_probes', 0)
+  assert 'mean curvature not known' in shown
+  line = influence('topk', *search, '0.1x').error_line
+  assert 'damping is 0.1x, but the mean curvature is not known' in line
+  line = influence('self-influence', *index, '--damping', '0.1x').error_line
+  assert 'of --num_trace_probes 0, or not of fit-basis; fit it again' in line
+  # What it asks for needs no other projections.
+  done, shown = make('with')
+  assert (done['generation'], done['num_projected']) == (2, 0)
+  assert 'which --damping 1x adds' in shown
+  mean = influence('describe', *index, '--json').json['mean_curvature']
+  relative = results(influence('topk', *search, '0.5x', '--json'))
+  assert relative == results(influence('topk', *search, mean / 2, '--json'))
+
+
 def test_training_examples_need_not_find_themselves(topk, index):
   ids = open_index(str(index)).rows(range(3))['id'].to_pylist()
   command = ['--k', 303, '--json']

@@ -54,6 +54,7 @@ def test_continues_at_the_last_vector(loaded, tmp_path, placement, num_steps):
   assert record.eigenvalues == whole.eigenvalues
   np.testing.assert_array_equal(eigenvectors(record), eigenvectors(whole))
   assert record.fingerprint == whole.fingerprint
+  assert record.report.trace == whole.report.trace
   # Nothing but the basis stays.
   assert sorted(os.listdir(path)) == sorted(
     ['basis.json', record.parts[0].name.split('/')[0]]
@@ -76,6 +77,7 @@ def test_restarts_are_continued_too(loaded, tmp_path):
     assert len(vectors) <= 7  # Those of two states.
   record, _ = fit(loaded, path, **options)
   assert record.fingerprint == whole.fingerprint
+  assert record.report.trace == whole.report.trace
 
 
 @pytest.mark.slow
@@ -93,6 +95,52 @@ def test_placements_and_microbatches_agree(loaded, tmp_path):
     )
     similarity = eigenvectors(record) @ eigenvectors(records[0]).T
     np.testing.assert_allclose(abs(np.diag(similarity)), 1, atol=1e-5)
+    assert record.mean_curvature == pytest.approx(
+      records[0].mean_curvature, rel=1e-5
+    )
+
+
+def test_mean_curvature_is_that_of_the_closed_form(loaded, tmp_path):
+  """Within its standard error, which the report states."""
+  record, _ = fit(
+    loaded, tmp_path, projection_dim=1, sample_size=303, num_trace_probes=24
+  )
+  hessian, _, _ = linear_task.closed_form()
+  report = record.report
+  error = report.trace.standard_error
+  # Of 24 probes, four standard errors are left with a probability of 6e-4.
+  assert abs(report.trace.trace - np.trace(hessian)) < 4 * error
+  assert 0 < error < 0.2 * np.trace(hessian)
+  assert record.mean_curvature == report.trace.trace / len(hessian)
+  assert report.num_products == report.num_iterations + 24
+  assert stored_basis.load_record(str(tmp_path)) == record
+
+
+@pytest.mark.slow
+def test_several_devices_estimate_the_same(
+  influence_process, workdir, tmp_path
+):
+  task = ['--task', 'tests.kit.linear_task:make_task']
+  task += ['--task_arg', f'workdir={workdir}']
+  found = []
+  for devices in (1, 3):
+    out = tmp_path / str(devices)
+    made = influence_process(
+      *('fit-basis', *task, '--out', out, '--projection_dim', 2),
+      *('--num_iterations', 4),
+      devices=devices,
+    )
+    assert made.status == 0, made.stderr
+    trace = stored_basis.load_record(str(out)).report.trace
+    found.append([trace.mean_curvature, trace.standard_error])
+  # float32 sums in another order, and pairs that have not converged.
+  np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
+
+
+def test_no_mean_curvature_without_probes(loaded, tmp_path):
+  record, _ = fit(loaded, tmp_path, num_trace_probes=0)
+  assert record.mean_curvature is None
+  assert record.report.num_products == record.report.num_iterations == 5
 
 
 def test_bfloat16_krylov_vectors_and_basis(loaded, tmp_path):

@@ -176,13 +176,6 @@ def test_damaged_sums_are_named(monkeypatch, loaded, tmp_path):
     fit_kronecker_basis.fit_kronecker_basis(*arguments)
 
 
-def test_relative_damping_needs_layers(index):
-  with pytest.raises(errors.InputError, match='the basis knows no layers'):
-    scores(str(index), '0.1x')
-  with pytest.raises(errors.InputError, match='expected a finite number'):
-    ScoreOptions(damping='a tenth')
-
-
 @pytest.mark.slow
 def test_several_devices_give_the_same(influence_process, task_flags, tmp_path):
   found = []

@@ -1,14 +1,19 @@
 """Solved queries against closed forms, and served like any other basis."""
 
+import typing
+
 import numpy as np
 import pytest
 
+from influence_core import choices, damping as damping_lib
 from influence_core.scores.options import ScoreOptions
 from pipeline import open_index
+from pipeline.bases import stored_basis
+from pipeline.bases.query_basis_config import QueryBasisConfig
 from pipeline.index import reader as index_reader
 from pipeline.search import row_blocks
 from pipeline.tasks import checkpoints
-from tests.kit import linear_task
+from tests.kit import linear_task, marks
 
 COUNT = 8
 
@@ -72,6 +77,32 @@ def test_damping_is_added(scores, gradients):
   assert relative_error(found, expected) < 1e-4
 
 
+@pytest.mark.parametrize(
+  'method',
+  marks.slow_where(['exact', 'cg', 'lissa'], ['cg', 'lissa']),
+)
+def test_relative_damping_is_of_the_mean_curvature(
+  scores, gradients, tmp_path, method
+):
+  whole = ['--microbatch_size', linear_task.NUM_TRAIN, '--num_products', 100]
+  found = scores(method, '--damping', '5x', '--tolerance', 1e-5, *whole)
+  record = stored_basis.load_record(str(tmp_path / f'b_{method}'))
+  hessian, _, _ = linear_task.closed_form()
+  trace = record.report.trace
+  size = len(hessian)
+  if method == 'exact':
+    assert trace.trace == pytest.approx(np.trace(hessian), rel=1e-5)
+    assert (trace.num_probes, record.report.num_products) == (0, size)
+  else:
+    # Four standard errors are left with a probability of 6e-5.
+    assert abs(trace.trace - np.trace(hessian)) < 4 * trace.standard_error
+    assert record.report.num_products > trace.num_probes > 0
+  train, queries = gradients
+  damped = hessian + 5 * trace.mean_curvature * np.eye(size)
+  expected = queries @ np.linalg.solve(damped, train.T)
+  assert relative_error(found, expected) < 1e-4
+
+
 @pytest.mark.slow
 def test_lissa_comes_near(scores, gradients):
   """The whole sample as one microbatch: no noise, only the series' end."""
@@ -99,6 +130,15 @@ def test_lissa_with_random_microbatches_comes_near(scores, gradients):
 def test_gradient_gives_inner_products(scores, gradients):
   train, queries = gradients
   assert relative_error(scores('gradient'), queries @ train.T) < 1e-5
+
+
+def test_damping_that_is_not_asked_for():
+  for method in typing.get_args(choices.QueryMethod):
+    used = QueryBasisConfig('test', method, damping=None).used_damping
+    expected = '0.1x' if method == 'ekfac' else 0.0
+    assert used == damping_lib.parse(expected)
+  given = QueryBasisConfig('test', 'ekfac', damping=2.0)
+  assert given.used_damping == damping_lib.Damping(2.0)
 
 
 @pytest.mark.slow
@@ -158,6 +198,7 @@ def test_description_says_what_it_is(scores, influence, tmp_path):
   [
     (['--num_products', 0], 'num_products is 0, expected at least 1'),
     (['--damping', -1], 'damping is -1.0, expected a finite number of'),
+    (['--damping=-1x'], "damping is '-1x', expected a finite number >= 0"),
     (['--scale', 0], 'scale is 0.0, expected a finite number > 0'),
     (['--method', 'lissa', '--scale', 0.01], 'LiSSA diverges with scale 0.01'),
     (

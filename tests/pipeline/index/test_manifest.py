@@ -1,4 +1,6 @@
 import concurrent.futures
+import dataclasses
+import json
 
 import pytest
 
@@ -29,6 +31,14 @@ def test_reads_back_what_was_published(tmp_path):
   made = manifest_lib.publish(index, provenance(), shards(3), FILE)
   assert manifest_lib.load(index) == made
   assert (made.generation, made.num_examples, made.num_rejected) == (1, 3, 0)
+
+
+def test_provenance_of_earlier_versions_knows_no_mean_curvature():
+  made = dataclasses.replace(provenance(), mean_curvature=0.5)
+  content = json.loads(json.dumps(dataclasses.asdict(made)))
+  assert manifest_lib.Provenance.from_json(content) == made
+  del content['mean_curvature']
+  assert manifest_lib.Provenance.from_json(content) == provenance()
 
 
 def test_same_content_is_published_once_and_generations_stay(tmp_path):
