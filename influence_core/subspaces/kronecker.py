@@ -114,16 +114,9 @@ def fit(
   searched = dict(_random_directions(stacks, counts, seed))
   moments = sample.mean('moments', _moments(sample.gradients, stacks), searched)
   directions = {
-    stack.path: {
-      side: _leading(
-        moments[f'{stack.path}/{side}'],
-        count,
-        searched.get(stack.path, {}).get(side),
-      )
-      for side, count in zip(
-        ('rows', 'columns'), counts[stack.path], strict=True
-      )
-    }
+    stack.path: _directions(
+      stack, moments, counts[stack.path], searched.get(stack.path, {})
+    )
     for stack in stacks
   }
   inside = sample.mean('inside', _inside(sample.gradients, stacks), directions)
@@ -156,6 +149,28 @@ def fit(
   )
 
 
+def _directions(
+  stack: layers_lib.LayerStack,
+  moments: Mapping[str, np.ndarray],
+  counts: tuple[int, int],
+  searched: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+  """[matrix, side, count] float32 of both sides of a stack."""
+  found = {
+    side: _leading(moments[f'{stack.path}/{side}'], count, searched.get(side))
+    for side, count in zip(('rows', 'columns'), counts, strict=True)
+    if f'{stack.path}/{side}' in moments
+  }
+  if stack.is_table:
+    found['rows'] = _sum_of_rows(stack.num_rows)
+  return found
+
+
+def _sum_of_rows(num_rows: int) -> np.ndarray:
+  """[1, row, 1] float32, of length 1."""
+  return np.full((1, num_rows, 1), num_rows**-0.5, np.float32)
+
+
 def _fitted(
   stack: layers_lib.LayerStack,
   directions: Mapping[str, np.ndarray],
@@ -180,10 +195,13 @@ def _fitted(
   noise = np.finfo(np.float32).eps * np.abs(values).max(axis=1, keepdims=True)
   values = np.where(np.abs(values) <= noise * values.shape[1], 0, values)
   rotation = vectors[..., ::-1].astype(np.float32)
+  # The mean over the rows of a table is not the scale of their sum.
+  whole = held if stack.is_table else traces
+  num_rows = 1 if stack.is_table else stack.num_rows
   return FittedLayers(
     Directions(directions['rows'], directions['columns'], rotation),
     values[..., ::-1] + l2_weight,
-    traces / (stack.num_rows * stack.num_columns) + l2_weight,
+    whole / (num_rows * stack.num_columns) + l2_weight,
     held / np.where(traces > 0, traces, 1),
   )
 
@@ -197,6 +215,8 @@ def _random_directions(
   generator = np.random.default_rng(seed)
   for stack in stacks:
     found = {}
+    if stack.is_table:
+      continue
     for side, size, count in (
       ('rows', stack.num_rows, counts[stack.path][0]),
       ('columns', stack.num_columns, counts[stack.path][1]),
@@ -224,6 +244,14 @@ def _moments(
       return {'trace': matrix_gradients.squared_norms(gradient)}
     own = stack_of[path].read(gradient)
     known = searched or {}
+    if stack_of[path].is_table:
+      unit = jnp.eye(stack_of[path].num_columns)[None]
+      rows = jnp.asarray(_sum_of_rows(stack_of[path].num_rows))
+      summed = matrix_gradients.coordinates(own, rows, unit)
+      return {
+        'columns': jnp.einsum('bi,bj->bij', summed, summed),
+        'trace': matrix_gradients.squared_norms(own),
+      }
     return {
       'rows': matrix_gradients.row_moments(own, known.get('rows')),
       'columns': matrix_gradients.row_moments(

@@ -6,6 +6,7 @@ one more entry of its input, which is 1. Slices of a stack are layers each.
 
 from collections.abc import Mapping
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from influence_core.subspaces import factored_gradients, matrix_gradients
 # The gradient of a bias is the sum of the cotangents of its layer's output:
 # float32 sums of the same numbers in another order.
 _TOLERANCE = 1e-4
+
+# The sum over a table's rows, or nothing.
+Tables = Literal['sum', 'left_out']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +35,8 @@ class LayerStack:
     bias: path of the bias, which is the last row; None for none.
     is_transposed: whether rows and columns of the parameter's matrices are
       exchanged, so that rows are those of the layer's input.
+    is_table: whether rows are looked up and no more, so that there is one
+      direction of rows: their sum.
   """
 
   path: str
@@ -39,6 +45,7 @@ class LayerStack:
   num_columns: int
   bias: str | None = None
   is_transposed: bool = False
+  is_table: bool = False
 
   @property
   def names(self) -> list[str]:
@@ -101,21 +108,23 @@ def find(
   gradients: factored_gradients.FactoredGradients,
   leaves: types.SelectedParameters,
   features: types.Features,
+  *,
+  tables: Tables = 'left_out',
 ) -> Layers:
   """The layers of a loss.
-
-  Tables that rows are looked up in are left out: an example has coordinates in
-  a few rows alone, which no few directions hold.
 
   Args:
     gradients: of the loss.
     leaves: all parameters by path.
     features: pytree of [num_examples, ...] arrays, a few examples; tell which
       bias belongs to which parameter.
+    tables: what of those that rows are looked up in has coordinates. An example
+      has a gradient in a few rows alone, which no few directions hold.
   """
-  left_out = tuple(
+  looked_up = {
     path for path, one in gradients.matrices.items() if one.is_lookup
-  )
+  }
+  left_out = tuple(sorted(looked_up)) if tables == 'left_out' else ()
   biases = _biases(gradients, leaves, features)
   riding = {bias for bias, _ in biases.values()}
   stacks = []
@@ -126,7 +135,15 @@ def find(
       num_rows, num_columns = num_columns, num_rows
     num_rows += bias is not None
     stacks.append(
-      LayerStack(path, num_layers, num_rows, num_columns, bias, is_transposed)
+      LayerStack(
+        path,
+        num_layers,
+        num_rows,
+        num_columns,
+        bias,
+        is_transposed,
+        path in looked_up,
+      )
     )
   return Layers(tuple(stacks), left_out)
 
@@ -213,6 +230,8 @@ def num_coordinates(
   All of them where there are no more entries than coordinates.
   """
   num_rows, num_columns = stack.num_rows, stack.num_columns
+  if stack.is_table:
+    return 1, min(num_columns, coordinates_per_layer)
   if num_rows * num_columns <= coordinates_per_layer:
     return num_rows, num_columns
   ratio = coordinates_per_layer * num_rows / num_columns

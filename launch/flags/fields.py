@@ -103,6 +103,8 @@ class Group:
     flags: what differs, by field.
     left_out: fields without a flag.
     parts: flags of a field that are not those of its type, by field.
+    only_given: whether values hold the flags that were given alone, so that
+      `given` can tell.
   """
 
   name: str
@@ -110,6 +112,7 @@ class Group:
   flags: Mapping[str, Flag] = dataclasses.field(default_factory=dict)
   left_out: tuple[str, ...] = ()
   parts: Mapping[str, Part] = dataclasses.field(default_factory=dict)
+  only_given: bool = False
 
   def add_flags(self, parser: argparse.ArgumentParser) -> None:
     """Adds a flag for each field."""
@@ -130,7 +133,9 @@ class Group:
         settings['metavar'] = flag.metavar
       text = texts[field.name].replace('%', '%%')
       if _is_worth_saying(settings.get('default')):
-        text += ' (default: %(default)s)'
+        text += f' (default: {settings["default"]})'
+      if self.only_given:
+        settings['default'] = argparse.SUPPRESS
       parser.add_argument(f'--{self._flag_name(field)}', help=text, **settings)
 
   def take(self, values: dict[str, Any]) -> Any:
@@ -145,8 +150,13 @@ class Group:
         if (part := self._part(field))
         else _immutable(values.pop(self._flag_name(field)))
         for field in self._fields()
+        if not self.only_given or self._flag_name(field) in values
       }
     )
+
+  def given(self, values: Mapping[str, Any]) -> list[str]:
+    """Fields whose flags were given, with `only_given`."""
+    return [x.name for x in self._fields() if self._flag_name(x) in values]
 
   def as_flags(self, argument: Any) -> dict[str, Any]:
     """What each flag is for an object."""

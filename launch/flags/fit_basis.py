@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from typing import Any, ClassVar
 
+from influence_core import errors
 from launch.flags import common as common_flags, fields
 from launch.flags.fields import Flag, Group
 from pipeline.bases.fit_basis_config import FitBasisConfig, Resources
@@ -15,34 +16,36 @@ from pipeline.bases.random_basis_config import RandomBasisConfig
 def add_fit_basis(parser: fields.CommandParser) -> None:
   _add_task_and_place(parser)
   auto = {'num_iterations': Flag(parse=_count_or_auto, metavar='N|auto')}
-  parser.add(_MethodGroup('config', FitBasisConfig, auto))
+  parser.add(_MethodGroup('config', FitBasisConfig, auto, only_given=True))
   placement = {'placement': Flag('krylov_placement'), **common_flags.MEMORY}
   parser.add(Group('resources', Resources, placement))
   common_flags.add_multi_process(parser)
 
 
+# Of both methods: options of eigenpairs, whose descriptions suit both.
+_SHARED = ('sample_size', 'curvature', 'basis_dtype', 'seed')
+
+
 @dataclasses.dataclass(frozen=True)
 class _MethodGroup(Group):
-  """The flags of both methods, as the configuration of the one that is chosen.
+  """The flags of both methods, as the configuration of one.
 
-  Those that both have are options of eigenpairs first.
+  The method that is not named is that whose own options are given.
   """
 
   _KRONECKER: ClassVar[Group] = Group(
-    'config',
-    KroneckerConfig,
-    left_out=('sample_size', 'curvature', 'basis_dtype', 'seed'),
+    'config', KroneckerConfig, left_out=_SHARED, only_given=True
   )
 
   def add_flags(self, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
       '--method',
-      choices=('arnoldi', 'kronecker'),
-      default='arnoldi',
+      choices=('kronecker', 'arnoldi'),
       help=(
-        'eigenpairs of the whole curvature, or coordinates of each layer with '
-        'the curvature inside, by second moments of gauss_newton gradients in '
-        'place of the hessian (default: %(default)s)'
+        'a few coordinates of the gradient of each layer, with the curvature '
+        'inside (kronecker), or eigenpairs of the whole curvature by Arnoldi '
+        'iteration (default: arnoldi where one of its own options such as '
+        '--projection_dim is given, else kronecker)'
       ),
     )
     super().add_flags(parser)
@@ -50,17 +53,27 @@ class _MethodGroup(Group):
 
   def take(self, values: dict[str, Any]) -> FitBasisConfig | KroneckerConfig:
     method = values.pop('method')
-    kronecker = self._KRONECKER.take(values)
+    of_eigenpairs = [x for x in self.given(values) if x not in _SHARED]
+    of_layers = self._KRONECKER.given(values)
+    if method is None:
+      method = 'arnoldi' if of_eigenpairs else 'kronecker'
+    foreign = of_layers if method == 'arnoldi' else of_eigenpairs
+    if foreign:
+      raise errors.InputError(
+        f'--{foreign[0]} is no option of --method {method}; leave it out or '
+        'choose the other method'
+      )
+    shared = {name: values[name] for name in _SHARED if name in values}
     eigenpairs = super().take(values)
+    layers = self._KRONECKER.take(values)
     if method == 'arnoldi':
       return eigenpairs
-    curvature = eigenpairs.curvature
-    return dataclasses.replace(
-      kronecker,
-      sample_size=eigenpairs.sample_size,
-      curvature='gauss_newton' if curvature == 'hessian' else curvature,
-      seed=eigenpairs.seed,
-    )
+    if shared.get('curvature') == 'hessian':
+      raise errors.InputError(
+        "curvature is 'hessian', expected gauss_newton or empirical_fisher for "
+        '--method kronecker, which has the Hessian by --inside hessian'
+      )
+    return dataclasses.replace(layers, **shared)
 
 
 def add_random_basis(parser: fields.CommandParser) -> None:

@@ -17,6 +17,7 @@ from pipeline.bases import (
   fit_kronecker_basis,
   kept_vectors,
   stored_basis,
+  task_basis,
 )
 from pipeline.bases.kronecker_config import KroneckerConfig
 from pipeline.storage import files as storage
@@ -44,7 +45,9 @@ def fit_and_show(
   selected = _show_selection(console, loaded)
   path = storage.absolute(out)
   if isinstance(config, KroneckerConfig):
-    return _fit_subspaces(console, loaded, path, config, resources)
+    fitted, found = _fit_subspaces(console, loaded, path, config, resources)
+    shown = basis_page.describe_basis(console, found)
+    return {'fitted': fitted, 'selected': selected, **shown}
   record = None
   if jax.process_index() == 0:
     record = kept_vectors.find_basis(path, config, resources, loaded)
@@ -68,7 +71,7 @@ def fit_and_show(
         progress=progress,
       )
   else:
-    console.print(f'{path} is fitted already with these options.')
+    _tell_found(console, path)
   if record is None:
     return {'fitted': False}
   _warn(console, record, config)
@@ -86,7 +89,16 @@ def _fit_subspaces(
   path: str,
   config: KroneckerConfig,
   resources: fit_basis_config.Resources,
-) -> dict[str, Any]:
+) -> tuple[bool, stored_basis.BasisRecord]:
+  """Whether they were fitted, and the basis."""
+  if not (config.curvature or loaded.task.split_loss):
+    console.tell(
+      'the task has no split_loss, so that the curvature is that of '
+      'empirical_fisher; with one, a Gauss-Newton matrix predicts better'
+    )
+  if record := task_basis.find(path, config, loaded):
+    _tell_found(console, path)
+    return False, record
   with console.stage('fit-basis', 'blocks') as progress:
     record = fit_kronecker_basis.fit_kronecker_basis(
       loaded,
@@ -96,7 +108,11 @@ def _fit_subspaces(
       memory_budget_bytes=resources.memory_budget_bytes,
       progress=progress,
     )
-  return basis_page.describe_basis(console, record)
+  return True, record
+
+
+def _tell_found(console: console_lib.Console, path: str) -> None:
+  console.print(f'{path} is fitted already with these options.')
 
 
 def _show_kept_vectors(

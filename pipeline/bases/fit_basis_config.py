@@ -45,7 +45,7 @@ class FitBasisConfig:
     sample_size: number of examples, drawn at random, that the curvature is
       averaged over.
     curvature: matrix whose eigenpairs are fitted; gauss_newton needs a task
-      with split_loss.
+      with split_loss, and is what kronecker takes where there is one.
     keep_negative: also keep pairs with negative eigenvalues.
     krylov_dtype: dtype of stored Krylov vectors; bfloat16 halves memory and
       disk.

@@ -47,11 +47,9 @@ def fit_kronecker_basis(
       all passes, and of all there are.
 
   Raises:
-    errors.InputError: Something else is at `path`, it cannot be written, too
-      many examples of the sample cannot be used, or the task has no split loss.
+    errors.InputError: It cannot be stored, too many examples of the sample
+      cannot be used, or the task has no split loss.
   """
-  if record := task_basis.find(path, config, loaded):
-    return record
   started = time.monotonic()
   samples = curvature_sample.CurvatureSamples(
     loaded,
@@ -73,7 +71,7 @@ def fit_kronecker_basis(
     columns,
     layers.stacks,
     fitted.left_out,
-    config.curvature,
+    _curvature(loaded, config),
     roots.num_draws,
     roots.is_exact,
     samples.num_used,
@@ -90,6 +88,13 @@ def fit_kronecker_basis(
   )
   storage.remove_directory(passes.directory)
   return record
+
+
+def _curvature(
+  loaded: loaded_task.LoadedTask, config: KroneckerConfig
+) -> Curvature:
+  has_split_loss = loaded.task.split_loss is not None
+  return config.curvature_of(has_split_loss=has_split_loss)
 
 
 def _passes(
@@ -129,13 +134,18 @@ def _fit(
       loaded, blocks, passes, memory_budget_bytes=memory_budget_bytes
     )
 
-  roots = roots_of(config.curvature)
+  roots = roots_of(_curvature(loaded, config))
   sample = sample_of(roots)
   losses = None
   if config.inside == 'hessian':
     # The roots of empirical_fisher are the gradients of the loss itself.
     losses = sample_of(roots_of('empirical_fisher'))
-  layers = layers_lib.find(sample.gradients, sample.leaves, roots.few(loaded))
+  layers = layers_lib.find(
+    sample.gradients,
+    sample.leaves,
+    roots.few(loaded),
+    tables=config.tables,
+  )
   fitted = kronecker.fit(
     sample,
     layers,

@@ -6,6 +6,7 @@ from typing import Literal
 from influence_core import choices, errors
 
 Curvature = Literal['gauss_newton', 'empirical_fisher']
+Tables = Literal['sum', 'left_out']
 Inside = Literal['second_moment', 'hessian']
 
 
@@ -16,12 +17,15 @@ class KroneckerConfig:
   Attributes:
     coordinates_per_layer: number of coordinates of a layer's gradient that are
       kept, at most; with kronecker.
+    tables: what of tables that rows are looked up in, such as embeddings, has
+      coordinates: the sum over their rows, or nothing, with kronecker.
     num_draws: number of random gradients of an example that its curvature is
       taken from, with kronecker; default: all of them where outputs are few,
       else 4.
     sample_size: number of examples, drawn at random, that the curvature is
       averaged over.
-    curvature: whose second moments are taken.
+    curvature: whose second moments are taken; None for gauss_newton where the
+      task has a split_loss, else empirical_fisher.
     inside: matrix inside the subspaces, with kronecker: these second moments,
       or the Hessian of the loss, by a product with each coordinate.
     basis_dtype: dtype of stored directions.
@@ -29,9 +33,10 @@ class KroneckerConfig:
   """
 
   coordinates_per_layer: int = 256
+  tables: Tables = 'left_out'
   num_draws: int | None = None
   sample_size: int = 4096
-  curvature: Curvature = 'gauss_newton'
+  curvature: Curvature | None = None
   inside: Inside = 'second_moment'
   basis_dtype: choices.BasisDtype = 'float32'
   seed: int = 0
@@ -42,3 +47,9 @@ class KroneckerConfig:
       num_draws=self.num_draws,
       sample_size=self.sample_size,
     )
+
+  def curvature_of(self, *, has_split_loss: bool) -> Curvature:
+    """Whose second moments are taken for a task."""
+    if self.curvature:
+      return self.curvature
+    return 'gauss_newton' if has_split_loss else 'empirical_fisher'

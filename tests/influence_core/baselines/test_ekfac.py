@@ -85,7 +85,9 @@ def test_eigenvectors_are_those_of_the_kronecker_factors():
   gradients = factored_gradients.FactoredGradients(
     loss, {'w': w}, selected={'w': w}, features={'x': x, 'y': y}
   )
-  sample = factored_sample.FactoredSample(gradients, {'w': w}, {'x': x, 'y': y})
+  sample = factored_sample.FactoredSample(
+    gradients, {'w': w}, [[{'x': x, 'y': y}]]
+  )
   block = ekfac.fit(sample)['w']
   cotangents = 2 * (x @ w - y)
   for vectors, factor in ((block.rows, x), (block.columns, cotangents)):
