@@ -92,6 +92,41 @@ class SubspaceBasis:
     }
     return cls(eigenvalues, directions, report)
 
+  @classmethod
+  def random(
+    cls, layers: layers_lib.Layers, coordinates_per_layer: int
+  ) -> 'SubspaceBasis':
+    """Random directions: memory and rate are those of any basis.
+
+    Args:
+      layers: of a loss.
+      coordinates_per_layer: at most, for each.
+    """
+    generator = np.random.default_rng(0)
+    directions, columns = {}, []
+    for stack in layers.stacks:
+      k, l = layers_lib.num_coordinates(stack, coordinates_per_layer)  # noqa: E741
+      shapes = ((stack.num_rows, k), (stack.num_columns, l), (k * l, k * l))
+      directions[stack.path] = kronecker.Directions(
+        *(
+          generator.standard_normal((stack.num_layers, *shape), np.float32)
+          / np.float32(np.sqrt(shape[0]))
+          for shape in shapes
+        )
+      )
+      columns += [LayerColumns(name, k * l, 1.0, 0.0) for name in stack.names]
+    report = KroneckerReport(
+      tuple(columns),
+      layers.stacks,
+      dict.fromkeys(layers.left_out, 1.0),
+      'empirical_fisher',
+      num_draws=1,
+      is_exact=True,
+      sample_size=0,
+      seconds=0.0,
+    )
+    return cls(np.ones(sum(x.count for x in columns)), directions, report)
+
   @property
   def projection_dim(self) -> int:
     return len(self.eigenvalues)

@@ -1,5 +1,6 @@
 """`influence doctor`: whether a task can be projected, and what it takes."""
 
+import math
 import time
 from typing import Any
 
@@ -14,12 +15,19 @@ from influence_core.projection import (
   projector as gradient_projection,
 )
 from influence_core.projection.options import ProjectionOptions
-from influence_core.subspaces import projector as subspace_projector
+from influence_core.subspaces import (
+  factored_gradients,
+  layers as layers_lib,
+  projector as subspace_projector,
+)
 from influence_core.subspaces.subspace_basis import SubspaceBasis
 from launch.output import basis_notes, console as console_lib
 from pipeline.bases import stored_basis
 from pipeline.tasks import checked_projector, loaded_task
 from pipeline.tasks.reference import TaskReference
+
+# Bytes of the vector of an example that a user may want to spend.
+_BUDGETS = (200, 1000, 4000)
 
 
 def run(
@@ -27,16 +35,31 @@ def run(
   *,
   task: TaskReference,
   basis: str | None,
-  projection_dim: int,
+  coordinates_per_layer: int,
+  projection_dim: int | None,
   num_examples: int,
   projection_options: ProjectionOptions,
 ) -> dict[str, Any]:
   """Makes everything that a projecting worker makes, and times it."""
   errors.check_at_least_one(
-    projection_dim=projection_dim, num_examples=num_examples
+    coordinates_per_layer=coordinates_per_layer,
+    projection_dim=projection_dim,
+    num_examples=num_examples,
   )
   gradient_projection.check_batch_size(projection_options.batch_size)
-  loaded, vectors = _load(console, task, basis, projection_dim)
+  budgets: list[dict[str, int]] = []
+  vectors: checked_projector.AnyBasis
+  if basis is not None:
+    loaded, vectors = _load(console, task, basis)
+  else:
+    loaded = loaded_task.LoadedTask.unchecked(task)
+    loaded.check_loss()
+    layers = _find_layers(loaded)
+    budgets = [_bought(layers, num_bytes) for num_bytes in _BUDGETS]
+    if projection_dim:
+      vectors = _random_vectors(loaded.selected, projection_dim)
+    else:
+      vectors = SubspaceBasis.random(layers, coordinates_per_layer)
   with console.stage('compile'):
     projector = checked_projector.compile_projector(
       loaded, vectors, projection_options
@@ -69,20 +92,19 @@ def run(
     ['quantity', 'value'],
     [[name, _format(value)] for name, value in result.items()],
   )
-  return {**result, 'parameters': parameters}
+  if budgets:
+    console.table(
+      'what an index of --vector_dtype int8 holds of an example',
+      ['bytes', '--coordinates_per_layer', 'of all layers', 'or eigenpairs'],
+      [[f'{value:,}' for value in row.values()] for row in budgets],
+    )
+  return {**result, 'parameters': parameters, 'budgets': budgets}
 
 
 def _load(
-  console: console_lib.Console,
-  task: TaskReference,
-  basis: str | None,
-  projection_dim: int,
+  console: console_lib.Console, task: TaskReference, basis: str
 ) -> tuple[loaded_task.LoadedTask, checked_projector.AnyBasis]:
-  """The task, and vectors to project on: those of the basis, or any."""
-  if basis is None:
-    loaded = loaded_task.LoadedTask.unchecked(task)
-    loaded.check_loss()
-    return loaded, _random_vectors(loaded.selected, projection_dim)
+  """The task and the basis."""
   record = stored_basis.load_record(basis)
   loaded = loaded_task.LoadedTask.unchecked(
     task.selecting(record.config['parameter_paths'])
@@ -92,6 +114,38 @@ def _load(
   loaded.check_loss()
   basis_notes.tell(console, record)
   return loaded, stored_basis.load(record)
+
+
+def _find_layers(loaded: loaded_task.LoadedTask) -> layers_lib.Layers:
+  gradients = factored_gradients.FactoredGradients(
+    loaded.task.per_example_loss,
+    loaded.params,
+    selected=loaded.selected,
+    features=loaded.checked_features,
+  )
+  leaves = parameter_selection.all_parameters(loaded.params)
+  return layers_lib.find(gradients, leaves, loaded.checked_features)
+
+
+def _bought(layers: layers_lib.Layers, num_bytes: int) -> dict[str, int]:
+  """The most that an example has for so many bytes, in int8."""
+
+  def columns(coordinates: int) -> int:
+    return sum(
+      stack.num_layers
+      * math.prod(layers_lib.num_coordinates(stack, coordinates))
+      for stack in layers.stacks
+    )
+
+  most = num_bytes
+  while most > 1 and columns(most) > num_bytes:
+    most -= max(1, most // 16)
+  return {
+    'bytes_per_example': num_bytes,
+    'coordinates_per_layer': most,
+    'coordinates': columns(most),
+    'eigenpairs': num_bytes,
+  }
 
 
 def _random_vectors(

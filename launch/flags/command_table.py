@@ -170,7 +170,7 @@ COMMANDS: dict[str, Command] = {
   'doctor': Command(
     project_flags.add_doctor,
     'checks a task and states memory, batch size and expected rate',
-    f'{_TASK_EXAMPLE} --projection_dim 50',
+    _TASK_EXAMPLE,
   ),
   'install-engine': Command(
     engine_flags.add_install_engine,

@@ -43,13 +43,19 @@ def add_project(parser: fields.CommandParser) -> None:
 def add_doctor(parser: fields.CommandParser) -> None:
   parser.add(common_flags.TASK)
   parser.add_argument(
-    '--basis', help='path of a basis (default: random vectors)'
+    '--basis', help='path of a basis (default: random directions)'
   )
   common_flags.add_number(
     parser,
+    '--coordinates_per_layer',
+    256,
+    'number of coordinates of a layer to plan for, without --basis',
+  )
+  parser.add_argument(
     '--projection_dim',
-    50,
-    'number of eigenpairs to plan for, without --basis',
+    type=int,
+    metavar='N',
+    help='number of eigenpairs to plan for instead',
   )
   common_flags.add_number(
     parser, '--num_examples', 256, 'number of examples to measure the rate on'

@@ -44,9 +44,9 @@ from influence_core.projection import (
 from influence_core.projection.options import ProjectionOptions
 from influence_core.subspaces import (
   factored_gradients,
-  kronecker,
   layers as layers_lib,
   projector as subspace_projector,
+  subspace_basis,
 )
 from tests.benchmarks import projection_models
 from tests.kit import plain_projection
@@ -237,23 +237,15 @@ def subspace_projector_of(case, flags) -> subspace_projector.SubspaceProjector:
     features=case.features,
   )
   leaves = parameter_selection.all_parameters(case.params)
-  stacks = layers_lib.find(gradients, leaves, first_examples(case, 4)).stacks
-  generator = np.random.default_rng(0)
-  directions = {}
-  for stack in stacks:
-    k, l = layers_lib.num_coordinates(stack, flags.coordinates_per_layer)  # noqa: E741
-    shapes = ((stack.num_rows, k), (stack.num_columns, l), (k * l, k * l))
-    directions[stack.path] = kronecker.Directions(
-      *(
-        generator.standard_normal((stack.num_layers, *shape), np.float32)
-        for shape in shapes
-      )
-    )
+  basis = subspace_basis.SubspaceBasis.random(
+    layers_lib.find(gradients, leaves, first_examples(case, 4)),
+    flags.coordinates_per_layer,
+  )
   return subspace_projector.SubspaceProjector(
     case.per_example_loss,
     case.params,
-    stacks=stacks,
-    directions=directions,
+    stacks=basis.report.stacks,
+    directions=basis.directions,
     selected=selected,
     features=case.features,
     options=ProjectionOptions(batch_size=flags.batch_size),

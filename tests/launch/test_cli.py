@@ -164,6 +164,16 @@ def test_doctor(influence, task_flags, basis):
     'doctor', *task_flags, '--projection_dim', 4, '--json'
   ).json
   assert random['projection_dim'] == 4
+  layers = influence(
+    'doctor', *task_flags, '--coordinates_per_layer', 4, '--json'
+  ).json
+  assert layers['projection_dim'] == 4
+  assert [row['gradient'] for row in layers['parameters']] == [
+    'with weights',
+    '4 x 1 coordinates',
+  ]
+  # A single layer of 6 entries takes no more than these.
+  assert {row['coordinates'] for row in layers['budgets']} == {6}
   printed = influence('doctor', *task_flags, '--projection_dim', 3).stdout
   assert 'layer applied to the basis' in printed
 
