@@ -121,14 +121,41 @@ class Convolution:
     padding = [(low, high, dilation - 1) for (low, high), dilation in edges]
     zero = jnp.zeros((), image.dtype)
     image = lax.pad(image, zero, [(0, 0, 0), *padding, (0, 0, 0)])
-    patches = jnp.stack(
-      [self._shifted(image, offset) for offset in np.ndindex(*self.window)], -2
-    )  # [example, *output_window, offset, channel]
+    if self._tiles:
+      patches = self._cut(image)
+    else:
+      offsets = np.ndindex(*self.window)
+      patches = jnp.stack([self._shifted(image, x) for x in offsets], -2)
+    # [example, *output_window, offset, channel]
     _, rows, _ = self.layout.sizes()
     patches = patches.reshape(
       self.num_positions, math.prod(self.window), groups, -1
     )
     return patches.transpose(2, 0, 1, 3).reshape(groups, -1, rows)
+
+  @property
+  def _tiles(self) -> bool:
+    """Whether windows lie side by side, as those of a patch embedding."""
+    return tuple(self.params['window_strides']) == self.window and set(
+      self.params['rhs_dilation']
+    ) <= {1}
+
+  def _cut(self, image: jax.Array) -> jax.Array:
+    """The windows of an image that they tile; an edge may be left over."""
+    batch, *_, channels = image.shape
+    sizes = list(zip(self.output_window, self.window, strict=True))
+    covered = tuple(slice(0, count * size) for count, size in sizes)
+    axes = (batch, *(x for pair in sizes for x in pair), channels)
+    split = image[(slice(None), *covered)].reshape(axes)
+    num = len(sizes)
+    order = (
+      0,
+      *range(1, 2 * num, 2),
+      *range(2, 2 * num + 1, 2),
+      2 * num + 1,
+    )
+    ordered = split.transpose(order)
+    return ordered.reshape(batch, *self.output_window, -1, channels)
 
   def _shifted(self, image, offset):
     """The pixel that every window has at one offset."""
