@@ -29,6 +29,7 @@ class ClassifierRecipe:
     training: flags of a training that memorises its labels.
     underfitted: flags of one that does not.
     wide: dimension of the larger bases.
+    coordinates: of each layer, few and many.
     sample_size: of every curvature.
     num_products: with the curvature for each query, of conjugate gradients and
       of LiSSA.
@@ -45,6 +46,7 @@ class ClassifierRecipe:
   training: recipes.Argv
   underfitted: recipes.Argv
   wide: int
+  coordinates: tuple[int, int]
   sample_size: int
   num_products: tuple[int, int]
   num_subsets: int
@@ -65,7 +67,14 @@ class ClassifierRecipe:
     solved = ('query-basis', *_QUERIES, '--method')
     damped = ('--damping', '0.01', *sample, '--num_products')
     num_cg, num_lissa = (str(x) for x in self.num_products)
+    layers = (
+      *('fit-basis', '--method', 'kronecker', *sample),
+      '--coordinates_per_layer',
+    )
+    few, many = (str(x) for x in self.coordinates)
     return [
+      Method('kronecker', (*layers, many)),
+      Method('kronecker_few', (*layers, few)),
       Method('arnoldi', arnoldi),
       Method('arnoldi_wide', (*arnoldi, *wide, *steps, *gauss_newton)),
       Method('random_gram', gram),
@@ -243,6 +252,7 @@ DIGITS = ClassifierRecipe(
   training=('--flip_labels', '0.1'),
   underfitted=('--flip_labels', '0.1', '--num_epochs', '5'),
   wide=400,
+  coordinates=(100, 400),
   sample_size=1497,
   num_products=(50, 200),
   num_subsets=50,
@@ -268,6 +278,7 @@ MNIST = ClassifierRecipe(
   training=(*_SMALL_MNIST, '--num_epochs', '40'),
   underfitted=(*_SMALL_MNIST, '--num_epochs', '5'),
   wide=200,
+  coordinates=(100, 350),
   sample_size=512,
   num_products=(10, 50),
   num_subsets=50,

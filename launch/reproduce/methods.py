@@ -7,7 +7,7 @@ from launch.reproduce import recipes
 from launch.running import command_line
 
 # Methods whose self-influence is measured.
-DETECTORS = ('arnoldi', 'random_gram', 'random')
+DETECTORS = ('kronecker', 'arnoldi', 'random_gram', 'random')
 # What needs no basis, see `pipeline.evaluation.baselines`.
 BASELINES = {
   'embedding': 'cosine of what enters the last layer',
@@ -16,6 +16,9 @@ BASELINES = {
   'loss': 'of the training example, whatever the query',
 }
 DESCRIPTIONS = {
+  'kronecker': 'coordinates of each layer, curvature inside (George et al., '
+  '2018, for the directions)',
+  'kronecker_few': 'the same, fewer of them',
   'arnoldi': 'Schioppa et al., 2022: leading eigenpairs of the curvature',
   'arnoldi_wide': 'the same, more of them, of the Gauss-Newton matrix',
   'random_gram': 'Park et al., 2023 (TRAK): random directions, Gram matrix',

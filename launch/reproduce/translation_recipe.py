@@ -50,13 +50,13 @@ class TranslationRecipe:
     solved = ('query-basis', *_QUERIES, '--method')
     damped = ('--damping', self.damping, *sample)
     num_cg, num_lissa = (str(x) for x in self.num_products)
-    # The Gauss-Newton matrix of EK-FAC is for few outputs of an example.
-    fisher = ('--curvature', 'empirical_fisher')
+    layers = ('fit-basis', '--method', 'kronecker', *sample)
     return [
+      Method('kronecker', (*layers, '--coordinates_per_layer', '256')),
       Method('arnoldi', fit),
       Method('random_gram', (*random, *sample)),
       Method('random', (*random, '--method', 'random', *paths)),
-      Method('ekfac', (*solved, 'ekfac', *damped, *fisher)),
+      Method('ekfac', (*solved, 'ekfac', *damped)),
       Method('cg', (*solved, 'cg', *damped, '--num_products', num_cg)),
       Method('lissa', (*solved, 'lissa', *damped, '--num_products', num_lissa)),
       Method('gradient', (*solved, 'gradient', *paths)),

@@ -20,6 +20,7 @@ TINY_DIGITS = dataclasses.replace(
   training=(*_TINY_TRAINING, '--num_epochs', '2'),
   underfitted=(*_TINY_TRAINING, '--num_epochs', '1'),
   wide=60,
+  coordinates=(4, 9),
   sample_size=32,
   num_products=(3, 3),
   num_subsets=3,
