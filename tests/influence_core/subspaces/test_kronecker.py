@@ -59,11 +59,13 @@ def fixture_case():
   return case_of(Network())
 
 
-def case_of(model):
-  params = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)))
+def case_of(model, x=None):
   generator = np.random.default_rng(0)
+  if x is None:
+    x = generator.normal(size=(NUM_EXAMPLES, 4, 4, 2)).astype(np.float32)
+  params = model.init(jax.random.key(0), x[:1])
   features = {
-    'x': generator.normal(size=(NUM_EXAMPLES, 4, 4, 2)).astype(np.float32),
+    'x': x,
     'y': generator.integers(0, 3, NUM_EXAMPLES),
   }
 
@@ -109,7 +111,9 @@ def plain_gradients(case):
   return parameter_selection.all_parameters(found)
 
 
-def fitted(case, coordinates, num_draws=None, *, has_hessian=False):
+def fitted(
+  case, coordinates, num_draws=None, *, has_hessian=False, tables='left_out'
+):
   params, features, split = case
   selected = parameter_selection.select_parameters(params)
   roots = output_roots.OutputRoots.of(split, params, features, num_draws)
@@ -123,7 +127,7 @@ def fitted(case, coordinates, num_draws=None, *, has_hessian=False):
   )
   leaves = parameter_selection.all_parameters(params)
   few = jax.tree.map(lambda leaf: leaf[:8], drawn)
-  layers = layers_lib.find(gradients, leaves, few)
+  layers = layers_lib.find(gradients, leaves, few, tables=tables)
   sample = factored_sample.FactoredSample(gradients, leaves, [[features]], draw)
   losses = factored_gradients.FactoredGradients(
     split.per_example_loss, params, selected=selected, features=features
@@ -132,7 +136,7 @@ def fitted(case, coordinates, num_draws=None, *, has_hessian=False):
   bases = kronecker.fit(
     sample, layers, coordinates, hessian_of=plain if has_hessian else None
   )
-  return layers, bases.stacks
+  return layers, bases.stacks, bases.left_out
 
 
 def project(case, layers, bases, **options):
@@ -179,7 +183,7 @@ def flat_of(gradients, path, bias, layer, lead):
 
 @pytest.mark.slow
 def test_all_coordinates_are_the_inverse_of_the_blocks(case):
-  layers, bases = fitted(case, 10**6)
+  layers, bases, _ = fitted(case, 10**6)
   found = {
     stack.path: (stack.bias, stack.num_layers) for stack in layers.stacks
   }
@@ -213,11 +217,68 @@ def test_all_coordinates_are_the_inverse_of_the_blocks(case):
   np.testing.assert_allclose(projected.squared_gradient_norms, norms, rtol=1e-4)
 
 
+class Bag(nn.Module):
+  """A table of embeddings, and what their sum leads to."""
+
+  @nn.compact
+  def __call__(self, ids):
+    return nn.Dense(3)(jnp.tanh(nn.Embed(7, 4)(ids)).sum(axis=1))
+
+
+@pytest.fixture(scope='module', name='bag')
+def fixture_bag():
+  generator = np.random.default_rng(0)
+  ids = generator.integers(0, 7, (NUM_EXAMPLES, 5))
+  return case_of(Bag(), ids)
+
+
+@pytest.mark.slow
+def test_a_table_is_left_out_with_its_share(bag):
+  layers, _, left_out = fitted(bag, 10**6)
+  assert [stack.path for stack in layers.stacks] == ['params/Dense_0/kernel']
+  roots = gauss_newton_gradients(bag)
+  traces = {
+    path: np.square(np.asarray(rows, np.float64)).sum()
+    for path, rows in roots.items()
+  }
+  table = 'params/Embed_0/embedding'
+  share = traces[table] / sum(traces.values())
+  assert left_out == {table: pytest.approx(share, rel=1e-5)}
+
+
+@pytest.mark.slow
+def test_the_sum_over_the_rows_of_a_table(bag):
+  layers, bases, left_out = fitted(bag, 10**6, tables='sum')
+  assert not left_out
+  stack = next(stack for stack in layers.stacks if stack.is_table)
+  basis = bases[stack.path]
+  roots = np.asarray(gauss_newton_gradients(bag)[stack.path], np.float64)
+  summed = roots.sum(axis=2).reshape(-1, 4) / np.sqrt(7)
+  curvature = summed.T @ summed / NUM_EXAMPLES
+  mean = np.trace(curvature) / 4
+  np.testing.assert_allclose(basis.mean_curvatures, [mean], rtol=1e-5)
+  whole = np.square(roots).sum() / NUM_EXAMPLES
+  np.testing.assert_allclose(basis.captured, [4 * mean / whole], rtol=1e-5)
+  plain = np.asarray(plain_gradients(bag)[stack.path], np.float64)
+  gradients = plain.sum(axis=1) / np.sqrt(7)
+  damped = curvature + 0.1 * mean * np.eye(4)
+  expected = gradients @ np.linalg.solve(damped, gradients.T)
+  projected = project(bag, layers, bases).projections.astype(np.float64)
+  start = sum(
+    bases[other.path].eigenvalues.size
+    for other in layers.stacks[: layers.stacks.index(stack)]
+  )
+  vectors = projected[:, start : start + 4]
+  found = vectors / (basis.eigenvalues[0] + 0.1 * mean) @ vectors.T
+  # float32 gradients and moments.
+  np.testing.assert_allclose(found, expected, atol=1e-5 * expected.max())
+
+
 @pytest.mark.slow
 def test_the_hessian_inside_is_that_of_each_block():
   case = case_of(SmallNetwork())
   params, features, split = case
-  layers, bases = fitted(case, 10**6, has_hessian=True)
+  layers, bases, _ = fitted(case, 10**6, has_hessian=True)
   leaves = parameter_selection.all_parameters(params)
 
   def mean_loss(leaves):
@@ -262,7 +323,7 @@ def test_the_hessian_inside_is_that_of_each_block():
 
 @pytest.mark.slow
 def test_batch_size_makes_no_difference(case):
-  layers, bases = fitted(case, 12)
+  layers, bases, _ = fitted(case, 12)
   one = project(case, layers, bases)
   other = project(case, layers, bases, batch_size=3)
   np.testing.assert_allclose(
@@ -276,8 +337,8 @@ def test_batch_size_makes_no_difference(case):
 
 
 def test_random_roots_come_near_the_exact_ones(case):
-  _, exact = fitted(case, 10**6)
-  _, random = fitted(case, 10**6, num_draws=400)
+  _, exact, _ = fitted(case, 10**6)
+  _, random, _ = fitted(case, 10**6, num_draws=400)
   for path, basis in exact.items():
     np.testing.assert_allclose(
       random[path].mean_curvatures, basis.mean_curvatures, rtol=0.1
