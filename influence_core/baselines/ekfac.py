@@ -24,6 +24,7 @@ from influence_core.subspaces import (
   factored_gradients,
   factored_sample,
   matrix_gradients,
+  parameter_matrices,
 )
 
 # Larger sides keep their own axes as eigenvectors: a diagonal block.
@@ -95,7 +96,7 @@ def fit(
 
 def solve(
   blocks: Mapping[str, Block],
-  matrices: Mapping[str, factored_gradients.ParameterMatrices],
+  matrices: Mapping[str, parameter_matrices.ParameterMatrices],
   vectors: types.SelectedParameters,
   *,
   damping: Damping,

@@ -15,7 +15,7 @@ References:
   Kronecker-factored Eigenbasis", NeurIPS 2018, for the directions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import NamedTuple
 
@@ -28,13 +28,9 @@ from influence_core.subspaces import (
   factored_sample,
   hessian_inside,
   layers as layers_lib,
+  leading_directions,
   matrix_gradients,
 )
-
-# Moments of larger sides are not formed: their leading eigenvectors are found
-# from products with so many random directions for each that is wanted.
-_MAX_SIDE = 512
-_OVERSAMPLING = 4
 
 
 class Directions(NamedTuple):
@@ -111,10 +107,10 @@ def fit(
     stack.path: layers_lib.num_coordinates(stack, coordinates_per_layer)
     for stack in stacks
   }
-  searched = dict(_random_directions(stacks, counts, seed))
+  searched = dict(leading_directions.random_directions(stacks, counts, seed))
   moments = sample.mean('moments', _moments(sample.gradients, stacks), searched)
   directions = {
-    stack.path: _directions(
+    stack.path: leading_directions.find(
       stack, moments, counts[stack.path], searched.get(stack.path, {})
     )
     for stack in stacks
@@ -147,28 +143,6 @@ def fit(
     by_path,
     {path: trace / (whole or 1) for path, trace in left_out.items()},
   )
-
-
-def _directions(
-  stack: layers_lib.LayerStack,
-  moments: Mapping[str, np.ndarray],
-  counts: tuple[int, int],
-  searched: Mapping[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-  """[matrix, side, count] float32 of both sides of a stack."""
-  found = {
-    side: _leading(moments[f'{stack.path}/{side}'], count, searched.get(side))
-    for side, count in zip(('rows', 'columns'), counts, strict=True)
-    if f'{stack.path}/{side}' in moments
-  }
-  if stack.is_table:
-    found['rows'] = _sum_of_rows(stack.num_rows)
-  return found
-
-
-def _sum_of_rows(num_rows: int) -> np.ndarray:
-  """[1, row, 1] float32, of length 1."""
-  return np.full((1, num_rows, 1), num_rows**-0.5, np.float32)
 
 
 def _fitted(
@@ -206,29 +180,6 @@ def _fitted(
   )
 
 
-def _random_directions(
-  stacks: Sequence[layers_lib.LayerStack],
-  counts: Mapping[str, tuple[int, int]],
-  seed: int,
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-  """[batch, side, count] random directions of sides that are too large."""
-  generator = np.random.default_rng(seed)
-  for stack in stacks:
-    found = {}
-    if stack.is_table:
-      continue
-    for side, size, count in (
-      ('rows', stack.num_rows, counts[stack.path][0]),
-      ('columns', stack.num_columns, counts[stack.path][1]),
-    ):
-      width = _OVERSAMPLING * count
-      if size > max(_MAX_SIDE, 2 * width):
-        shape = (stack.num_layers, size, width)
-        found[side] = generator.standard_normal(shape, np.float32)
-    if found:
-      yield stack.path, found
-
-
 def _moments(
   gradients: factored_gradients.FactoredGradients,
   stacks: Sequence[layers_lib.LayerStack],
@@ -246,8 +197,8 @@ def _moments(
     known = searched or {}
     if stack_of[path].is_table:
       unit = jnp.eye(stack_of[path].num_columns)[None]
-      rows = jnp.asarray(_sum_of_rows(stack_of[path].num_rows))
-      summed = matrix_gradients.coordinates(own, rows, unit)
+      rows = leading_directions.sum_of_rows(stack_of[path].num_rows)
+      summed = matrix_gradients.coordinates(own, jnp.asarray(rows), unit)
       return {
         'columns': jnp.einsum('bi,bj->bij', summed, summed),
         'trace': matrix_gradients.squared_norms(own),
@@ -298,48 +249,3 @@ def _inside(
     }
 
   return total
-
-
-def _leading(
-  moments: np.ndarray, count: int, searched: np.ndarray | None
-) -> np.ndarray:
-  """[matrix, side, count] float32 leading eigenvectors.
-
-  Args:
-    moments: [matrix, side, side], or their products with `searched`.
-    count: of the directions.
-    searched: [matrix, side, more] random directions; None for none.
-  """
-  if searched is None:
-    vectors = np.linalg.eigh(moments)[1][..., ::-1]
-    return vectors[..., :count].astype(np.float32)
-  pairs = zip(moments, searched, strict=True)
-  vectors = np.stack([_nystrom(*pair)[:, :count] for pair in pairs])
-  return vectors.astype(np.float32)
-
-
-def _nystrom(products: np.ndarray, directions: np.ndarray) -> np.ndarray:
-  """Eigenvectors of a Nystrom approximation of a positive matrix M.
-
-  Args:
-    products: M D, [side, more].
-    directions: D, [side, more].
-
-  Returns:
-    [side, more], that of the largest eigenvalue first.
-
-  References:
-    Tropp et al., "Fixed-Rank Approximation of a Positive-Semidefinite Matrix
-    from Streaming Data", NeurIPS 2017, algorithm 3.
-  """
-  basis, triangle = np.linalg.qr(directions.astype(np.float64))
-  products = np.linalg.solve(triangle.T, products.T).T
-  # Rounding of float32 sums, which may leave M less than positive.
-  shift = np.finfo(np.float32).eps * np.linalg.norm(products)
-  if shift == 0:
-    return basis
-  shifted = products + shift * basis
-  core = basis.T @ shifted
-  factor = np.linalg.cholesky((core + core.T) / 2)
-  root = np.linalg.solve(factor, shifted.T).T
-  return np.linalg.svd(root, full_matrices=False)[0]

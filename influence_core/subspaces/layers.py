@@ -13,7 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import types
-from influence_core.subspaces import factored_gradients, matrix_gradients
+from influence_core.subspaces import (
+  factored_gradients,
+  matrix_gradients,
+  parameter_matrices,
+)
 
 # The gradient of a bias is the sum of the cotangents of its layer's output:
 # float32 sums of the same numbers in another order.
@@ -65,7 +69,7 @@ class LayerStack:
   def parameters(
     self,
     matrices: jax.Array,
-    read: Mapping[str, factored_gradients.ParameterMatrices],
+    read: Mapping[str, parameter_matrices.ParameterMatrices],
     leaves: types.SelectedParameters,
   ) -> dict[str, jax.Array]:
     """What matrices of the layers, with the bias, are in the parameters.
