@@ -108,7 +108,7 @@ def _report(
 def _plot(
   rows: list[dict[str, Any]], figures: list[str], reference: str
 ) -> bytes:
-  names = plots.short_names([row['method'] for row in rows])
+  names = evaluation_report.short_names([row['method'] for row in rows])
   series = {
     figure: [
       plots.Interval(

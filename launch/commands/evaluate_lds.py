@@ -61,7 +61,7 @@ def run(
     baselines = [*baselines, against]  # type: ignore[list-item]
   elif against is not None:
     indexes, against = [*indexes, against], storage.absolute(against)
-  predicted = {}
+  predicted: dict[str, np.ndarray] = {}
   for path in dict.fromkeys(map(storage.absolute, indexes)):
     session = QuerySession(path, task)
     with console.stage('scores') as progress:
@@ -78,70 +78,75 @@ def run(
       retraining,
       progress=progress,
     )
-  scores = {
-    name: datamodelling.scores(values, actual)
-    for name, values in predicted.items()
-  }
-  ceiling = None
-  if retraining.num_repeats > 1:
-    ceiling = noise_ceiling.noise_ceiling(actual, seed=design.seed)
-  about = {
-    'num_queries': len(measured.query_ids),
-    **dataclasses.asdict(design),
-    'num_repeats': retraining.num_repeats,
-    'against': against,
-  }
-  report = _report(scores, ceiling, measured.query_ids, about)
+  report = _report(predicted, actual, measured.query_ids, design, against)
   return report.show(console, directory)
 
 
 def _report(
-  scores: dict[str, np.ndarray],
-  ceiling: evaluation.MeanInterval | None,
+  predicted: dict[str, np.ndarray],
+  actual: np.ndarray,
   query_ids: list[str],
-  about: dict[str, Any],
+  design: Design,
+  against: str | None,
 ) -> evaluation_report.Report:
   """Means of the scores, which are of each query, and what can be reached."""
-  seed, against = about['seed'], about['against']
-  rows: list[dict[str, Any]] = []
-  tables = []
-  for name, own in scores.items():
-    found = evaluation.mean_interval(own, seed=seed)
-    row = {'method': name, 'lds': found.mean}
-    row |= {'low': found.low, 'high': found.high}
-    if ceiling is not None:
-      row['ceiling'] = ceiling.mean
-    if against is not None:
-      # Query by query: what makes one hard is not in the difference.
-      paired = evaluation.mean_interval(own - scores[against], seed=seed)
-      row |= evaluation_report.interval_columns('difference', paired)
-    rows.append(row)
-    of_queries = {'query_id': query_ids, 'spearman': own}
-    tables.append(pa.table({'method': [name] * len(own), **of_queries}))
-  size = f'{len(query_ids)} queries, {about["num_subsets"]} subsets'
+  seed, num_repeats = design.seed, actual.shape[1]
+  ceiling = None
+  if num_repeats > 1:
+    ceiling = noise_ceiling.noise_ceiling(actual, seed=seed)
+  scores = {
+    name: datamodelling.scores(values, actual)
+    for name, values in predicted.items()
+  }
+  other = scores[against] if against else None
+  rows = [
+    {'method': name, **_figures(own, ceiling, other, seed)}
+    for name, own in scores.items()
+  ]
+  tables = [
+    pa.table(
+      {'method': [name] * len(own), 'query_id': query_ids, 'spearman': own}
+    )
+    for name, own in scores.items()
+  ]
+  size = f'{len(query_ids)} queries, {design.num_subsets} subsets'
+  title = (
+    f'linear datamodelling score: {size} of {design.fraction:.0%}, num_repeats '
+    f'{num_repeats}, seed {seed}; 95 % interval over queries'
+  )
   return evaluation_report.Report(
     'lds',
-    _title(size, about),
+    f'{title}; difference to {against}' if against else title,
     pa.Table.from_pylist(rows),
     result={
       'scores': rows,
       'ceiling': ceiling and ceiling._asdict(),
-      **about,
+      'num_queries': len(query_ids),
+      **dataclasses.asdict(design),
+      'num_repeats': num_repeats,
+      'against': against,
     },
     tables={'lds': pa.concat_tables(tables)},
     plots={'lds': lambda: _plot(rows, ceiling, size)},
   )
 
 
-def _title(size: str, about: dict[str, Any]) -> str:
-  title = (
-    f'linear datamodelling score: {size} of {about["fraction"]:.0%}, '
-    f'num_repeats {about["num_repeats"]}, seed {about["seed"]}; 95 % interval '
-    'over queries'
-  )
-  if about['against'] is None:
-    return title
-  return f'{title}; difference to {about["against"]}'
+def _figures(
+  scores: np.ndarray,
+  ceiling: evaluation.MeanInterval | None,
+  other: np.ndarray | None,
+  seed: int,
+) -> dict[str, float]:
+  """Columns of a method, of its scores and of those to compare with."""
+  found = evaluation.mean_interval(scores, seed=seed)
+  row = {'lds': found.mean, 'low': found.low, 'high': found.high}
+  if ceiling is not None:
+    row['ceiling'] = ceiling.mean
+  if other is not None:
+    # Query by query: what makes one hard is not in the difference.
+    paired = evaluation.mean_interval(scores - other, seed=seed)
+    row |= evaluation_report.interval_columns('difference', paired)
+  return row
 
 
 def _plot(
@@ -149,7 +154,7 @@ def _plot(
   ceiling: evaluation.MeanInterval | None,
   title: str,
 ) -> bytes:
-  names = plots.short_names([row['method'] for row in rows])
+  names = evaluation_report.short_names([row['method'] for row in rows])
   points = [
     plots.Interval(name, row['lds'], row['low'], row['high'])
     for name, row in zip(names, rows, strict=True)

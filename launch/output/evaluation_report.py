@@ -1,13 +1,19 @@
 """What an evaluation found: printed, and stored to look at and compute with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
 from influence_core.scores import evaluation
-from launch.output import console as console_lib, json_text, result_tables
+from launch.output import (
+  console as console_lib,
+  json_text,
+  plots,
+  result_tables,
+)
+from pipeline.evaluation.options import Baseline
 from pipeline.storage import files as storage
 
 
@@ -81,3 +87,14 @@ def interval_columns(
     f'{name}_low': interval.low,
     f'{name}_high': interval.high,
   }
+
+
+def short_names(methods: Sequence[str]) -> list[str]:
+  """Labels of methods: of indexes what their paths differ by, of baselines all.
+
+  Args:
+    methods: paths of indexes, and names of baselines.
+  """
+  paths = [x for x in methods if x not in get_args(Baseline)]
+  labels = dict(zip(paths, plots.short_names(paths), strict=True))
+  return [labels.get(x, x) for x in methods]

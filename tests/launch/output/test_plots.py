@@ -7,7 +7,7 @@ import hypothesis
 from hypothesis import strategies as st
 import pytest
 
-from launch.output import plots
+from launch.output import evaluation_report, plots
 
 
 def test_names_are_what_differs():
@@ -16,6 +16,12 @@ def test_names_are_what_differs():
   assert plots.short_names(['/r/a/index', '/r/b']) == ['a/index', 'b']
   assert plots.short_names(['gs://b/one', 'gs://b/two']) == ['one', 'two']
   assert plots.short_names(['/r/a/index']) == ['index']
+
+
+def test_baselines_keep_their_names_beside_indexes():
+  methods = ['/r/model/arnoldi/index', 'bm25', '/r/model/ekfac/index']
+  found = evaluation_report.short_names(methods)
+  assert found == ['arnoldi', 'bm25', 'ekfac']
 
 
 @pytest.mark.parametrize(
