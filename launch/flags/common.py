@@ -63,8 +63,11 @@ def _damping(text: str) -> float | str:
 
 
 TASK = TaskGroup()
-DAMPING = {'damping': fields.Flag(parse=_damping, metavar='X|Xx')}
-SCORES = fields.Group('options', ScoreOptions, DAMPING)
+SCORE_FLAGS = {
+  'damping': fields.Flag(parse=_damping, metavar='X|Xx'),
+  'layers': fields.Flag(metavar='REGEX'),
+}
+SCORES = fields.Group('options', ScoreOptions, SCORE_FLAGS)
 
 
 def check_job_name(name: str) -> None:

@@ -22,7 +22,7 @@ def add_topk(parser: fields.CommandParser) -> None:
     fields.Group(
       'request',
       SearchRequest,
-      common_flags.DAMPING,
+      common_flags.SCORE_FLAGS,
       left_out=('excluded_ids',),
     )
   )

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pyarrow as pa
 
+from influence_core.subspaces.columns import LayerColumns
 from pipeline import open_index
 from pipeline.index import (
   format as index_format,
@@ -28,7 +29,15 @@ VECTORS, QUERIES = draw(NUM_ROWS), draw(7)
 NORMS = (np.square(VECTORS).sum(axis=1) * 1.5).astype(np.float32)
 
 
-def make_index(path, dtype):
+# Of one basis of layers; without them the columns are those of all parameters.
+LAYERS = (
+  LayerColumns('Conv_0', 5, 2.0, 0.9),
+  LayerColumns('Dense_0', 4, 0.5, 0.8),
+  LayerColumns('Dense_1', 3, 0.1, 1.0),
+)
+
+
+def make_index(path, dtype, layers=()):
   codec = vector_codec.VectorCodec(dtype, np.array(EIGENVALUES))
   shards = []
   for start, stop in itertools.pairwise([0, 1100, 1101, NUM_ROWS]):
@@ -50,7 +59,9 @@ def make_index(path, dtype):
     )
   manifest_lib.publish(
     str(path),
-    manifest_lib.Provenance({}, '', EIGENVALUES, {'dtype': dtype}),
+    manifest_lib.Provenance(
+      {}, '', EIGENVALUES, {'dtype': dtype}, layers=layers
+    ),
     tuple(shards),
   )
   return open_index(str(path))
