@@ -98,6 +98,33 @@ def merge(parts: Sequence[Leaders], k: int) -> Leaders:
   )
 
 
+def exact_parts(
+  rows: np.ndarray,
+  places: np.ndarray,
+  queries: np.ndarray,
+  numbers: np.ndarray,
+  parts: Sequence[slice],
+) -> np.ndarray:
+  """[n, num_parts] float64 inner products of pairs, over some columns each.
+
+  Args:
+    rows: [num_rows, dim] float32.
+    places: [n] which row of each pair.
+    queries: [num_queries, dim] float32.
+    numbers: [n] which query of each pair.
+    parts: of the columns.
+  """
+  exact = np.empty((len(places), len(parts)))
+  for start in range(0, len(places), _PAIRS_TOGETHER):
+    some = slice(start, start + _PAIRS_TOGETHER)
+    left, right = rows[places[some]], queries[numbers[some]]
+    for number, part in enumerate(parts):
+      exact[some, number] = np.einsum(
+        'ij,ij->i', left[:, part], right[:, part], dtype=np.float64
+      )
+  return exact
+
+
 def exact_scores(
   rows: np.ndarray,
   places: np.ndarray,
@@ -107,19 +134,10 @@ def exact_scores(
 ) -> np.ndarray:
   """[n] float32 scores of pairs, each summed in float64 by itself.
 
-  Args:
-    rows: [num_rows, dim] float32.
-    places: [n] which row of each pair.
-    queries: [num_queries, dim] float32.
-    numbers: [n] which query of each pair.
+  Args: those of `exact_parts`, and
     scales: [num_rows] float32 of the rows; None for 1.
   """
-  exact = np.empty(len(places))
-  for start in range(0, len(places), _PAIRS_TOGETHER):
-    some = slice(start, start + _PAIRS_TOGETHER)
-    exact[some] = np.einsum(
-      'ij,ij->i', rows[places[some]], queries[numbers[some]], dtype=np.float64
-    )
+  exact = exact_parts(rows, places, queries, numbers, [slice(None)])[:, 0]
   if scales is not None:
     exact *= scales[places]
   return exact.astype(np.float32)

@@ -24,6 +24,7 @@ def run(
   index: str,
   k: int,
   where: str | None,
+  by_layer: bool,
   out: str | None,
   options: ScoreOptions,
 ) -> dict[str, Any]:
@@ -37,7 +38,12 @@ def run(
   basis_notes.tell_of_index(console, opened)
   with console.stage('self-influence') as progress:
     leaders = self_influence.top(
-      opened, k=k, options=options, selection=selection, progress=progress
+      opened,
+      k=k,
+      options=options,
+      selection=selection,
+      by_layer=by_layer,
+      progress=progress,
     )
   table = result_tables.self_influence_table(opened, leaders)
   if out:

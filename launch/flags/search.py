@@ -44,6 +44,11 @@ def add_self_influence(parser: fields.CommandParser) -> None:
     metavar='SQL',
     help='SQL condition: search only these, e.g. "label = 3 and length < 40"',
   )
+  parser.add_argument(
+    '--by_layer',
+    action='store_true',
+    help='also give the share of each layer in each score; they add up to it',
+  )
   _add_out(parser)
 
 

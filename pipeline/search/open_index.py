@@ -17,6 +17,7 @@ class OpenIndex(index_reader.Index):
     *,
     options: ScoreOptions | None = None,
     where: str | None = None,
+    by_layer: bool = False,
   ) -> retrieve.Found:
     """Proponents and opponents of queries, exactly.
 
@@ -27,6 +28,7 @@ class OpenIndex(index_reader.Index):
       k: examples wanted at each end.
       options: damping, normalisation and other choices; None for none.
       where: SQL condition on the columns of the rows; None for all examples.
+      by_layer: whether the share of each layer in a score is wanted, too.
 
     Raises:
       errors.InputError: Something does not fit the index.
@@ -37,6 +39,7 @@ class OpenIndex(index_reader.Index):
       k=k,
       options=options or ScoreOptions(),
       selection=selection_lib.Selection(where=where),
+      by_layer=by_layer,
     )
     return found[None]
 

@@ -125,6 +125,8 @@ class QuerySession:
     """
     row_blocks.check_selection(self.index, request.selection)
     self.index.column_weights(request.options)
+    if request.by_layer:
+      self.index.check_layers('by_layer')
 
   def project(
     self, queries: query_lib.Queries, *, certify: bool = False
@@ -209,6 +211,7 @@ class QuerySession:
       k=request.k,
       options=request.options,
       selection=selection,
+      by_layer=request.by_layer,
       scan=scan,
       progress=progress,
     )

@@ -15,6 +15,7 @@ from influence_core.scores.options import ScoreOptions
 from pipeline.index import block_reader, reader as index_reader, shard_files
 from pipeline.search import row_filter, selection as selection_lib
 
+_NORM_COLUMN = 'squared_gradient_norm'
 # Of an example's id as Python text, in a list.
 _ID_BYTES = 120
 
@@ -97,7 +98,7 @@ class Scorer:
     """Columns of the rows that `score` needs."""
     needed = []
     if self._normalization == 'gradient_norm':
-      needed.append('squared_gradient_norm')
+      needed.append(_NORM_COLUMN)
     if self._with_errors and not self._is_exact:
       needed.append(shard_files.ERROR_COLUMN)
     return tuple(needed)
@@ -105,15 +106,15 @@ class Scorer:
   def score(self, block: block_reader.ReadBlock) -> ScoredRows:
     """The rows of a block that has those columns."""
     own = influence_scores.self_influence(block.vectors, self.weights)
-    squared_norms, normalized = np.empty(0, np.float32), own
+    squared_norms = np.empty(0, np.float32)
     if self._normalization == 'gradient_norm':
-      squared_norms = block.rows['squared_gradient_norm'].to_numpy()
-      tiny = np.finfo(np.float32).tiny
-      normalized = own / np.maximum(squared_norms, tiny)
+      squared_norms = block.rows[_NORM_COLUMN].to_numpy()
     return ScoredRows(
       block.vectors,
       np.arange(block.first, block.first + len(own)),
-      normalized,
+      influence_scores.normalized_self_influence(
+        own, squared_norms, self._normalization
+      ),
       np.sqrt(own),
       influence_scores.row_scales(own, squared_norms, self._normalization),
       self._error_factors(block, own, squared_norms),
@@ -132,6 +133,15 @@ class Scorer:
       column_scales=self._column_scales,
       normalization=self._normalization,
     )
+
+
+def squared_norms_at(
+  index: index_reader.Index, positions: np.ndarray, options: ScoreOptions
+) -> np.ndarray:
+  """[len(positions)] float32; empty where the normalisation needs none."""
+  if options.normalization != 'gradient_norm':
+    return np.empty(0, np.float32)
+  return index.rows(positions, [_NORM_COLUMN])[_NORM_COLUMN].to_numpy()
 
 
 def scored_rows(

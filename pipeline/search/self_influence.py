@@ -9,7 +9,12 @@ from influence_core import types
 from influence_core.scores import top_k
 from influence_core.scores.options import ScoreOptions
 from pipeline.index import reader as index_reader
-from pipeline.search import retrieve, row_blocks, selection as selection_lib
+from pipeline.search import (
+  by_layer as by_layer_lib,
+  retrieve,
+  row_blocks,
+  selection as selection_lib,
+)
 
 
 def scores(
@@ -48,6 +53,7 @@ def top(
   k: int,
   options: ScoreOptions,
   selection: selection_lib.Selection = selection_lib.EVERYTHING,
+  by_layer: bool = False,
   progress: types.ProgressCallback = types.no_progress,
 ) -> retrieve.TopExamples:
   """The k examples with the highest self-influence, as of one query.
@@ -57,16 +63,19 @@ def top(
     k: examples wanted; fewer come back from a smaller index.
     options: how to score.
     selection: which examples can be found; its groups are not looked at.
+    by_layer: whether the share of each layer is wanted, too.
     progress: called with the number of examples scored.
 
   Raises:
-    errors.InputError: k or the selection does not fit, or the index has none.
+    errors.InputError: k or the selection does not fit, or the index has none,
+      or no layers.
   """
   k = retrieve.bounded_k(index, k)
   index.check_eigenvectors('self-influence')
+  shares = by_layer_lib.LayerShares(index, options) if by_layer else None
   leaders = top_k.Leaders.none(1, k)
   for rows in row_blocks.scored_rows(
     index, row_blocks.Scorer(index, options), selection, progress=progress
   ):
     leaders = top_k.with_scores(leaders, rows.self_influence, rows.positions)
-  return retrieve.most_self_influential(index, leaders, options)
+  return retrieve.most_self_influential(index, leaders, options, shares)
