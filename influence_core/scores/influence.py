@@ -127,13 +127,14 @@ def row_scales(
   """What the scores of each example are multiplied by.
 
   Args:
-    self_influences: [num_examples] float32, not normalised.
-    squared_gradient_norms: [num_examples] float32; used for 'gradient_norm'
+    self_influences: [num_examples] float32, not normalised; or of any shape, as
+      of several models.
+    squared_gradient_norms: of that shape, float32; used for 'gradient_norm'
       only.
     normalization: the same as in `weight_queries`.
 
   Returns:
-    [num_examples] float32, or None for 1.
+    Of that shape, float32, or None for 1.
   """
   if normalization == 'none':
     return None

@@ -14,7 +14,7 @@ from launch.output import (
   evaluation_report,
   plots,
 )
-from pipeline.search.query_session import QuerySession
+from pipeline.search.query_session import QuerySession, open_compared
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
 
@@ -22,8 +22,9 @@ from pipeline.tasks.reference import TaskReference
 def run(
   console: console_lib.Console,
   *,
-  task: TaskReference,
-  indexes: list[str],
+  task: TaskReference | None,
+  indexes: list[list[str]],
+  scales: list[float] | None,
   reference: str,
   query_split: str,
   k: int,
@@ -39,20 +40,22 @@ def run(
   if out is not None:
     out = output_places.check_results(out)
 
-  def scores_of(path: str, options: ScoreOptions):
-    session = QuerySession(path, task)
+  def scores_of(session: QuerySession, options: ScoreOptions):
     queries = session.project(query_split)
-    basis_notes.tell(console, session.record)
+    basis_notes.tell(console, *session.records)
     return (*session.scores(queries, options), queries.batch.ids)
 
-  expected, ids, query_ids = scores_of(reference, ScoreOptions())
+  expected, ids, query_ids = scores_of(
+    QuerySession(reference, task), ScoreOptions()
+  )
   if not 1 <= k <= len(ids):
     raise errors.InputError(
       f'k is {k}, expected 1 to the {len(ids)} examples of {reference}'
     )
   figures = {}
-  for path in indexes:
-    found, own_ids, _ = scores_of(path, options)
+  for session in open_compared(indexes, task, scales):
+    found, own_ids, _ = scores_of(session, options)
+    path = session.index.path
     if own_ids != ids:
       raise errors.InputError(
         f'{path} and {reference} have different examples; project the same '

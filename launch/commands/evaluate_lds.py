@@ -15,7 +15,7 @@ from launch.output import (
 )
 from pipeline.evaluation import datamodelling, retrainings
 from pipeline.evaluation.options import Design, Retraining
-from pipeline.search.query_session import QuerySession
+from pipeline.search.query_session import open_compared
 from pipeline.storage import files as storage, output_places
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
@@ -24,8 +24,9 @@ from pipeline.tasks.reference import TaskReference
 def run(
   console: console_lib.Console,
   *,
-  task: TaskReference,
-  indexes: list[str],
+  task: TaskReference | None,
+  indexes: list[list[str]],
+  scales: list[float] | None,
   query_split: str,
   design: Design,
   retraining: Retraining,
@@ -38,17 +39,18 @@ def run(
     errors.InputError: Something is missing or out of range.
   """
   directory = output_places.check_results(out)
+  sessions = open_compared(indexes, task, scales)
+  task = task or sessions[0].task
   retrainings.check(task.load())
   loaded = loaded_task.LoadedTask.load(task)
   measured = datamodelling.Datamodelling(loaded, query_split, design)
   predicted = {}
-  for index in indexes:
-    session = QuerySession(index, task)
+  for session in sessions:
     with console.stage('scores') as progress:
       predicted[session.index.path] = measured.predicted(
         session, options, progress=progress
       )
-    basis_notes.tell(console, session.record)
+    basis_notes.tell(console, *session.records)
   with console.stage('retrain', 'trainings') as progress:
     actual = measured.actual(
       storage.join(directory, 'retrainings'),

@@ -8,7 +8,7 @@ _RETRAINING = fields.Group('retraining', Retraining)
 
 
 def add_detection(parser: fields.CommandParser) -> None:
-  common_flags.add_index(parser)
+  common_flags.add_indexes(parser)
   parser.add_argument(
     '--bad',
     required=True,
@@ -33,7 +33,7 @@ def add_detection(parser: fields.CommandParser) -> None:
 
 
 def add_lds(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
+  parser.add(common_flags.INDEX_TASK)
   _add_indexes(parser)
   common_flags.add_query_split(parser, 'test[:50]')
   parser.add(_DESIGN)
@@ -41,8 +41,8 @@ def add_lds(parser: fields.CommandParser) -> None:
 
 
 def add_counterfactual(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
-  common_flags.add_index(parser)
+  parser.add(common_flags.INDEX_TASK)
+  common_flags.add_indexes(parser)
   common_flags.add_query_split(parser, 'test[:20]')
   common_flags.add_number(
     parser, '--k', 50, 'number of proponents to leave out for each query'
@@ -52,8 +52,8 @@ def add_counterfactual(parser: fields.CommandParser) -> None:
 
 
 def add_retrieval(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
-  common_flags.add_index(parser)
+  parser.add(common_flags.INDEX_TASK)
+  common_flags.add_indexes(parser)
   common_flags.add_query_split(parser, 'test[:50]')
   parser.add_argument(
     '--relevant',
@@ -77,7 +77,7 @@ def add_retrieval(parser: fields.CommandParser) -> None:
 
 
 def add_agreement(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
+  parser.add(common_flags.INDEX_TASK)
   _add_indexes(parser)
   parser.add_argument(
     '--reference',
@@ -144,10 +144,16 @@ def _add_indexes(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--index',
     required=True,
+    nargs='+',
     action='append',
     dest='indexes',
-    help='path of an index; may be repeated, to compare those of one corpus',
+    metavar='PATH',
+    help=(
+      'path of an index, or of several as an ensemble, whose scores are added; '
+      'may be repeated, to compare those of one corpus'
+    ),
   )
+  common_flags.add_scale(parser)
 
 
 def _add_retraining(parser: fields.CommandParser) -> None:

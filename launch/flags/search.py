@@ -11,11 +11,15 @@ from pipeline.tasks.query_choice import QueryChoice
 
 
 def add_topk(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
-  common_flags.add_index(parser)
+  parser.add(common_flags.INDEX_TASK)
+  common_flags.add_indexes(parser)
   parser.add(fields.Group('queries', QueryChoice))
   parser.add_argument(
-    '--basis', help='path of the basis, if it is no longer where it was'
+    '--basis',
+    nargs='+',
+    dest='bases',
+    metavar='PATH',
+    help='path of the basis of each index, if it is no longer where it was',
   )
   parser.add(project_flags.PROJECTION)
   parser.add(
@@ -36,7 +40,7 @@ def add_topk(parser: fields.CommandParser) -> None:
 
 
 def add_self_influence(parser: fields.CommandParser) -> None:
-  common_flags.add_index(parser)
+  common_flags.add_indexes(parser)
   common_flags.add_number(parser, '--k', 100, 'number of examples')
   parser.add(common_flags.SCORES)
   parser.add_argument(

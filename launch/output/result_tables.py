@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from influence_core import errors
 from launch.output import console as console_lib
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search import retrieve
 from pipeline.storage import files as storage, output_places
 
@@ -19,7 +19,7 @@ _NUM_SHOWN = 3
 
 
 def influence_table(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_ids: Sequence[str],
   found: Mapping[object, retrieve.Found],
 ) -> pa.Table:
@@ -54,7 +54,7 @@ def influence_table(
 
 
 def self_influence_table(
-  index: index_reader.Index, top: retrieve.TopExamples
+  index: members_lib.Searched, top: retrieve.TopExamples
 ) -> pa.Table:
   """One row per rank: those columns, but for query_id and kind."""
   table = _ranked([''], '', top)
@@ -135,7 +135,7 @@ def _ranked(
   )
 
 
-def _rows_at(index: index_reader.Index, positions: np.ndarray) -> pa.Table:
+def _rows_at(index: members_lib.Searched, positions: np.ndarray) -> pa.Table:
   """Rows of examples, each read once however often it was found."""
   unique, inverse = np.unique(positions, return_inverse=True)
   return index.rows(unique).take(pa.array(inverse))

@@ -17,7 +17,7 @@ from sklearn import metrics
 
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search import row_blocks, row_filter
 from pipeline.tasks import example_batches
 
@@ -39,7 +39,7 @@ class Quality(NamedTuple):
 
 
 def measure(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   batch: example_batches.ExampleBatch,
   projections: np.ndarray,
   *,

@@ -19,6 +19,7 @@ from pipeline.index import (
   block_reader,
   format as index_format,
   manifest as manifest_lib,
+  members as members_lib,
   vector_codec,
 )
 from pipeline.storage import files as storage
@@ -51,6 +52,15 @@ class Index:
   @property
   def generation(self) -> int:
     return self.manifest.generation
+
+  @property
+  def members(self) -> tuple[members_lib.Member, ...]:
+    """The index itself, an ensemble of one."""
+    return (members_lib.Member(self),)
+
+  @property
+  def projection_dim(self) -> int:
+    return self.manifest.provenance.projection_dim
 
   @property
   def eigenvalues(self) -> np.ndarray:

@@ -4,29 +4,36 @@ from collections.abc import Callable
 
 import numpy as np
 
-from influence_core.scores import influence as influence_scores, top_k
+from influence_core.scores import (
+  exact_sums,
+  influence as influence_scores,
+  top_k,
+)
 from influence_core.scores.options import ScoreOptions
-from influence_core.subspaces import columns
-from pipeline.index import reader as index_reader
-from pipeline.search import row_blocks
+from influence_core.subspaces import columns as columns_lib
+from pipeline.index import members as members_lib
+from pipeline.search import member_rows
 
 # Examples whose vectors are in memory at a time.
 _ROWS_TOGETHER = 1 << 12
 
 
 class LayerShares:
-  """Shares of scores, by name of the layer; of each example they add up."""
+  """Shares of scores, by name of the layer; of each example they add up.
+
+  Layers of several indexes that have one name have one share.
+  """
 
   def __init__(
     self,
-    index: index_reader.Index,
+    index: members_lib.Searched,
     options: ScoreOptions,
     vectors: Callable[[np.ndarray], np.ndarray] | None = None,
   ):
     """Says what was searched, and how it was scored.
 
     Args:
-      index: opened index.
+      index: that was searched.
       options: how scores were computed.
       vectors: gives projections of examples by position, where scores are of
         others than those of the index.
@@ -38,16 +45,20 @@ class LayerShares:
     self._index = index
     self._options = options
     self._vectors = vectors or index.vectors
+    self._rows = member_rows.MemberRows(index, options)
     self._weights = index.column_weights(options)
-    # Layers that do not count have no share.
-    counting = {
-      layer.name: part
-      for layer, part in zip(
-        index.layers, columns.slices(index.layers), strict=True
-      )
-      if self._weights[part].any()
-    }
-    self._names, self._parts = list(counting), list(counting.values())
+    # Of each layer that counts: its name, its columns and its member.
+    self._names, self._parts, self._members = [], [], []
+    for number, (member, columns) in enumerate(
+      zip(index.members, members_lib.parts_of(index), strict=True)
+    ):
+      layers = member.index.layers
+      for layer, part in zip(layers, columns_lib.slices(layers), strict=True):
+        part = slice(part.start + columns.start, part.stop + columns.start)
+        if self._weights[part].any():
+          self._names.append(layer.name)
+          self._parts.append(part)
+          self._members.append(number)
 
   def of_scores(
     self, query_projections: np.ndarray, positions: np.ndarray
@@ -64,12 +75,14 @@ class LayerShares:
     queries = self._index.weight_queries(query_projections, self._options)
 
     def share(vectors, squared_norms, places, numbers):
-      own = influence_scores.self_influence(vectors, self._weights)
-      scales = influence_scores.row_scales(
-        own, squared_norms, self._options.normalization
+      own = self._rows.self_influences(vectors)
+      scales = self._rows.scales(own, squared_norms)
+      found = exact_sums.exact_parts(
+        vectors, places, queries, numbers, self._parts
       )
-      found = top_k.exact_parts(vectors, places, queries, numbers, self._parts)
-      return found if scales is None else found * scales[places, None]
+      if scales is None:
+        return found
+      return found * scales[places][:, self._members]
 
     return self._of(positions, share)
 
@@ -87,10 +100,12 @@ class LayerShares:
     def share(vectors, squared_norms, places, numbers):
       del numbers
       scaled = vectors * roots
-      found = top_k.exact_parts(scaled, places, scaled, places, self._parts)
+      found = exact_sums.exact_parts(
+        scaled, places, scaled, places, self._parts
+      )
       return influence_scores.normalized_self_influence(
         found,
-        squared_norms[places, None] if len(squared_norms) else squared_norms,
+        squared_norms[places][:, self._members],
         self._options.normalization,
       )
 
@@ -107,8 +122,13 @@ class LayerShares:
       here = (places >= start) & (places < start + len(some))
       found[here] = share(
         self._vectors(some),
-        row_blocks.squared_norms_at(self._index, some, self._options),
+        self._rows.squared_norms_at(some),
         places[here] - start,
         np.nonzero(here)[0],
       )
-    return dict(zip(self._names, np.moveaxis(found, -1, 0), strict=True))
+    totals: dict[str, np.ndarray] = {}
+    for name, shares in zip(
+      self._names, np.moveaxis(found, -1, 0), strict=True
+    ):
+      totals[name] = totals[name] + shares if name in totals else shares
+    return totals

@@ -12,13 +12,13 @@ import dataclasses
 import numpy as np
 
 from influence_core import types
-from influence_core.scores import influence as influence_scores, top_k
+from influence_core.scores import exact_sums, top_k
 from influence_core.scores.options import ScoreOptions
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search import (
   by_layer as by_layer_lib,
+  member_rows,
   retrieve,
-  row_blocks,
   scan as scan_lib,
   selection as selection_lib,
 )
@@ -31,7 +31,7 @@ _CANDIDATES = (8, 64, 512)
 
 
 def search_certified(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_projections: np.ndarray,
   *,
   k: int,
@@ -100,25 +100,24 @@ class _Cached:
 
   def __init__(
     self,
-    index: index_reader.Index,
+    index: members_lib.Searched,
     options: ScoreOptions,
     exact_vectors: ExactVectors,
   ):
-    self._index = index
-    self._options = options
     self._exact_vectors = exact_vectors
-    self._weights = index.column_weights(options)
+    self._rows = member_rows.MemberRows(index, options)
+    self._parts = members_lib.parts_of(index)
     self._positions = np.empty(0, np.int64)
-    self._vectors = np.empty((0, len(index.eigenvalues)), np.float32)
-    self._scales = np.empty(0, np.float32)
+    self._vectors = np.empty((0, index.projection_dim), np.float32)
+    self._scales = np.empty((0, len(self._parts)), np.float32)
 
   def scores(
     self, positions: np.ndarray, queries: np.ndarray, numbers: np.ndarray
   ) -> np.ndarray:
     """[n] float32 scores of n examples on the queries of these numbers."""
     places = self._places(positions)
-    return top_k.exact_scores(
-      self._vectors, places, queries, numbers, self._scales
+    return exact_sums.exact_scores(
+      self._vectors, places, queries, numbers, self._scales, self._parts
     )
 
   def vectors(self, positions: np.ndarray) -> np.ndarray:
@@ -133,17 +132,16 @@ class _Cached:
     if not len(positions):
       return
     vectors = self._exact_vectors(positions)
-    scales = influence_scores.row_scales(
-      influence_scores.self_influence(vectors, self._weights),
-      row_blocks.squared_norms_at(self._index, positions, self._options),
-      self._options.normalization,
+    scales = self._rows.scales(
+      self._rows.self_influences(vectors),
+      self._rows.squared_norms_at(positions),
     )
     if scales is None:
-      scales = np.ones(len(positions), np.float32)
+      scales = np.ones((len(positions), len(self._parts)), np.float32)
     places = np.searchsorted(self._positions, positions)
     self._positions = np.insert(self._positions, places, positions)
     self._vectors = np.insert(self._vectors, places, vectors, axis=0)
-    self._scales = np.insert(self._scales, places, scales)
+    self._scales = np.insert(self._scales, places, scales, axis=0)
 
 
 def _rank_again(

@@ -17,7 +17,7 @@ import numpy as np
 from influence_core import errors, types
 from influence_core.scores import top_k
 from influence_core.scores.options import ScoreOptions
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search import (
   by_layer as by_layer_lib,
   error_bounds,
@@ -84,7 +84,7 @@ class Found:
 
 
 def search(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_projections: np.ndarray,
   *,
   k: int,
@@ -156,7 +156,7 @@ def no_result(num_queries: int) -> Found:
   return Found(none, none, trim(top_k.Leaders.none(1, 1)))
 
 
-def bounded_k(index: index_reader.Index, k: int) -> int:
+def bounded_k(index: members_lib.Searched, k: int) -> int:
   """`k`, or the number of examples where there are fewer.
 
   Raises:
@@ -190,7 +190,7 @@ def attach(ends: Sequence[TopExamples], **values: Any) -> list[TopExamples]:
 
 
 def most_self_influential(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   leaders: top_k.Leaders,
   options: ScoreOptions,
   shares: by_layer_lib.LayerShares | None = None,
@@ -221,7 +221,7 @@ def trim(leaders: top_k.Leaders) -> TopExamples:
 
 
 def exclude(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   results: dict[object, Found],
   *,
   k: int,
@@ -237,7 +237,7 @@ def exclude(
 class _Exclusion:
   """Takes the excluded example out of what one more than k was found."""
 
-  def __init__(self, index: index_reader.Index, ids: tuple[str, ...], k: int):
+  def __init__(self, index: members_lib.Searched, ids: tuple[str, ...], k: int):
     self._index = index
     self._ids = np.array(ids)
     self._k = k

@@ -8,7 +8,7 @@ import pyarrow as pa
 from influence_core import types
 from influence_core.scores import top_k
 from influence_core.scores.options import ScoreOptions
-from pipeline.index import reader as index_reader
+from pipeline.index import in_step, members as members_lib
 from pipeline.search import (
   by_layer as by_layer_lib,
   retrieve,
@@ -18,7 +18,7 @@ from pipeline.search import (
 
 
 def scores(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   *,
   options: ScoreOptions,
   columns: tuple[str, ...] = (),
@@ -28,10 +28,11 @@ def scores(
   """Self-influence of every example, block by block.
 
   Args:
-    index: opened index.
+    index: that is searched.
     options: how to score.
     columns: columns of the rows that are wanted.
-    shard_numbers: of the shards to read, in increasing order; None for all.
+    shard_numbers: of the shards of the first member to read, in increasing
+      order; None for all.
     progress: called with the number of examples scored.
 
   Yields:
@@ -39,16 +40,19 @@ def scores(
     the columns asked for and those that were needed.
   """
   scorer = row_blocks.Scorer(index, options)
-  for block in index.read_blocks(
-    columns=(*columns, *scorer.columns),
+  first, *others = scorer.columns
+  for blocks in in_step.read_in_step(
+    index,
+    [(*columns, *first), *others],
     numbers=shard_numbers,
     progress=progress,
   ):
-    yield block.first, scorer.score(block).self_influence, block.rows
+    rows = scorer.score(blocks)
+    yield blocks[0].first, rows.self_influence, blocks[0].rows
 
 
 def top(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   *,
   k: int,
   options: ScoreOptions,
@@ -59,7 +63,7 @@ def top(
   """The k examples with the highest self-influence, as of one query.
 
   Args:
-    index: opened index.
+    index: that is searched.
     k: examples wanted; fewer come back from a smaller index.
     options: how to score.
     selection: which examples can be found; its groups are not looked at.

@@ -36,7 +36,7 @@ Queries = str | Sequence[RawExample] | QueryChoice
 # Queries that the model is evaluated on at a time.
 _EVALUATED_TOGETHER = 64
 
-_Examples = Iterator[tuple[str, example_form.AnyExample]]
+Examples = Iterable[tuple[str, example_form.AnyExample]]
 
 
 def read(
@@ -51,24 +51,34 @@ def read(
   Raises:
     errors.InputError: There are none, or one of them cannot be used.
   """
-  corpus = loaded.task.corpus
+  return preprocess(loaded, raw_examples(loaded.task.corpus, queries))
+
+
+def raw_examples(corpus: Corpus, queries: Queries) -> Examples:
+  """Queries before any task's preprocessing, each with its id.
+
+  Args:
+    corpus: of the task.
+    queries: split of the corpus, raw examples, or where they come from.
+
+  Raises:
+    errors.InputError: They cannot be read.
+  """
   if isinstance(queries, str):
     queries = QueryChoice(query_split=queries)
   if not isinstance(queries, QueryChoice):
-    examples = _numbered('query', queries)
-  elif queries.query_split:
+    return _numbered('query', queries)
+  if queries.query_split:
     corpus = corpus.with_split(queries.query_split)
     corpus.check()
-    examples = corpus.read_positions(range(corpus.num_examples))
-  elif queries.queries:
-    examples = read_file(queries.queries)
-  else:
-    examples = _by_id(corpus, queries.query_ids)
-  return preprocess(loaded, examples)
+    return corpus.read_positions(range(corpus.num_examples))
+  if queries.queries:
+    return read_file(queries.queries)
+  return _by_id(corpus, queries.query_ids)
 
 
 def preprocess(
-  loaded: loaded_task.LoadedTask, examples: _Examples
+  loaded: loaded_task.LoadedTask, examples: Examples
 ) -> example_batches.ExampleBatch:
   """Queries in the form of the task's examples.
 
@@ -83,7 +93,7 @@ def preprocess(
   return batch
 
 
-def read_file(path: str) -> _Examples:
+def read_file(path: str) -> Examples:
   """Raw examples of a file, or of standard input, each with its id.
 
   Raises:
@@ -129,7 +139,7 @@ def _parsed(lines: Iterable[str]) -> Iterator[RawExample]:
 
 def _numbered(
   name: str, rows: Iterable[RawExample | UndecodableExample]
-) -> _Examples:
+) -> Examples:
   for number, raw in enumerate(rows):
     query_id = id_of(name, number)
     if not isinstance(raw, UndecodableExample):
@@ -137,7 +147,7 @@ def _numbered(
     yield query_id, raw
 
 
-def _by_id(corpus: Corpus, ids: Sequence[str]) -> _Examples:
+def _by_id(corpus: Corpus, ids: Sequence[str]) -> Examples:
   for example_id in ids:
     name, _, number = example_id.rpartition('__')
     if not (name and number.isdecimal()):

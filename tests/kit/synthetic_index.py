@@ -10,6 +10,7 @@ from pipeline import open_index
 from pipeline.index import (
   format as index_format,
   manifest as manifest_lib,
+  rejected_examples,
   vector_codec,
 )
 
@@ -37,31 +38,59 @@ LAYERS = (
 )
 
 
-def make_index(path, dtype, layers=()):
-  codec = vector_codec.VectorCodec(dtype, np.array(EIGENVALUES))
+def make_index(
+  path,
+  dtype,
+  layers=(),
+  *,
+  vectors=VECTORS,
+  norms=NORMS,
+  eigenvalues=EIGENVALUES,
+  edges=(0, 1100, 1101, NUM_ROWS),
+  rejected=(),
+  corpus='c',
+  more_fingerprints=(),
+):
+  """An index of vectors, without the rejected ones.
+
+  Args:
+    path: directory.
+    dtype: of the index.
+    layers: of the columns.
+    vectors: [edges[-1], dim].
+    norms: squared, of gradients.
+    eigenvalues: of the columns.
+    edges: of shards.
+    rejected: numbers of examples.
+    corpus: fingerprint.
+    more_fingerprints: others, by name.
+  """
+  codec = vector_codec.VectorCodec(dtype, np.array(eigenvalues))
   shards = []
-  for start, stop in itertools.pairwise([0, 1100, 1101, NUM_ROWS]):
+  for start, stop in itertools.pairwise(edges):
+    kept = np.setdiff1d(np.arange(start, stop), rejected)
     rows = pa.table(
       {
-        'id': [f'f__{i}' for i in range(start, stop)],
-        'loss': pa.array(np.zeros(stop - start), pa.float32()),
-        'squared_gradient_norm': pa.array(NORMS[start:stop]),
-        'label': np.arange(start, stop) % 2,
+        'id': [f'f__{i}' for i in kept],
+        'loss': pa.array(np.zeros(len(kept)), pa.float32()),
+        'squared_gradient_norm': pa.array(norms[kept]),
+        'label': kept % 2,
       }
     )
+    left_out = {f'f__{i}': 'bad' for i in rejected if start <= i < stop}
     shards.append(
       index_format.write_shard(
         str(path),
         index_format.ExampleRange('f', start, stop, 'x'),
-        index_format.ShardContent(VECTORS[start:stop], rows, {}),
+        index_format.ShardContent(vectors[kept], rows, left_out),
         codec,
       )
     )
+  fingerprints = {'dtype': dtype, 'corpus': corpus, **dict(more_fingerprints)}
   manifest_lib.publish(
     str(path),
-    manifest_lib.Provenance(
-      {}, '', EIGENVALUES, {'dtype': dtype}, layers=layers
-    ),
+    manifest_lib.Provenance({}, '', eigenvalues, fingerprints, layers=layers),
     tuple(shards),
+    rejected_examples.save_list(str(path), shards),
   )
   return open_index(str(path))
