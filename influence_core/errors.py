@@ -1,5 +1,6 @@
 """The one error type that is meant for the person who runs the program."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 
@@ -33,6 +34,13 @@ def check_choice(name: str, value: Any, literal: Any) -> None:
     raise InputError(
       f'{name} is {value!r}, expected one of {", ".join(expected)}'
     )
+
+
+def abridged(names: Sequence[str], limit: int = 12) -> str:
+  """Names in a line; of many, the first and how many more there are."""
+  shown = ', '.join(names[:limit])
+  more = len(names) - limit
+  return f'{shown} and {more} more' if more > 0 else shown
 
 
 def first_line(told: object) -> str:

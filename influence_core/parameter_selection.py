@@ -63,9 +63,10 @@ def select_parameters(
     and not any(pattern.search(path) for pattern in excluded)
   }
   if not selected:
+    there = errors.abridged(sorted(leaves)) or 'no parameters'
     raise errors.InputError(
       f'parameter_paths {list(patterns)} selects no floating-point parameter; '
-      f'the model has {_abridged(sorted(leaves))}'
+      f'the model has {there}'
     )
   return selected
 
@@ -155,7 +156,7 @@ def group_parameters(
     if number not in group_of.values():
       raise errors.InputError(
         f'parameter group {pattern!r} has no parameter; those that no earlier '
-        f'group takes are {_abridged(sorted(group_of))}'
+        f'group takes are {errors.abridged(sorted(group_of))}'
       )
   has_others = bool(patterns) and len(compiled) in group_of.values()
   return group_of, (*patterns, 'other') if has_others else tuple(patterns)
@@ -169,9 +170,3 @@ def _compiled(patterns: Sequence[str], source: str) -> list[re.Pattern]:
       f'{source} has {error.pattern!r}, which is not a regular expression '
       f'({error}); correct it'
     ) from error
-
-
-def _abridged(names: Sequence[str], limit: int = 12) -> str:
-  shown = ', '.join(names[:limit])
-  more = len(names) - limit
-  return f'{shown} and {more} more' if more > 0 else shown or 'no parameters'

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
   from pipeline.corpora.source_corpus import SourceCorpus as SourceCorpus
   from pipeline.corpora.tfds_corpus import TfdsCorpus as TfdsCorpus
   from pipeline.search.open_index import (
+    OpenEnsemble as OpenEnsemble,
     OpenIndex as OpenIndex,
+    open_ensemble as open_ensemble,
     open_index as open_index,
   )
   from pipeline.search.query_session import QuerySession as QuerySession
@@ -56,6 +58,7 @@ _HOMES = {
   'GradientProjector': 'influence_core.projection.projector',
   'ImageFolderCorpus': 'pipeline.corpora.image_folder',
   'InputError': 'influence_core.errors',
+  'OpenEnsemble': 'pipeline.search.open_index',
   'OpenIndex': 'pipeline.search.open_index',
   'ProjectionOptions': 'influence_core.projection.options',
   'QuerySession': 'pipeline.search.query_session',
@@ -71,6 +74,7 @@ _HOMES = {
   'from_nnx': 'pipeline.tasks.nnx_modules',
   'load_arrays': 'pipeline.tasks.checkpoints',
   'load_basis': 'pipeline.bases.stored_basis',
+  'open_ensemble': 'pipeline.search.open_index',
   'open_index': 'pipeline.search.open_index',
   'save_arrays': 'pipeline.tasks.checkpoints',
   'sum_checkpoints': 'pipeline.tasks.checkpoint_sum',

@@ -23,15 +23,18 @@ def inverse_eigenvalues(
   eigenvalues: np.ndarray,
   options: ScoreOptions,
   mean_curvatures: np.ndarray | float | None = None,
+  chosen: np.ndarray | None = None,
 ) -> np.ndarray:
   """The weight of each projection coordinate in an influence.
 
   Args:
     eigenvalues: [projection_dim] float64.
-    options: damping, policy for negative values and number of pairs used.
+    options: damping, policy for negative values and number of pairs used; the
+      leading ones have the largest |eigenvalue|.
     mean_curvatures: [projection_dim] float64 of the layer of each column; a
       number, that of all parameters, for a basis of eigenpairs; None where it
       is not known.
+    chosen: [projection_dim] bool, which pairs there are to use; None for all.
 
   Returns:
     [projection_dim] float64; zero for pairs that are not used.
@@ -42,13 +45,16 @@ def inverse_eigenvalues(
       negative.
   """
   eigenvalues = np.asarray(eigenvalues, np.float64)
+  order = np.argsort(-np.abs(eigenvalues), kind='stable')
+  if chosen is not None:
+    order = order[chosen[order]]
   wanted = options.projection_dim
   if wanted is None:
-    wanted = len(eigenvalues)
-  if not 1 <= wanted <= len(eigenvalues):
+    wanted = len(order)
+  if not 1 <= wanted <= len(order):
     raise errors.InputError(
-      f'projection_dim is {wanted}, expected 1 to {len(eigenvalues)}, the size '
-      'of the basis; ask for less or fit a larger basis'
+      f'projection_dim is {wanted}, expected 1 to {len(order)}, the pairs to '
+      'choose from; ask for less or fit a larger basis'
     )
   positive = eigenvalues > 0
   adjusted = eigenvalues
@@ -56,8 +62,6 @@ def inverse_eigenvalues(
     adjusted = np.abs(eigenvalues)
   elif options.negative_eigenvalues == 'clip' and positive.any():
     adjusted = np.maximum(eigenvalues, eigenvalues[positive].min())
-  # Eigenvalues of layers fall within each layer alone.
-  order = np.argsort(-np.abs(eigenvalues), kind='stable')
   if options.pair_choice == 'random':
     order = np.random.default_rng(options.pair_seed).permutation(order)
   damping = _damping(options, mean_curvatures)
@@ -65,7 +69,7 @@ def inverse_eigenvalues(
   has_layers = isinstance(mean_curvatures, np.ndarray)
   least = 0 if has_layers else np.finfo(np.float64).tiny
   used = (adjusted >= least) & (adjusted + damping > 0)
-  used &= np.isin(np.arange(len(order)), order[:wanted])
+  used &= np.isin(np.arange(len(used)), order[:wanted])
   if not used.any():
     raise errors.InputError(
       f'none of the {wanted} {options.pair_choice} eigenvalues is usable with '
@@ -87,25 +91,22 @@ def _damping(
 
 def weight_queries(
   query_projections: np.ndarray,
-  eigenvalues: np.ndarray,
-  options: ScoreOptions,
-  mean_curvatures: np.ndarray | float | None = None,
+  weights: np.ndarray,
+  normalization: choices.Normalization,
 ) -> np.ndarray:
   """Queries scaled so that a plain inner product gives the influence.
 
   Args:
     query_projections: [num_queries, projection_dim].
-    eigenvalues: [projection_dim].
-    options: how to score.
-    mean_curvatures: see `inverse_eigenvalues`.
+    weights: [projection_dim], from `inverse_eigenvalues`.
+    normalization: of the scores.
 
   Returns:
     [num_queries, projection_dim] float32; with cosine normalisation the
     query's own part of the denominator is already divided out.
   """
-  weights = inverse_eigenvalues(eigenvalues, options, mean_curvatures)
   weighted = query_projections.astype(np.float64) * weights
-  if options.normalization == 'cosine':
+  if normalization == 'cosine':
     norms = np.sqrt(np.sum(query_projections * weighted, axis=1))
     weighted *= _reciprocal(norms)[:, None]
   return weighted.astype(np.float32)
@@ -119,13 +120,14 @@ def row_scales(
   """What the scores of each example are multiplied by.
 
   Args:
-    self_influences: [num_examples] float32, not normalised.
-    squared_gradient_norms: [num_examples] float32; used for 'gradient_norm'
+    self_influences: [num_examples] float32, not normalised; or of any shape, as
+      of several models.
+    squared_gradient_norms: of that shape, float32; used for 'gradient_norm'
       only.
     normalization: the same as in `weight_queries`.
 
   Returns:
-    [num_examples] float32, or None for 1.
+    Of that shape, float32, or None for 1.
   """
   if normalization == 'none':
     return None
@@ -169,6 +171,21 @@ def self_influence(projections: np.ndarray, weights: np.ndarray) -> np.ndarray:
   scaled = projections * np.sqrt(weights).astype(np.float32)
   # Row by row, so that the last bits do not depend on the rows beside it.
   return np.vecdot(scaled, scaled)
+
+
+def normalized_self_influence(
+  self_influences: np.ndarray,
+  squared_gradient_norms: np.ndarray,
+  normalization: choices.Normalization,
+) -> np.ndarray:
+  """I(x, x) as it is ranked: over |g_x|^2 for 'gradient_norm', else itself.
+
+  Args: as of `row_scales`, of whatever float dtype.
+  """
+  if normalization != 'gradient_norm':
+    return self_influences
+  tiny = np.finfo(np.float32).tiny
+  return self_influences / np.maximum(squared_gradient_norms, tiny)
 
 
 def _reciprocal(norms: np.ndarray) -> np.ndarray:

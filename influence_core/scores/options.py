@@ -1,6 +1,7 @@
 """How projections become scores; it takes no time to import."""
 
 import dataclasses
+import re
 
 from influence_core import choices, damping as damping_lib, errors
 
@@ -19,6 +20,10 @@ class ScoreOptions:
       value; clip raises them to the smallest positive eigenvalue, which gives
       these pairs the largest weight of all, however negative they were.
     projection_dim: number of pairs used; default: all.
+    layers: regular expression, searched for in the names of layers, which
+      describe lists: only their columns count, of a basis of layers;
+      gradient_norm divides by the whole |g_x| all the same, cosine by what
+      counts. Default: all.
     pair_choice: which pairs are used; random ones are the baseline that shows
       whether the leading ones matter.
     pair_seed: random seed of the choice of random pairs.
@@ -31,6 +36,7 @@ class ScoreOptions:
   damping: float | str | None = None
   negative_eigenvalues: choices.NegativeEigenvalues = 'drop'
   projection_dim: int | None = None
+  layers: str | None = None
   normalization: choices.Normalization = 'none'
   pair_choice: choices.PairChoice = 'leading'
   pair_seed: int = 0
@@ -42,6 +48,14 @@ class ScoreOptions:
         f'projection_dim is {self.projection_dim}, expected at least 1, the '
         'pairs to use'
       )
+    if self.layers is not None:
+      try:
+        re.compile(self.layers)
+      except re.error as error:
+        raise errors.InputError(
+          f'layers is {self.layers!r}, which is not a regular expression '
+          f'({error}); correct it'
+        ) from error
     errors.check_choice(
       'negative_eigenvalues',
       self.negative_eigenvalues,

@@ -18,13 +18,12 @@ import dataclasses
 import numpy as np
 
 from influence_core.devices import host_products
+from influence_core.scores import exact_sums
 
 # Queries multiplied at a time: their scores for a block stay in a cache.
 _TILE_QUERIES = 256
 # Fraction of a block below which its remaining rows are copied together.
 _WORTH_COPYING = 0.7
-# Pairs of a row and a query that are copied together to be summed again.
-_PAIRS_TOGETHER = 1 << 12
 # float32 sums of n products err by less than n * 2^-24 of the sum of absolute
 # values; bounds are rounded too.
 _ROUNDING = 2.0**-22
@@ -98,33 +97,6 @@ def merge(parts: Sequence[Leaders], k: int) -> Leaders:
   )
 
 
-def exact_scores(
-  rows: np.ndarray,
-  places: np.ndarray,
-  queries: np.ndarray,
-  numbers: np.ndarray,
-  scales: np.ndarray | None,
-) -> np.ndarray:
-  """[n] float32 scores of pairs, each summed in float64 by itself.
-
-  Args:
-    rows: [num_rows, dim] float32.
-    places: [n] which row of each pair.
-    queries: [num_queries, dim] float32.
-    numbers: [n] which query of each pair.
-    scales: [num_rows] float32 of the rows; None for 1.
-  """
-  exact = np.empty(len(places))
-  for start in range(0, len(places), _PAIRS_TOGETHER):
-    some = slice(start, start + _PAIRS_TOGETHER)
-    exact[some] = np.einsum(
-      'ij,ij->i', rows[places[some]], queries[numbers[some]], dtype=np.float64
-    )
-  if scales is not None:
-    exact *= scales[places]
-  return exact.astype(np.float32)
-
-
 class TopKScan:
   """Leaders at both ends of queries over the rows seen so far."""
 
@@ -135,19 +107,22 @@ class TopKScan:
     k: int,
     *,
     both_ends: bool = True,
+    parts: Sequence[slice] = exact_sums.ALL_COLUMNS,
   ):
     """Has seen nothing yet.
 
     Args:
-      queries: [num_queries, dim] float32; a score is the inner product with a
-        row, times the row's scale.
+      queries: [num_queries, dim] float32; a score is the sum of the inner
+        products with a row over each part, times the scale that the row has
+        there.
       query_norms: [num_queries] such that |score| is at most a row's bound
         times the query's norm.
       k: leaders wanted at each end.
       both_ends: whether the lowest are wanted too.
+      parts: of the columns.
     """
     self._tiles = [
-      _Tile(queries[tile], query_norms[tile], k, both_ends)
+      _Tile(queries[tile], query_norms[tile], k, both_ends, parts)
       for tile in (
         slice(start, start + _TILE_QUERIES)
         for start in range(0, len(queries), _TILE_QUERIES)
@@ -167,14 +142,13 @@ class TopKScan:
     Args:
       rows: [num_rows, dim] float32.
       positions: [num_rows] int64.
-      bounds: [num_rows] float32, of rows without their scales.
-      scales: [num_rows] float32; None for 1.
+      bounds: [num_rows] float32, of rows with their scales.
+      scales: [num_rows, num_parts] float32; None for 1.
     """
     if not len(rows):
       return
-    scaled = bounds if scales is None else bounds * scales
     for tile in self._tiles:
-      tile.add(rows, positions, scaled, scales)
+      tile.add(rows, positions, bounds, scales)
 
   def highest(self) -> Leaders:
     """Proponents."""
@@ -201,9 +175,15 @@ class _Tile:
   """Some of the queries, and candidates that have not been merged yet."""
 
   def __init__(
-    self, queries: np.ndarray, norms: np.ndarray, k: int, both_ends: bool
+    self,
+    queries: np.ndarray,
+    norms: np.ndarray,
+    k: int,
+    both_ends: bool,
+    parts: Sequence[slice],
   ):
     self._queries = queries
+    self._parts = parts
     self._norms = norms
     self._k = k
     self._signs = (1, -1) if both_ends else (1,)
@@ -238,7 +218,7 @@ class _Tile:
       scales = None if scales is None else scales[chosen]
     if not len(rows):
       return
-    left = rows if scales is None else rows * scales[:, None]
+    left = exact_sums.scaled(rows, scales, self._parts)
     scores = host_products.matmul(self._queries, left.T)  # [queries, rows]
     margins = self._norms * bounds.max() * (_ROUNDING * len(rows[0]))
     if highest.min() == -np.inf and len(rows) > self._k:
@@ -249,7 +229,9 @@ class _Tile:
     numbers, columns = _outside(scores, highest - margins, margins - lowest)
     if not len(numbers):
       return
-    exact = exact_scores(rows, columns, self._queries, numbers, scales)
+    exact = exact_sums.exact_scores(
+      rows, columns, self._queries, numbers, scales, self._parts
+    )
     self._candidates.append((numbers, exact, positions[columns]))
     self._num_candidates += len(numbers)
     if self._num_candidates > self._k * len(self._queries):

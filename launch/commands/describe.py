@@ -3,6 +3,7 @@
 from typing import Any
 
 from influence_core import errors
+from influence_core.subspaces import columns
 from launch.output import basis_page, console as console_lib
 from pipeline.bases import stored_basis
 from pipeline.index import reader as index_reader
@@ -40,6 +41,7 @@ def describe_index(
     'task': provenance.task,
     'basis': provenance.basis,
     'fingerprints': dict(provenance.fingerprints),
+    'layers': columns.to_json(index.layers),
   }
   console.table(
     f'index {index.path}',
@@ -47,8 +49,10 @@ def describe_index(
     [
       [name, str(value)]
       for name, value in result.items()
-      if name not in ('index', 'fingerprints') and value is not None
+      if name not in ('index', 'fingerprints', 'layers') and value is not None
     ]
     + [[name, value] for name, value in provenance.fingerprints.items()],
   )
+  if index.layers:
+    basis_page.print_layers(console, 'its columns', index.layers)
   return result

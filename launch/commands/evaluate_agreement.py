@@ -16,7 +16,7 @@ from launch.output import (
 )
 from pipeline.evaluation import baselines as baseline_scores
 from pipeline.evaluation.options import Baseline
-from pipeline.search.query_session import QuerySession
+from pipeline.search.query_session import QuerySession, open_compared
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
 
@@ -24,8 +24,9 @@ from pipeline.tasks.reference import TaskReference
 def run(
   console: console_lib.Console,
   *,
-  task: TaskReference,
-  indexes: list[str],
+  task: TaskReference | None,
+  indexes: list[list[str]],
+  scales: list[float] | None,
   baselines: list[Baseline],
   reference: str,
   query_split: str,
@@ -44,7 +45,7 @@ def run(
 
   def scores_of(session: QuerySession, options: ScoreOptions):
     queries = session.project(query_split)
-    basis_notes.tell(console, session.record)
+    basis_notes.tell(console, *session.records)
     return (*session.scores(queries, options), queries.batch.ids)
 
   session = QuerySession(reference, task)
@@ -54,8 +55,9 @@ def run(
       f'k is {k}, expected 1 to the {len(ids)} examples of {reference}'
     )
   figures: dict[str, dict[str, np.ndarray]] = {}
-  for path in indexes:
-    found, own_ids, _ = scores_of(QuerySession(path, task), options)
+  for compared in open_compared(indexes, task, scales):
+    found, own_ids, _ = scores_of(compared, options)
+    path = compared.index.path
     if own_ids != ids:
       raise errors.InputError(
         f'{path} and {reference} have different examples; project the same '

@@ -29,8 +29,9 @@ from pipeline.tasks.reference import TaskReference
 def run(
   console: console_lib.Console,
   *,
-  task: TaskReference,
-  index: str,
+  task: TaskReference | None,
+  indexes: list[str],
+  scales: list[float] | None,
   query_split: str,
   baselines: list[Baseline],
   k: int,
@@ -45,15 +46,15 @@ def run(
     errors.InputError: Something is missing or out of range.
   """
   directory = output_places.check_results(out)
-  retrainings.check(task.load())
-  session = QuerySession(index, task)
+  session = QuerySession(indexes, task, scales=scales)
+  retrainings.check((task or session.task).load())
   if not 1 <= k < session.index.num_examples:
     raise errors.InputError(
       f'k is {k}, expected 1 to less than the {session.index.num_examples} '
       'examples'
     )
   projected = session.project(query_split)
-  basis_notes.tell(console, session.record)
+  basis_notes.tell(console, *session.records)
   loaded, queries = session.loaded, projected.batch
   scores, ids = session.scores(projected, options)
   removed = {'proponents': _highest(scores, k)}

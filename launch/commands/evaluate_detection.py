@@ -12,16 +12,18 @@ from launch.output import (
   console as console_lib,
   evaluation_report,
   plots,
+  search_notes,
 )
 from pipeline.evaluation import detection
-from pipeline.index import reader as index_reader
+from pipeline.search.open_index import open_ensemble
 from pipeline.storage import output_places
 
 
 def run(
   console: console_lib.Console,
   *,
-  index: str,
+  indexes: list[str],
+  scales: list[float] | None,
   bad: str,
   where: str | None,
   num_first: int,
@@ -30,7 +32,7 @@ def run(
   out: str | None,
   options: ScoreOptions,
 ) -> dict[str, Any]:
-  """Measures each score of an index as a detector.
+  """Measures each score of the indexes as a detector.
 
   Raises:
     errors.InputError: A number is out of range, or see `detection`.
@@ -42,7 +44,7 @@ def run(
     )
   if out is not None:
     out = output_places.check_results(out)
-  opened = index_reader.Index(index)
+  opened = open_ensemble(indexes, scales=scales)
   basis_notes.tell_of_index(console, opened)
   with console.stage('evaluate'):
     rankings = detection.read_rankings(
@@ -54,8 +56,7 @@ def run(
   num_bad, num_all = int(rankings.is_bad.sum()), len(rankings.is_bad)
   curves = detection.curves(rankings)
   result = {
-    'index': opened.path,
-    'generation': opened.generation,
+    **search_notes.searched(opened),
     'bad': bad,
     'where': where,
     'num_bad': num_bad,

@@ -16,7 +16,7 @@ from launch.output import (
 )
 from pipeline.evaluation import datamodelling, retrainings
 from pipeline.evaluation.options import Baseline, Design, Retraining
-from pipeline.search.query_session import QuerySession
+from pipeline.search.query_session import open_compared
 from pipeline.storage import files as storage, output_places
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
@@ -25,8 +25,9 @@ from pipeline.tasks.reference import TaskReference
 def run(
   console: console_lib.Console,
   *,
-  task: TaskReference,
-  indexes: list[str],
+  task: TaskReference | None,
+  indexes: list[list[str]],
+  scales: list[float] | None,
   baselines: list[Baseline],
   against: str | None,
   query_split: str,
@@ -54,23 +55,26 @@ def run(
     errors.InputError: Something is missing or out of range.
   """
   directory = output_places.check_results(out)
-  retrainings.check(task.load())
-  loaded = loaded_task.LoadedTask.load(task)
-  measured = datamodelling.Datamodelling(loaded, query_split, design)
   if against in get_args(Baseline):
     baselines = [*baselines, against]  # type: ignore[list-item]
   elif against is not None:
-    indexes, against = [*indexes, against], storage.absolute(against)
+    indexes, against = [*indexes, [against]], storage.absolute(against)
+  sessions = open_compared(_distinct(indexes), task, scales)
+  task = task or sessions[0].task
+  retrainings.check(task.load())
+  loaded = loaded_task.LoadedTask.load(task)
+  measured = datamodelling.Datamodelling(loaded, query_split, design)
   predicted: dict[str, np.ndarray] = {}
-  for path in dict.fromkeys(map(storage.absolute, indexes)):
-    session = QuerySession(path, task)
+  for session in sessions:
     with console.stage('scores') as progress:
-      predicted[path] = measured.predicted(session, options, progress=progress)
-    basis_notes.tell(console, session.record)
+      predicted[session.index.path] = measured.predicted(
+        session, options, progress=progress
+      )
+    basis_notes.tell(console, *session.records)
   for name in dict.fromkeys(baselines):
     with console.stage(name, 'examples') as progress:
       predicted[name] = measured.predicted_by_baseline(
-        name, session.index, progress=progress
+        name, sessions[0].index, progress=progress
       )
   with console.stage('retrain', 'trainings') as progress:
     actual = measured.actual(
@@ -80,6 +84,12 @@ def run(
     )
   report = _report(predicted, actual, measured.query_ids, design, against)
   return report.show(console, directory)
+
+
+def _distinct(indexes: list[list[str]]) -> list[list[str]]:
+  """Each index or ensemble once, by absolute paths."""
+  absolute = (tuple(map(storage.absolute, paths)) for paths in indexes)
+  return [list(paths) for paths in dict.fromkeys(absolute)]
 
 
 def _report(

@@ -27,8 +27,9 @@ from pipeline.tasks.reference import TaskReference
 def run(
   console: console_lib.Console,
   *,
-  task: TaskReference,
-  index: str,
+  task: TaskReference | None,
+  indexes: list[str],
+  scales: list[float] | None,
   baselines: list[Baseline],
   query_split: str,
   relevant: str,
@@ -43,7 +44,7 @@ def run(
   Raises:
     errors.InputError: Something is missing or out of range.
   """
-  session = QuerySession(index, task)
+  session = QuerySession(indexes, task, scales=scales)
   opened = session.index
   if not 1 <= k <= opened.num_examples:
     raise errors.InputError(
@@ -52,7 +53,7 @@ def run(
   if out is not None:
     out = output_places.check_results(out)
   queries = session.project(query_split)
-  basis_notes.tell(console, session.record)
+  basis_notes.tell(console, *session.records)
   with console.stage('evaluate'):
     scores = {'influence': session.scores(queries, options)[0]}
     for name in baselines:

@@ -56,9 +56,7 @@ class _Measures:
   ) -> dict[str, evaluation.MeanInterval]:
     """Each metric with its interval, by name."""
     if options.projection_dim is not None:  # The basis may have fewer.
-      dim = min(
-        options.projection_dim, session.index.manifest.provenance.projection_dim
-      )
+      dim = min(options.projection_dim, session.index.projection_dim)
       options = dataclasses.replace(options, projection_dim=dim)
     found: dict[str, evaluation.MeanInterval] = {}
     if self.measured is not None and self.losses is not None:

@@ -13,6 +13,7 @@ from influence_core import errors
 from launch.output import console as console_lib
 from launch.reproduce import (
   classifier_recipe,
+  ensemble_recipe,
   recipes,
   results_page,
   translation_recipe,
@@ -29,6 +30,8 @@ RECIPES: dict[str, recipes.Recipe] = {
   'digits': classifier_recipe.DIGITS,
   'mnist': classifier_recipe.MNIST,
   'multi30k': translation_recipe.MULTI30K,
+  'digits_ensemble': ensemble_recipe.DIGITS,
+  'mnist_ensemble': ensemble_recipe.MNIST,
 }
 
 

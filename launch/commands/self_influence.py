@@ -10,34 +10,41 @@ from launch.output import (
   result_tables,
   search_notes,
 )
-from pipeline.index import reader as index_reader
 from pipeline.search import (
   row_blocks,
   selection as selection_lib,
   self_influence,
 )
+from pipeline.search.open_index import open_ensemble
 
 
 def run(
   console: console_lib.Console,
   *,
-  index: str,
+  indexes: list[str],
+  scales: list[float] | None,
   k: int,
   where: str | None,
+  by_layer: bool,
   out: str | None,
   options: ScoreOptions,
 ) -> dict[str, Any]:
-  """Scans the index for the highest self-influence."""
+  """Scans the indexes for the highest self-influence."""
   errors.check_at_least_one(k=k)
   result_tables.check_table_file(out)
-  opened = index_reader.Index(index)
+  opened = open_ensemble(indexes, scales=scales)
   selection = selection_lib.Selection(where=where)
   row_blocks.check_selection(opened, selection)
   search_notes.tell_before(console, opened, k=k, options=options)
   basis_notes.tell_of_index(console, opened)
   with console.stage('self-influence') as progress:
     leaders = self_influence.top(
-      opened, k=k, options=options, selection=selection, progress=progress
+      opened,
+      k=k,
+      options=options,
+      selection=selection,
+      by_layer=by_layer,
+      progress=progress,
     )
   table = result_tables.self_influence_table(opened, leaders)
   if out:
@@ -47,8 +54,7 @@ def run(
     console, 'self-influence: mislabelled and atypical examples first', table
   )
   return {
-    'index': opened.path,
-    'generation': opened.generation,
+    **search_notes.searched(opened),
     'out': out,
     'results': table.to_pylist(),
   }

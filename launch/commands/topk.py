@@ -27,29 +27,32 @@ _NUM_PRINTED = 3
 def run(
   console: console_lib.Console,
   *,
-  task: TaskReference,
-  index: str,
+  task: TaskReference | None,
+  indexes: list[str],
+  scales: list[float] | None,
   queries: QueryChoice,
-  basis: str | None,
+  bases: list[str] | None,
   request: SearchRequest,
   projection_options: ProjectionOptions,
   engine: EngineChoice,
   out: str | None,
 ) -> dict[str, Any]:
-  """Projects the queries and scans the index once for all of them."""
+  """Projects the queries and scans the indexes once for all of them."""
   result_tables.check_table_file(out)
   scan = scan_lib.scan
   if engine.is_chosen:
     scan = scan_on_beam.on_runner(
       runner_options.make_options(engine, tell=console.tell)
     )
-  session = QuerySession(index, task, basis=basis, options=projection_options)
+  session = QuerySession(
+    indexes, task, basis=bases, scales=scales, options=projection_options
+  )
   session.check(request)
   opened, options = session.index, request.options
   search_notes.tell_before(console, opened, k=request.k, options=options)
   projected = session.project(queries, certify=request.certify)
   described = session.described(projected)
-  basis_notes.tell(console, session.record)
+  basis_notes.tell(console, *session.records)
   with console.stage('topk') as progress, error_lines.engine_errors():
     found = session.search(projected, request, scan=scan, progress=progress)
   table = result_tables.influence_table(opened, projected.ids, found)
@@ -61,8 +64,7 @@ def run(
   _print_first(console, table, len(projected.ids), f'the query {asked}')
   search_notes.tell_next(console, opened)
   return {
-    'index': opened.path,
-    'generation': opened.generation,
+    **search_notes.searched(opened),
     'num_queries': len(projected.ids),
     'out': out,
     'queries': described.to_pylist(),
@@ -70,7 +72,7 @@ def run(
     'self_influence': [
       row
       for result in found.values()
-      if not session.record.query_ids
+      if search_notes.ranks_examples(opened)
       for row in result_tables.self_influence_table(
         opened, result.self_influence
       ).to_pylist()

@@ -54,6 +54,7 @@ def make_config(
     batch_size=64,
     learning_rate=5e-3,
     seed=options.seed,
+    data_seed=options.data_seed,
   )
 
 

@@ -80,7 +80,8 @@ class ClassifierConfig:
     num_epochs: passes over the training split.
     batch_size: examples of a training step.
     learning_rate: peak of the cosine schedule of Adam.
-    seed: of initialisation, order and label flips.
+    seed: of initialisation and order.
+    data_seed: of label flips.
   """
 
   dataset: str
@@ -97,6 +98,7 @@ class ClassifierConfig:
   batch_size: int
   learning_rate: float
   seed: int
+  data_seed: int = 0
 
   def __post_init__(self):
     errors.check_at_least_one(num_epochs=self.num_epochs)

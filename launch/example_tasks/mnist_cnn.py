@@ -31,6 +31,7 @@ def make_config(
     batch_size=128,
     learning_rate=2e-3,
     seed=options.seed,
+    data_seed=options.data_seed,
   )
 
 

@@ -23,7 +23,9 @@ class ExampleOptions:
       anew.
     num_epochs: number of passes over the training split; default: what suits
       the example.
-    seed: random seed of initialisation, order and wrong labels.
+    seed: random seed of initialisation and order.
+    data_seed: random seed of wrong labels and pairs; models of other seeds are
+      trained on the same data.
   """
 
   data_dir: str = ''
@@ -36,6 +38,7 @@ class ExampleOptions:
   pretrained: str | None = None
   num_epochs: int | None = None
   seed: int = 0
+  data_seed: int = 0
 
   def __post_init__(self):
     for name in ('flip_labels', 'corrupt_pairs'):

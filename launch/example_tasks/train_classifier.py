@@ -42,7 +42,7 @@ def train(
     train_split.labels,
     num_classes=config.num_classes,
     fraction=config.flip_labels,
-    seed=config.seed,
+    seed=config.data_seed,
   )
   train_split = dataclasses.replace(
     train_split, labels=_with_flips(train_split, flips)

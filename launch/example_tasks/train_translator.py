@@ -33,7 +33,7 @@ def train(
     [x[ID_KEY] for x in raw],
     [translation.pair_of(x, config, {}) for x in raw],
     fraction=config.corrupt_pairs,
-    seed=config.schedule.seed,
+    seed=config.data_seed,
   )
   pairs = [translation.pair_of(x, config, corruptions) for x in raw]
   vocabulary = subwords.Vocabulary.train(

@@ -51,11 +51,13 @@ class TranslationConfig(texts.TextConfig):
     source: feature with the text to translate.
     target: feature with its translation.
     corrupt_pairs: fraction of the training pairs that are made wrong.
+    data_seed: of which, and how.
   """
 
   source: str
   target: str
   corrupt_pairs: float
+  data_seed: int = 0
 
   @property
   def model(self) -> transformer.EncoderDecoder:
@@ -88,6 +90,7 @@ def make_config(options: ExampleOptions) -> TranslationConfig:
     source=source,
     target=target,
     corrupt_pairs=options.corrupt_pairs,
+    data_seed=options.data_seed,
   )
 
 

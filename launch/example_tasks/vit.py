@@ -80,6 +80,7 @@ def make_config(
     # Fine-tuning keeps what was learnt.
     learning_rate=1e-4 if options.pretrained else 1e-3,
     seed=options.seed,
+    data_seed=options.data_seed,
   )
 
 

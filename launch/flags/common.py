@@ -1,8 +1,9 @@
 """Flags and their types that several commands share."""
 
 import argparse
+import dataclasses
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
@@ -24,17 +25,25 @@ def add_number(
   )
 
 
+@dataclasses.dataclass(frozen=True)
 class TaskGroup:
-  """--task with its arguments as one argument of the command."""
+  """--task with its arguments as one argument of the command.
 
-  name = 'task'
+  Attributes:
+    of_index: whether an index knows it, so that it may be left out.
+  """
+
+  of_index: bool = False
+  name: ClassVar[str] = 'task'
 
   def add_flags(self, parser: argparse.ArgumentParser) -> None:
+    known = ' (default: that which each index was made with)'
     parser.add_argument(
       '--task',
-      required=True,
+      required=not self.of_index,
       metavar='MODULE:FUNCTION',
-      help='import path of the function that makes the task',
+      help='import path of the function that makes the task'
+      + self.of_index * known,
     )
     parser.add_argument(
       '--task_arg',
@@ -43,9 +52,17 @@ class TaskGroup:
       help='argument of the task function; may be repeated',
     )
 
-  def take(self, values: dict[str, Any]) -> TaskReference:
-    task = TaskReference(values.pop('task'), values.pop('task_arg'))
-    return task.selecting(values.pop('parameter_paths', None))
+  def take(self, values: dict[str, Any]) -> TaskReference | None:
+    path, arguments = values.pop('task'), values.pop('task_arg')
+    if path is not None:
+      task = TaskReference(path, arguments)
+      return task.selecting(values.pop('parameter_paths', None))
+    if arguments:
+      raise errors.InputError(
+        f'task_arg {next(iter(arguments))} is given without --task, whose '
+        'argument it is; give both, or neither'
+      )
+    return None
 
   def as_flags(self, argument: TaskReference) -> dict[str, Any]:
     return {'task': argument.import_path, 'task_arg': argument.arguments}
@@ -63,8 +80,13 @@ def _damping(text: str) -> float | str:
 
 
 TASK = TaskGroup()
+INDEX_TASK = TaskGroup(of_index=True)
 DAMPING = {'damping': fields.Flag(parse=_damping, metavar='X|Xx')}
-SCORES = fields.Group('options', ScoreOptions, DAMPING)
+SCORE_FLAGS = {
+  **DAMPING,
+  'layers': fields.Flag(metavar='REGEX'),
+}
+SCORES = fields.Group('options', ScoreOptions, SCORE_FLAGS)
 
 
 def check_job_name(name: str) -> None:
@@ -95,6 +117,34 @@ def add_query_split(parser: argparse.ArgumentParser, example: str) -> None:
 
 def add_index(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--index', required=True, help='path of the index')
+
+
+def add_indexes(parser: argparse.ArgumentParser) -> None:
+  """--index of one or several, whose scores are added, with --scale."""
+  parser.add_argument(
+    '--index',
+    required=True,
+    nargs='+',
+    action='extend',
+    dest='indexes',
+    metavar='PATH',
+    help='path of the index; of several, of one corpus, scores are added',
+  )
+  add_scale(parser)
+
+
+def add_scale(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--scale',
+    nargs='+',
+    type=float,
+    dest='scales',
+    metavar='X',
+    help=(
+      'of several indexes: number for each that its scores are multiplied by '
+      '(default: one over how many there are, for their mean)'
+    ),
+  )
 
 
 def add_multi_process(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ _RETRAINING = fields.Group('retraining', Retraining)
 
 
 def add_detection(parser: fields.CommandParser) -> None:
-  common_flags.add_index(parser)
+  common_flags.add_indexes(parser)
   parser.add_argument(
     '--bad',
     required=True,
@@ -35,7 +35,7 @@ def add_detection(parser: fields.CommandParser) -> None:
 
 
 def add_lds(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
+  parser.add(common_flags.INDEX_TASK)
   _add_indexes(parser)
   _add_baselines(parser)
   parser.add_argument(
@@ -52,8 +52,8 @@ def add_lds(parser: fields.CommandParser) -> None:
 
 
 def add_counterfactual(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
-  common_flags.add_index(parser)
+  parser.add(common_flags.INDEX_TASK)
+  common_flags.add_indexes(parser)
   _add_baselines(parser)
   common_flags.add_query_split(parser, 'test[:20]')
   common_flags.add_number(
@@ -64,8 +64,8 @@ def add_counterfactual(parser: fields.CommandParser) -> None:
 
 
 def add_retrieval(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
-  common_flags.add_index(parser)
+  parser.add(common_flags.INDEX_TASK)
+  common_flags.add_indexes(parser)
   _add_baselines(parser)
   common_flags.add_query_split(parser, 'test[:50]')
   parser.add_argument(
@@ -90,7 +90,7 @@ def add_retrieval(parser: fields.CommandParser) -> None:
 
 
 def add_agreement(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
+  parser.add(common_flags.INDEX_TASK)
   _add_indexes(parser)
   _add_baselines(parser)
   parser.add_argument(
@@ -158,10 +158,16 @@ def _add_indexes(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--index',
     required=True,
+    nargs='+',
     action='append',
     dest='indexes',
-    help='path of an index; may be repeated, to compare those of one corpus',
+    metavar='PATH',
+    help=(
+      'path of an index, or of several as an ensemble, whose scores are added; '
+      'may be repeated, to compare those of one corpus'
+    ),
   )
+  common_flags.add_scale(parser)
 
 
 def _add_baselines(parser: fields.CommandParser) -> None:

@@ -14,7 +14,12 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 
 def add_reproduce(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    'recipe', choices=('digits', 'mnist', 'multi30k'), help='which dataset'
+    'recipe',
+    choices=(
+      *('digits', 'mnist', 'multi30k'),
+      *('digits_ensemble', 'mnist_ensemble'),
+    ),
+    help='which dataset; ensembles are of five models of it',
   )
   parser.add_argument(
     '--out',
@@ -26,7 +31,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--data_dir',
-    help='TFDS directory of the prepared dataset; digits makes its own',
+    help='TFDS directory of the prepared dataset; digits make their own',
   )
 
 

@@ -111,11 +111,12 @@ def _check_numbers(
 ) -> None:
   """Refuses what no flag can mean: less than nothing, NaN and infinity."""
   for action in command._actions:
-    value = getattr(flags, action.dest, None)
-    if isinstance(value, (int, float)) and not 0 <= value < math.inf:
-      command.error(
-        f'{action.dest} is {value}, expected a finite number of at least 0'
-      )
+    given = getattr(flags, action.dest, None)
+    for value in given if isinstance(given, list) else [given]:
+      if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+        command.error(
+          f'{action.dest} is {value}, expected a finite number of at least 0'
+        )
 
 
 def _split_at_separator(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -11,18 +11,22 @@ from pipeline.tasks.query_choice import QueryChoice
 
 
 def add_topk(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
-  common_flags.add_index(parser)
+  parser.add(common_flags.INDEX_TASK)
+  common_flags.add_indexes(parser)
   parser.add(fields.Group('queries', QueryChoice))
   parser.add_argument(
-    '--basis', help='path of the basis, if it is no longer where it was'
+    '--basis',
+    nargs='+',
+    dest='bases',
+    metavar='PATH',
+    help='path of the basis of each index, if it is no longer where it was',
   )
   parser.add(project_flags.PROJECTION)
   parser.add(
     fields.Group(
       'request',
       SearchRequest,
-      common_flags.DAMPING,
+      common_flags.SCORE_FLAGS,
       left_out=('excluded_ids',),
     )
   )
@@ -36,13 +40,18 @@ def add_topk(parser: fields.CommandParser) -> None:
 
 
 def add_self_influence(parser: fields.CommandParser) -> None:
-  common_flags.add_index(parser)
+  common_flags.add_indexes(parser)
   common_flags.add_number(parser, '--k', 100, 'number of examples')
   parser.add(common_flags.SCORES)
   parser.add_argument(
     '--where',
     metavar='SQL',
     help='SQL condition: search only these, e.g. "label = 3 and length < 40"',
+  )
+  parser.add_argument(
+    '--by_layer',
+    action='store_true',
+    help='also give the share of each layer in each score; they add up to it',
   )
   _add_out(parser)
 

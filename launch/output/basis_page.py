@@ -1,10 +1,12 @@
 """What a stored basis is, printed: eigenvalues, residuals, and its report."""
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
 from influence_core.eigenpairs import reports, trust as basis_trust
 from influence_core.subspaces import subspace_basis
+from influence_core.subspaces.columns import LayerColumns
 from launch.output import console as console_lib
 from pipeline.bases import stored_basis
 
@@ -81,14 +83,7 @@ def _describe_layers(
   record: stored_basis.BasisRecord,
   report: subspace_basis.KroneckerReport,
 ) -> dict[str, Any]:
-  console.table(
-    f'basis {record.path}',
-    ['layer', 'coordinates', 'mean curvature', 'share of the trace'],
-    [
-      [x.name, str(x.count), f'{x.mean_curvature:.3g}', f'{x.captured:.1%}']
-      for x in report.layers
-    ],
-  )
+  print_layers(console, f'basis {record.path}', report.layers)
   draws = 'all' if report.is_exact else str(report.num_draws)
   console.print(
     f'{record.projection_dim} coordinates; {report.curvature} of '
@@ -102,6 +97,20 @@ def _describe_layers(
     )
   return _conclude(
     console, record, 'the curvature inside is that of its sample'
+  )
+
+
+def print_layers(
+  console: console_lib.Console, title: str, layers: Sequence[LayerColumns]
+) -> None:
+  """Prints what the columns of a projection stand for."""
+  console.table(
+    title,
+    ['layer', 'coordinates', 'mean curvature', 'share of the trace'],
+    [
+      [x.name, str(x.count), f'{x.mean_curvature:.3g}', f'{x.captured:.1%}']
+      for x in layers
+    ],
   )
 
 

@@ -10,13 +10,16 @@ import pyarrow.parquet as pq
 
 from influence_core import errors
 from launch.output import console as console_lib
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search import retrieve
 from pipeline.storage import files as storage, output_places
 
+# Layers that are printed beside a score.
+_NUM_SHOWN = 3
+
 
 def influence_table(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_ids: Sequence[str],
   found: Mapping[object, retrieve.Found],
 ) -> pa.Table:
@@ -29,8 +32,9 @@ def influence_table(
 
   Returns:
     Columns query_id, kind ('proponent' or 'opponent'), rank (from 1), score,
-    error_bound or certified of an index in low precision, and those of the
-    examples; query by query, best first in each group.
+    error_bound or certified of an index in low precision, by_layer (a field
+    for each layer) where it was asked for, and those of the examples; query by
+    query, best first in each group.
   """
   nothing = retrieve.no_result(len(query_ids))
   parts = [
@@ -50,9 +54,9 @@ def influence_table(
 
 
 def self_influence_table(
-  index: index_reader.Index, top: retrieve.TopExamples
+  index: members_lib.Searched, top: retrieve.TopExamples
 ) -> pa.Table:
-  """One row per rank: rank, score and the columns of the example."""
+  """One row per rank: those columns, but for query_id and kind."""
   table = _ranked([''], '', top)
   rows = _rows_at(index, table['position'].to_numpy())
   return _beside(table.drop(['query_id', 'kind', 'query', 'position']), rows)
@@ -82,7 +86,7 @@ def write_table(path: str, table: pa.Table) -> None:
   """Writes a table as one file, Parquet or CSV, replacing an older one."""
   with storage.open_for_writing(path) as file:
     if path.endswith('.csv'):
-      csv.write_csv(table, file)
+      csv.write_csv(table.flatten(), file)  # by_layer.NAME
     else:
       pq.write_table(table, file, compression='zstd')
 
@@ -113,6 +117,9 @@ def _ranked(
     )
     if values is not None
   }
+  if top.by_layer is not None:
+    shares = [x[queries, ranks] for x in top.by_layer.values()]
+    more['by_layer'] = pa.StructArray.from_arrays(shares, list(top.by_layer))
   return pa.table(
     {
       'query_id': ids.take(pa.array(queries)),
@@ -128,7 +135,7 @@ def _ranked(
   )
 
 
-def _rows_at(index: index_reader.Index, positions: np.ndarray) -> pa.Table:
+def _rows_at(index: members_lib.Searched, positions: np.ndarray) -> pa.Table:
   """Rows of examples, each read once however often it was found."""
   unique, inverse = np.unique(positions, return_inverse=True)
   return index.rows(unique).take(pa.array(inverse))
@@ -145,4 +152,7 @@ def _beside(table: pa.Table, rows: pa.Table) -> pa.Table:
 
 
 def _format(value: Any) -> str:
+  if isinstance(value, dict):  # Of these, the largest.
+    largest = sorted(value, key=lambda name: -abs(value[name]))[:_NUM_SHOWN]
+    return ', '.join(f'{name} {value[name]:.3g}' for name in largest)
   return f'{value:.4g}' if isinstance(value, float) else str(value)

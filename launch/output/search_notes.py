@@ -1,16 +1,18 @@
 """What a search does that its answer does not show: said in a line each."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
 from influence_core.scores.options import ScoreOptions
 from launch.output import console as console_lib
-from pipeline.index import reader as index_reader
+from pipeline.index import ensemble
 
 
 def tell_before(
   console: console_lib.Console,
-  index: index_reader.Index,
+  index: ensemble.Ensemble,
   *,
   k: int,
   options: ScoreOptions,
@@ -28,7 +30,23 @@ def tell_before(
       f'--k is {k:,}, but the index has {index.num_examples:,} examples; all '
       'of them are ranked'
     )
-  num_negative = int(np.sum(index.eigenvalues < 0))
+  if index.num_left_out:
+    console.warn(
+      f'{index.num_left_out:,} examples that not all of the indexes have are '
+      'left out'
+    )
+  known = {
+    member.index.manifest.provenance.fingerprints.get('preprocessing')
+    for member in index.members
+  }
+  if len(known) > 1:
+    console.warn(
+      'the indexes were made with different preprocessing, such as other '
+      'labels; their scores are added all the same'
+    )
+  num_negative = sum(
+    int(np.sum(member.index.eigenvalues < 0)) for member in index.members
+  )
   if options.negative_eigenvalues == 'clip' and num_negative:
     console.warn(
       f'--negative_eigenvalues clip raises {num_negative} negative eigenvalues '
@@ -51,14 +69,37 @@ def tell_after(
     console.warn(f'no example matches --where {where!r}')
 
 
-def tell_next(console: console_lib.Console, index: index_reader.Index) -> None:
+def tell_next(console: console_lib.Console, index: ensemble.Ensemble) -> None:
   """Says what else an index answers."""
   console.print(
     "next: --where 'CONDITION' searches some examples alone, --out "
     'FILE.parquet keeps all results'
   )
-  if not index.manifest.provenance.query_ids:
+  if ranks_examples(index):
     console.print(
       f'      influence self-influence --index {index.path} ranks training '
       'examples that the model had to memorise, such as wrong labels'
     )
+
+
+def ranks_examples(index: ensemble.Ensemble) -> bool:
+  """Whether self-influence means something: not of single queries' vectors."""
+  return not any(
+    member.index.manifest.provenance.query_ids for member in index.members
+  )
+
+
+def searched(index: ensemble.Ensemble) -> dict[str, Any]:
+  """What was searched, for results: the path of all, and each."""
+  return {
+    'index': index.path,
+    'generation': index.members[0].index.generation,
+    'members': [
+      {
+        'index': member.index.path,
+        'generation': member.index.generation,
+        'scale': member.scale,
+      }
+      for member in index.members
+    ],
+  }

@@ -23,7 +23,7 @@ from influence_core import types
 from influence_core.scores import top_k
 from influence_core.scores.options import ScoreOptions
 from pipeline.beam import runner_options as runner_options_lib
-from pipeline.index import reader as index_reader
+from pipeline.index import ensemble, members as members_lib, reader
 from pipeline.search import scan as scan_lib, selection as selection_lib
 from pipeline.storage import files as storage
 
@@ -36,8 +36,9 @@ class SearchSettings:
   """Paths and small settings: all that travels to the workers.
 
   Attributes:
-    index: path of the index.
-    generation: the one to search.
+    indexes: paths of the indexes whose scores are added.
+    generations: of each, the one to search.
+    scales: what the scores of each are multiplied by.
     queries: path of the file with the queries.
     result: path of the file for the leaders.
     k: examples wanted at each end.
@@ -46,8 +47,9 @@ class SearchSettings:
     upper_bounds: what leaders are by, see `scan.scan`.
   """
 
-  index: str
-  generation: int
+  indexes: tuple[str, ...]
+  generations: tuple[int, ...]
+  scales: tuple[float, ...]
   queries: str
   result: str
   k: int
@@ -64,7 +66,10 @@ class ScanShards(beam.DoFn):
 
   def setup(self) -> None:
     settings = self._settings
-    self._index = index_reader.Index(settings.index, settings.generation)
+    self._index = ensemble.Ensemble(
+      list(map(reader.Index, settings.indexes, settings.generations)),
+      settings.scales,
+    )
     self._queries = _load_arrays(settings.queries)['queries']
 
   def process(
@@ -129,7 +134,7 @@ _ENDS = ('highest', 'lowest', 'own')
 
 
 def scan(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_projections: np.ndarray,
   *,
   k: int,
@@ -141,15 +146,17 @@ def scan(
 ) -> dict[object, scan_lib.Leading]:
   """What `scan.scan` gives for all shards, computed on the chosen Beam runner.
 
-  Queries and leaders are kept in the directory of the index meanwhile. Progress
-  is the runner's to tell.
+  Queries and leaders are kept in the directory of the first index meanwhile.
+  Progress is the runner's to tell.
   """
   del progress
   scan_lib.check(index, query_projections, k, selection)
-  directory = storage.join(index.path, f'searches/{uuid.uuid4().hex}')
+  first = index.members[0].index
+  directory = storage.join(first.path, f'searches/{uuid.uuid4().hex}')
   settings = SearchSettings(
-    index=index.path,
-    generation=index.generation,
+    indexes=tuple(x.index.path for x in index.members),
+    generations=tuple(x.index.generation for x in index.members),
+    scales=tuple(x.scale for x in index.members),
     queries=storage.join(directory, 'queries.npz'),
     result=storage.join(directory, 'leaders.npz'),
     k=k,
@@ -165,7 +172,7 @@ def scan(
   )
   try:
     with runner_options_lib.begin_pipeline(runner_options) as root:
-      build_pipeline(root, len(index.manifest.shards), settings)
+      build_pipeline(root, len(first.manifest.shards), settings)
     return _load_leaders(settings.result)
   finally:
     storage.remove_directory(directory)

@@ -18,7 +18,7 @@ from influence_core.baselines import representation
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.evaluation import bm25
 from pipeline.evaluation.options import Baseline
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search import reprojection
 from pipeline.tasks import example_form, loaded_task, queries as query_lib
 
@@ -28,7 +28,7 @@ _Examples = Iterable[tuple[str, example_form.AnyExample]]
 
 def scores(
   name: Baseline,
-  index: index_reader.Index,
+  index: members_lib.Searched,
   loaded: loaded_task.LoadedTask,
   query_split: str,
   *,
@@ -38,7 +38,7 @@ def scores(
 
   Args:
     name: of the baseline.
-    index: whose examples are scored; they must fit memory.
+    index: whose examples are scored, of the task first; they must fit memory.
     loaded: the task.
     query_split: split with the queries.
     progress: called with the number of examples scored, and of all.
@@ -56,11 +56,12 @@ def scores(
     num_queries = loaded.task.corpus.with_split(query_split).num_examples
     values = rows[_COLUMNS[name]].to_numpy()
     return np.broadcast_to(values, (num_queries, len(ids))), ids
-  reprojection.check_sources(
-    index, loaded, np.arange(len(ids)), f'leave {name} out'
-  )
-  queries = list(query_lib.raw_examples(loaded, query_split))
-  examples = _told(loaded.task.corpus.read_ids(ids), len(ids), progress)
+  first = index.members[0]
+  places = first.own(np.arange(len(ids)))
+  reprojection.check_sources(first.index, loaded, places, f'leave {name} out')
+  corpus = loaded.task.corpus
+  queries = list(query_lib.raw_examples(corpus, query_split))
+  examples = _told(corpus.read_ids(ids), len(ids), progress)
   if name == 'bm25':
     return _bm25(loaded, queries, examples), ids
   return _cosines(loaded, queries, examples, ids), ids

@@ -16,7 +16,7 @@ from influence_core.scores import evaluation
 from influence_core.scores.options import ScoreOptions
 from pipeline.evaluation import baselines, retrainings
 from pipeline.evaluation.options import Baseline, Design, Retraining
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search.query_session import QuerySession
 from pipeline.tasks import loaded_task, queries as query_lib
 
@@ -65,7 +65,7 @@ class Datamodelling:
   def predicted_by_baseline(
     self,
     name: Baseline,
-    index: index_reader.Index,
+    index: members_lib.Searched,
     *,
     progress: types.ProgressCallback = types.no_progress,
   ) -> np.ndarray:

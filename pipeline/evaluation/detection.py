@@ -15,7 +15,7 @@ from sklearn import metrics
 
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search import row_filter, self_influence as self_influence_lib
 
 _INTERVAL = (2.5, 97.5)
@@ -44,7 +44,7 @@ class Rankings:
 
 
 def read_rankings(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   *,
   bad: str,
   where: str | None,
@@ -54,7 +54,7 @@ def read_rankings(
   """Reads all scores of an index.
 
   Args:
-    index: to look at.
+    index: to look at; losses and gradients of an ensemble are the first's.
     bad: SQL condition on the columns of the rows, true for bad examples.
     where: one that all examples to rank satisfy; None for all of the index.
     options: of self-influence.

@@ -1,6 +1,7 @@
 """A published generation as one file that other tools read."""
 
 from collections.abc import Callable, Iterator
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 from influence_core import errors, types
 from influence_core.devices import memory as device_memory
 from influence_core.scores.options import ScoreOptions
+from influence_core.subspaces import columns as columns_lib
 from pipeline.index import block_reader, choices, reader as index_reader
 from pipeline.storage import disk_room, files as storage
 
@@ -31,6 +33,10 @@ def export(
     eigenvalues. Inner products with queries that are divided likewise are
     influences.
 
+  Which columns are of which layers, of a basis of layers, is said as in
+  `Index.schema`: in the metadata of Parquet; of the others, in a file of JSON
+  beside them, PATH.layers.json.
+
   Args:
     index: the generation.
     path: of the file, replaced if it is there.
@@ -49,6 +55,8 @@ def export(
   }
   errors.check_choice('format', file_format, choices.ExportFormat)
   _check_room(index, path, file_format)
+  if file_format != 'parquet':
+    _write_layers(index, f'{path}.layers.json')
   writers[file_format](index, path, options, progress)
 
 
@@ -68,6 +76,15 @@ def _check_room(
       'export npy, which is written block by block',
     )
   disk_room.check_room(path, num_bytes)
+
+
+def _write_layers(index: index_reader.Index, path: str) -> None:
+  """Writes what columns stand for; without layers no older file is left."""
+  if not index.layers:
+    storage.remove(path)
+    return
+  with storage.open_for_writing(path) as file:
+    file.write(json.dumps(columns_lib.to_json(index.layers), indent=1).encode())
 
 
 def _write_parquet(index, path: str, options, progress) -> None:

@@ -56,6 +56,14 @@ class ExampleRange:
   def num_examples(self) -> int:
     return self.stop - self.start
 
+  def overlaps(self, other: 'ExampleRange') -> bool:
+    """Whether both have some example."""
+    return (
+      self.source_shard == other.source_shard
+      and self.start < other.stop
+      and other.start < self.stop
+    )
+
   @property
   def stem(self) -> str:
     """The part of shard file names that all attempts share."""

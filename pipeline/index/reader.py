@@ -5,6 +5,8 @@
 
 from collections.abc import Iterator, Sequence
 import functools
+import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +14,12 @@ import pyarrow as pa
 from influence_core import errors, types
 from influence_core.scores import influence as influence_scores
 from influence_core.scores.options import ScoreOptions
+from influence_core.subspaces import columns as columns_lib
 from pipeline.index import (
   block_reader,
   format as index_format,
   manifest as manifest_lib,
+  members as members_lib,
   vector_codec,
 )
 from pipeline.storage import files as storage
@@ -50,9 +54,23 @@ class Index:
     return self.manifest.generation
 
   @property
+  def members(self) -> tuple[members_lib.Member, ...]:
+    """The index itself, an ensemble of one."""
+    return (members_lib.Member(self),)
+
+  @property
+  def projection_dim(self) -> int:
+    return self.manifest.provenance.projection_dim
+
+  @property
   def eigenvalues(self) -> np.ndarray:
     """[projection_dim] float64."""
     return np.asarray(self.manifest.provenance.eigenvalues)
+
+  @property
+  def layers(self) -> tuple[columns_lib.LayerColumns, ...]:
+    """What the columns stand for, of a basis of layers; else empty."""
+    return self.manifest.provenance.layers
 
   def column_weights(self, options: ScoreOptions) -> np.ndarray:
     """[projection_dim] float64, see `scores.influence.inverse_eigenvalues`.
@@ -60,8 +78,12 @@ class Index:
     Raises:
       errors.InputError: The options do not fit the basis.
     """
+    chosen = None
+    if options.layers is not None:
+      counts = [layer.count for layer in self.layers]
+      chosen = np.repeat(self._matches(options.layers), counts)
     return influence_scores.inverse_eigenvalues(
-      self.eigenvalues, options, self._mean_curvatures
+      self.eigenvalues, options, self._mean_curvatures, chosen
     )
 
   def weight_queries(
@@ -73,18 +95,45 @@ class Index:
       errors.InputError: The options do not fit the basis.
     """
     return influence_scores.weight_queries(
-      query_projections, self.eigenvalues, options, self._mean_curvatures
+      query_projections, self.column_weights(options), options.normalization
     )
 
   @property
   def _mean_curvatures(self) -> np.ndarray | float | None:
     """Of the columns, see `scores.influence.inverse_eigenvalues`."""
-    provenance = self.manifest.provenance
-    if not provenance.layers:
-      return provenance.mean_curvature
-    counts = [layer.count for layer in provenance.layers]
-    means = [layer.mean_curvature for layer in provenance.layers]
+    if not self.layers:
+      return self.manifest.provenance.mean_curvature
+    counts = [layer.count for layer in self.layers]
+    means = [layer.mean_curvature for layer in self.layers]
     return np.repeat(means, counts)
+
+  def check_layers(self, what: str) -> None:
+    """Refuses what only a basis of layers can give.
+
+    Args:
+      what: is asked of the index.
+
+    Raises:
+      errors.InputError: Its columns belong to no layers.
+    """
+    if not self.layers:
+      raise errors.InputError(
+        f'the index at {self.path} knows no layers, its '
+        f'{len(self.eigenvalues)} columns are of all parameters; {what} needs '
+        'one with a basis of fit-basis --method kronecker'
+      )
+
+  def _matches(self, pattern: str) -> list[bool]:
+    """Which layers a regular expression is found in the names of."""
+    self.check_layers(f'layers {pattern!r}')
+    names = [layer.name for layer in self.layers]
+    matches = [re.search(pattern, name) is not None for name in names]
+    if not any(matches):
+      raise errors.InputError(
+        f'layers is {pattern!r}, which matches none of the layers of the index '
+        f'at {self.path}: {errors.abridged(names)}'
+      )
+    return matches
 
   @property
   def codec(self) -> vector_codec.VectorCodec:
@@ -93,11 +142,22 @@ class Index:
 
   @functools.cached_property
   def schema(self) -> pa.Schema:
-    """Columns of the rows."""
+    """Columns of the rows.
+
+    Of a basis of layers, the metadata say under 'layers', as JSON, which
+    columns of the projections each layer has: name, start, count,
+    mean_curvature and captured.
+    """
     # A shard whose examples were all rejected does not know the task's own.
     shard = max(self.manifest.shards, key=lambda shard: shard.num_written > 0)
     table = index_format.read_rows(self.path, shard)
-    return table.schema.remove_metadata()
+    return table.schema.with_metadata(self._metadata)
+
+  @property
+  def _metadata(self) -> dict[str, str] | None:
+    if not self.layers:
+      return None
+    return {'layers': json.dumps(columns_lib.to_json(self.layers))}
 
   def check_eigenvectors(self, what: str) -> None:
     """Refuses what has no meaning for vectors of single queries.
@@ -148,6 +208,8 @@ class Index:
   ) -> pa.Table:
     """Rows (id, loss, squared_gradient_norm, the task's columns).
 
+    Their metadata are those of `schema`.
+
     Args:
       positions: of the examples wanted, in any order; None for all in order.
       columns: None for all.
@@ -157,10 +219,9 @@ class Index:
     """
     shards = self.manifest.shards
     if positions is None:
-      return pa.concat_tables(
-        [index_format.read_rows(self.path, x, columns) for x in shards],
-        promote_options='permissive',
-      )
+      tables = [index_format.read_rows(self.path, x, columns) for x in shards]
+      found = pa.concat_tables(tables, promote_options='permissive')
+      return found.replace_schema_metadata(self._metadata)
     wanted = self._checked(positions)
     empty = self.schema.empty_table()
     tables = [empty if columns is None else empty.select(list(columns))]
@@ -169,7 +230,8 @@ class Index:
       table = index_format.read_rows(self.path, shard, columns)
       tables.append(table.take(pa.array(mine)))
     found = pa.concat_tables(tables, promote_options='permissive')
-    return found.take(pa.array(np.argsort(order, kind='stable')))
+    found = found.take(pa.array(np.argsort(order, kind='stable')))
+    return found.replace_schema_metadata(self._metadata)
 
   def vectors(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
     """[len(positions), projection_dim] float32 projections of examples."""

@@ -91,3 +91,18 @@ def save_list(
   )
   storage.create_exclusive(storage.join(index, file.name), data)
   return file
+
+
+def load_ids(
+  index: str, file: checked_files.StoredFile | None
+) -> frozenset[str]:
+  """Ids of what was left out, of the list that a manifest names.
+
+  Raises:
+    storage.DamagedFileError: It is damaged.
+  """
+  if file is None:
+    return frozenset()
+  data = checked_files.read_checked(storage.join(index, file.name), file)
+  table = pq.read_table(pa.BufferReader(data), columns=['id'])
+  return frozenset(table['id'].to_pylist())

@@ -12,10 +12,12 @@ import dataclasses
 import numpy as np
 
 from influence_core import types
-from influence_core.scores import influence as influence_scores, top_k
+from influence_core.scores import exact_sums, top_k
 from influence_core.scores.options import ScoreOptions
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search import (
+  by_layer as by_layer_lib,
+  member_rows,
   retrieve,
   scan as scan_lib,
   selection as selection_lib,
@@ -29,13 +31,14 @@ _CANDIDATES = (8, 64, 512)
 
 
 def search_certified(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_projections: np.ndarray,
   *,
   k: int,
   options: ScoreOptions,
   exact_vectors: ExactVectors,
   selection: selection_lib.Selection = selection_lib.EVERYTHING,
+  by_layer: bool = False,
   scan: Callable[..., dict[object, scan_lib.Leading]] = scan_lib.scan,
   progress: types.ProgressCallback = types.no_progress,
 ) -> dict[object, retrieve.Found]:
@@ -51,6 +54,7 @@ def search_certified(
   k = retrieve.bounded_k(index, k)
   count = selection.num_leaders(k)
   weighted = index.weight_queries(query_projections, options)
+  shares = by_layer_lib.LayerShares(index, options) if by_layer else None
   cached = _Cached(index, options, exact_vectors)
   for factor in _CANDIDATES:
     leading = scan(
@@ -63,17 +67,25 @@ def search_certified(
       upper_bounds=True,
       progress=progress,
     )
+    if not leading:  # Groups of nothing.
+      return {}
     # All groups and both ends at once, so that few calls fetch the vectors.
     ends = [end for x in leading.values() for end in (x.highest, x.lowest)]
     ranked = _rank_again(ends, weighted, count, cached)
     if all(top.certified.all() for top in ranked):  # type: ignore[union-attr]
       break
+  if by_layer:
+    exact_shares = by_layer_lib.LayerShares(index, options, cached.vectors)
+    found = retrieve.positions_of(ranked)
+    ranked = retrieve.attach(
+      ranked, by_layer=exact_shares.of_scores(query_projections, found)
+    )
   results = {
     value: retrieve.Found(
       highest,
       lowest,
       retrieve.most_self_influential(
-        index, top_k.merge([part.own], count), options
+        index, top_k.merge([part.own], count), options, shares
       ),
     )
     for (value, part), highest, lowest in zip(
@@ -88,45 +100,48 @@ class _Cached:
 
   def __init__(
     self,
-    index: index_reader.Index,
+    index: members_lib.Searched,
     options: ScoreOptions,
     exact_vectors: ExactVectors,
   ):
-    self._index = index
-    self._options = options
     self._exact_vectors = exact_vectors
-    self._weights = index.column_weights(options)
+    self._rows = member_rows.MemberRows(index, options)
+    self._parts = members_lib.parts_of(index)
     self._positions = np.empty(0, np.int64)
-    self._vectors = np.empty((0, len(index.eigenvalues)), np.float32)
-    self._scales = np.empty(0, np.float32)
+    self._vectors = np.empty((0, index.projection_dim), np.float32)
+    self._scales = np.empty((0, len(self._parts)), np.float32)
 
   def scores(
     self, positions: np.ndarray, queries: np.ndarray, numbers: np.ndarray
   ) -> np.ndarray:
     """[n] float32 scores of n examples on the queries of these numbers."""
-    self._fetch(np.setdiff1d(positions, self._positions))
-    places = np.searchsorted(self._positions, positions)
-    return top_k.exact_scores(
-      self._vectors, places, queries, numbers, self._scales
+    places = self._places(positions)
+    return exact_sums.exact_scores(
+      self._vectors, places, queries, numbers, self._scales, self._parts
     )
+
+  def vectors(self, positions: np.ndarray) -> np.ndarray:
+    """[n, projection_dim] float32 of n examples."""
+    return self._vectors[self._places(positions)]
+
+  def _places(self, positions: np.ndarray) -> np.ndarray:
+    self._fetch(np.setdiff1d(positions, self._positions))
+    return np.searchsorted(self._positions, positions)
 
   def _fetch(self, positions: np.ndarray) -> None:
     if not len(positions):
       return
     vectors = self._exact_vectors(positions)
-    norms = np.empty(0, np.float32)
-    normalization = self._options.normalization
-    if normalization == 'gradient_norm':
-      rows = self._index.rows(positions, ['squared_gradient_norm'])
-      norms = rows['squared_gradient_norm'].to_numpy()
-    own = influence_scores.self_influence(vectors, self._weights)
-    scales = influence_scores.row_scales(own, norms, normalization)
+    scales = self._rows.scales(
+      self._rows.self_influences(vectors),
+      self._rows.squared_norms_at(positions),
+    )
     if scales is None:
-      scales = np.ones(len(positions), np.float32)
+      scales = np.ones((len(positions), len(self._parts)), np.float32)
     places = np.searchsorted(self._positions, positions)
     self._positions = np.insert(self._positions, places, positions)
     self._vectors = np.insert(self._vectors, places, vectors, axis=0)
-    self._scales = np.insert(self._scales, places, scales)
+    self._scales = np.insert(self._scales, places, scales, axis=0)
 
 
 def _rank_again(

@@ -1,11 +1,11 @@
-"""Queries of an index: opened once with its task and basis, asked many times.
+"""Queries of indexes: opened once with tasks and bases, asked many times.
 
-session = QuerySession('W/index')
+session = QuerySession('W/index')  # Or ['W/index', 'V/index'], an ensemble.
 queries = session.project('test[:100]')
 session.search(queries, SearchRequest(k=10))
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 
@@ -17,105 +17,93 @@ from influence_core.projection import projector as gradient_projection
 from influence_core.projection.options import ProjectionOptions
 from influence_core.scores.options import ScoreOptions
 from pipeline.bases import stored_basis
-from pipeline.index import manifest as manifest_lib
 from pipeline.search import (
   certify as certify_lib,
   example_ids,
-  reprojection,
+  index_session,
   retrieve,
   row_blocks,
   scan as scan_lib,
 )
-from pipeline.search.open_index import open_index
+from pipeline.search.open_index import open_ensemble
 from pipeline.search.projected_queries import ProjectedQueries
 from pipeline.search.request import SearchRequest
-from pipeline.tasks import (
-  checked_projector,
-  example_batches,
-  loaded_task,
-  queries as query_lib,
-)
+from pipeline.tasks import loaded_task, queries as query_lib
 from pipeline.tasks.query_choice import QueryChoice
 from pipeline.tasks.reference import TaskReference
-
-# Examples that a certified search projects again at a time, at least.
-_CERTIFIED_BATCH = 128
 
 Scan = Callable[..., dict[object, scan_lib.Leading]]
 
 
 class QuerySession:
-  """An index with what it takes to ask it; each part is loaded when needed.
+  """Indexes of one corpus with what it takes to ask them.
 
   Attributes:
-    index: the opened index.
+    index: what is searched: the ensemble of the indexes, of one alone, too.
+    members: the session of each.
   """
 
   def __init__(
     self,
-    index: str,
+    index: str | Sequence[str],
     task: TaskReference | None = None,
     *,
-    basis: str | None = None,
+    basis: str | Sequence[str] | None = None,
+    scales: Sequence[float] | None = None,
     options: ProjectionOptions | None = None,
   ):
-    """Opens the index.
+    """Opens the indexes.
 
     Args:
-      index: path, local or gs://.
-      task: the task; None for that which the index was made with. Of the same
+      index: path, local or gs://; or several, whose scores are added.
+      task: the task; None for that which each index was made with. Of the same
         function, arguments that are not given are those of the index, such as
-        the epochs that it is summed over.
-      basis: path; None for where it was when the index was made.
+        where its model is, or the epochs that it is summed over.
+      basis: path, of each index one; None for where they were when the indexes
+        were made.
+      scales: what the scores of each index are multiplied by; None for their
+        mean.
       options: how queries are projected; None for the defaults.
 
     Raises:
-      errors.InputError: Nothing is published there, or an option is wrong.
+      errors.InputError: Nothing is published there, indexes are of different
+        corpora, or an option is wrong.
     """
-    self._options = options or ProjectionOptions()
-    gradient_projection.check_batch_size(self._options.batch_size)
-    self.index = open_index(index)
-    made_with = TaskReference(**self.index.manifest.provenance.task)
-    self._task = task or made_with
-    if self._task.import_path == made_with.import_path:
-      arguments = {**made_with.arguments, **self._task.arguments}
-      self._task = dataclasses.replace(self._task, arguments=arguments)
-    self._basis = basis
-    self._projectors: dict[bool, checked_projector.Projector] = {}
+    options = options or ProjectionOptions()
+    gradient_projection.check_batch_size(options.batch_size)
+    self.index = open_ensemble(_listed(index), scales=scales)
+    bases = (
+      [None] * len(self.index.members) if basis is None else _listed(basis)
+    )
+    if len(bases) != len(self.index.members):
+      raise errors.InputError(
+        f'{len(bases)} bases are given, expected one for each of '
+        f'{len(self.index.members)} indexes'
+      )
+    self.members = [
+      index_session.IndexSession(x.index, task, basis=path, options=options)
+      for x, path in zip(self.index.members, bases, strict=True)
+    ]
 
-  @functools.cached_property
-  def record(self) -> stored_basis.BasisRecord:
-    """What is known of the basis."""
-    path = self._basis or self.index.manifest.provenance.basis
-    return stored_basis.load_record(path)
+  @property
+  def task(self) -> TaskReference:
+    """How the task of the first index is made."""
+    return self.members[0].task
 
-  @functools.cached_property
+  @property
+  def records(self) -> list[stored_basis.BasisRecord]:
+    """What is known of each basis."""
+    return [member.record for member in self.members]
+
+  @property
   def loaded(self) -> loaded_task.LoadedTask:
-    """The task, checked to be that of the index.
+    """The task of the first index, checked to be that.
 
     Raises:
       fingerprints.StaleFingerprintError: Names what differs.
       errors.InputError: Something of the task is missing or wrong.
     """
-    loaded = loaded_task.LoadedTask.unchecked(
-      self._task.selecting(self.record.config['parameter_paths']),
-      probe=stored_basis.load_probe(self.record),
-    )
-    manifest_lib.check_provenance(
-      self.index.path,
-      self.index.manifest.provenance,
-      {**loaded.fingerprints, 'basis': self.record.fingerprint},
-    )
-    loaded.check_loss()
-    return loaded
-
-  @functools.cached_property
-  def _measuring(self) -> loaded_task.LoadedTask:
-    """The task with what is asked of queries in place of the loss."""
-    loaded = self.loaded.measuring()
-    if loaded is not self.loaded:
-      loaded.check_loss()
-    return loaded
+    return self.members[0].loaded
 
   def check(self, request: SearchRequest) -> None:
     """Checks a request before anything is loaded for it.
@@ -125,11 +113,13 @@ class QuerySession:
     """
     row_blocks.check_selection(self.index, request.selection)
     self.index.column_weights(request.options)
+    if request.by_layer:
+      self.index.check_layers('by_layer')
 
   def project(
     self, queries: query_lib.Queries, *, certify: bool = False
   ) -> ProjectedQueries:
-    """Reads and projects queries.
+    """Reads queries and projects them, for each index with its model and basis.
 
     Args:
       queries: split of the task's corpus such as 'test[:100]', raw examples as
@@ -140,33 +130,37 @@ class QuerySession:
     Raises:
       errors.InputError: There are no such queries, or one cannot be used.
     """
-    at_least = _CERTIFIED_BATCH if certify else 1
+    at_least = index_session.CERTIFIED_BATCH if certify else 1
     if not isinstance(queries, QueryChoice):
-      return self._project(query_lib.read(self.loaded, queries), at_least)
+      return self._project(queries, at_least)
     if queries.query_ids:
-      ids = example_ids.of_names(self.index, queries.query_ids)
+      first = self.index.members[0].index
+      ids = example_ids.of_names(first, queries.query_ids)
       queries = dataclasses.replace(queries, query_ids=ids)
-    batch = query_lib.read(self.loaded, queries)
-    projected = self._project(batch, at_least).aggregated(queries.aggregate)
+    projected = self._project(queries, at_least).aggregated(queries.aggregate)
     if queries.contrast is None:
       return projected
-    controls = query_lib.preprocess(
-      self.loaded, query_lib.read_file(queries.contrast)
-    )
+    controls = QueryChoice(queries=queries.contrast)
     control = self._project(controls, at_least).aggregated(queries.aggregate)
     return projected.minus(control)
 
-  def described(self, queries: ProjectedQueries) -> pa.Table:
-    """What queries are and what the model says, see `queries.described`."""
-    return query_lib.described(self.loaded, queries.batch)
-
   def _project(
-    self, batch: example_batches.ExampleBatch, at_least: int
+    self, queries: query_lib.Queries, at_least: int
   ) -> ProjectedQueries:
-    count = max(len(batch.ids), at_least)
-    projector = self._projector_for(count, of_queries=True)
-    projections = query_lib.project(batch, projector, self.record.query_ids)
+    # Read once: standard input comes to its end.
+    corpus = self.loaded.task.corpus
+    examples = list(query_lib.raw_examples(corpus, queries))
+    parts = [x.project(examples, at_least=at_least) for x in self.members]
+    batch, _ = parts[0]
+    projections = np.concatenate([own for _, own in parts], axis=1)
     return ProjectedQueries(batch, tuple(batch.ids), projections)
+
+  def described(self, queries: ProjectedQueries) -> pa.Table:
+    """What queries are and what the first model says of them.
+
+    See `queries.described`.
+    """
+    return query_lib.described(self.loaded, queries.batch)
 
   def search(
     self,
@@ -196,12 +190,8 @@ class QuerySession:
         )
       selection = dataclasses.replace(selection, excluded_ids=queries.ids)
     if request.certify:
-      projector = self._projector_for(_CERTIFIED_BATCH)
       search = functools.partial(
-        certify_lib.search_certified,
-        exact_vectors=reprojection.Reprojection(
-          self.index, self.loaded, projector
-        ),
+        certify_lib.search_certified, exact_vectors=self._exact_vectors()
       )
     return search(
       self.index,
@@ -209,6 +199,7 @@ class QuerySession:
       k=request.k,
       options=request.options,
       selection=selection,
+      by_layer=request.by_layer,
       scan=scan,
       progress=progress,
     )
@@ -225,17 +216,45 @@ class QuerySession:
       self.index, queries.projections, options, progress=progress
     )
 
-  def _projector_for(
-    self, num_examples: int, *, of_queries: bool = False
-  ) -> checked_projector.Projector:
-    """Compiled once, for as many examples as the first call has."""
-    loaded = self._measuring if of_queries else self.loaded
-    is_other = loaded is not self.loaded
-    if is_other not in self._projectors:
-      self._projectors[is_other] = checked_projector.make_projector(
-        loaded,
-        stored_basis.load(self.record),
-        self._options,
-        num_examples=num_examples,
-      )
-    return self._projectors[is_other]
+  def _exact_vectors(self) -> certify_lib.ExactVectors:
+    """Projects examples again, for each index with its model and basis."""
+    ways = [member.exact_vectors() for member in self.members]
+
+    def vectors(positions: np.ndarray) -> np.ndarray:
+      parts = [
+        project(member.own(positions))
+        for project, member in zip(ways, self.index.members, strict=True)
+      ]
+      return np.concatenate(parts, axis=1)
+
+    return vectors
+
+
+def _listed(paths: str | Sequence[str]) -> list[str]:
+  return [paths] if isinstance(paths, str) else list(paths)
+
+
+def open_compared(
+  indexes: Sequence[Sequence[str]],
+  task: TaskReference | None,
+  scales: Sequence[float] | None,
+) -> list[QuerySession]:
+  """Sessions of indexes, and of ensembles of them, that are compared.
+
+  Args:
+    indexes: paths of each.
+    task: see `QuerySession`.
+    scales: of every ensemble; an index alone has none.
+
+  Raises:
+    errors.InputError: Nothing is published there, or scales do not fit.
+  """
+  if scales and all(len(paths) == 1 for paths in indexes):
+    raise errors.InputError(
+      f'scale is {scales[0]}, but no ensemble is compared; give several paths '
+      'after one --index, or no --scale'
+    )
+  return [
+    QuerySession(paths, task, scales=scales if len(paths) > 1 else None)
+    for paths in indexes
+  ]

@@ -18,6 +18,8 @@ class SearchRequest:
     exclude_self: leave out the query itself where it is a training example.
     certify: with an index in bfloat16 or int8, project candidates again until
       the answer is certain to be that of float32.
+    by_layer: also give the share of each layer in each score; they add up to
+      it.
   """
 
   k: int = 10
@@ -25,6 +27,7 @@ class SearchRequest:
   selection: Selection = dataclasses.field(default_factory=Selection)
   exclude_self: bool = False
   certify: bool = False
+  by_layer: bool = False
 
   def __post_init__(self):
     errors.check_at_least_one(k=self.k)

@@ -6,16 +6,20 @@ their position in the manifest; ties are broken by it, so that the answer does
 not depend on the number of shards.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import itertools
+import operator
+from typing import Any
 
 import numpy as np
 
 from influence_core import errors, types
 from influence_core.scores import top_k
 from influence_core.scores.options import ScoreOptions
-from pipeline.index import reader as index_reader
+from pipeline.index import members as members_lib
 from pipeline.search import (
+  by_layer as by_layer_lib,
   error_bounds,
   scan as scan_lib,
   selection as selection_lib,
@@ -36,12 +40,15 @@ class TopExamples:
       float32 projections, at most; None where those are stored.
     certified: [num_queries, k] bool, whether example and score are those of
       float32 projections (`certify`); None where nobody asked.
+    by_layer: [num_queries, k] float64 share of each layer in the score, by its
+      name; None where nobody asked.
   """
 
   scores: np.ndarray
   positions: np.ndarray
   error_bounds: np.ndarray | None = None
   certified: np.ndarray | None = None
+  by_layer: Mapping[str, np.ndarray] | None = None
 
   def take(self, columns: np.ndarray) -> 'TopExamples':
     """[num_queries, k] other columns for each query."""
@@ -49,8 +56,15 @@ class TopExamples:
       getattr(self, field.name) for field in dataclasses.fields(TopExamples)
     )
     return TopExamples(
-      *(x if x is None else np.take_along_axis(x, columns, 1) for x in values)  # type: ignore[arg-type]
+      *(_map(lambda x: np.take_along_axis(x, columns, 1), x) for x in values)
     )
+
+
+def _map(function: Callable[[np.ndarray], np.ndarray], value: Any) -> Any:
+  """A function of an array, of those of a dictionary, or None of None."""
+  if isinstance(value, Mapping):
+    return {name: function(array) for name, array in value.items()}
+  return None if value is None else function(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +84,13 @@ class Found:
 
 
 def search(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_projections: np.ndarray,
   *,
   k: int,
   options: ScoreOptions,
   selection: selection_lib.Selection = selection_lib.EVERYTHING,
+  by_layer: bool = False,
   scan: Callable[..., dict[object, scan_lib.Leading]] = scan_lib.scan,
   progress: types.ProgressCallback = types.no_progress,
 ) -> dict[object, Found]:
@@ -87,6 +102,7 @@ def search(
     k: examples wanted at each end; fewer come back from a smaller index.
     options: how to score.
     selection: which examples can be found.
+    by_layer: whether the share of each layer is wanted, too.
     scan: `scan.scan`, or the same on a Beam runner.
     progress: called with the number of examples scored.
 
@@ -95,9 +111,10 @@ def search(
 
   Raises:
     errors.InputError: k, the width of the projections or the selection does
-      not fit.
+      not fit, or there are no layers.
   """
   k = bounded_k(index, k)
+  shares = by_layer_lib.LayerShares(index, options) if by_layer else None
   leaders = scan(
     index,
     query_projections,
@@ -106,15 +123,25 @@ def search(
     selection=selection,
     progress=progress,
   )
+  if not leaders:  # Groups of nothing.
+    return {}
   ends = []
   for leading in leaders.values():
     lowest = trim(leading.lowest)
     ends.append(trim(leading.highest))
     ends.append(dataclasses.replace(lowest, scores=-lowest.scores))
-  ends = _with_error_bounds(index, query_projections, ends, options)
+  found = positions_of(ends)
+  bounds = error_bounds.ErrorBounds(index, options)
+  ends = attach(
+    ends,
+    error_bounds=bounds.of_scores(query_projections, found),
+    by_layer=shares and shares.of_scores(query_projections, found),
+  )
   results = {
     value: Found(
-      highest, lowest, most_self_influential(index, leading.own, options)
+      highest,
+      lowest,
+      most_self_influential(index, leading.own, options, shares),
     )
     for (value, leading), highest, lowest in zip(
       leaders.items(), ends[::2], ends[1::2], strict=True
@@ -129,7 +156,7 @@ def no_result(num_queries: int) -> Found:
   return Found(none, none, trim(top_k.Leaders.none(1, 1)))
 
 
-def bounded_k(index: index_reader.Index, k: int) -> int:
+def bounded_k(index: members_lib.Searched, k: int) -> int:
   """`k`, or the number of examples where there are fewer.
 
   Raises:
@@ -139,40 +166,52 @@ def bounded_k(index: index_reader.Index, k: int) -> int:
   return min(k, max(index.num_examples, 1))
 
 
-def _with_error_bounds(
-  index: index_reader.Index,
-  query_projections: np.ndarray,
-  ends: list[TopExamples],
-  options: ScoreOptions,
-) -> list[TopExamples]:
-  """The same with error bounds; the rows of all are read together."""
-  if not ends:
-    return ends
-  bounds = error_bounds.ErrorBounds(index, options).of_scores(
-    query_projections, np.concatenate([end.positions for end in ends], axis=1)
-  )
-  if bounds is None:
-    return ends
-  widths = [end.positions.shape[1] for end in ends]
-  return [
-    dataclasses.replace(end, error_bounds=part)
-    for end, part in zip(
-      ends, np.split(bounds, np.cumsum(widths)[:-1], axis=1), strict=True
-    )
-  ]
+def positions_of(ends: Sequence[TopExamples]) -> np.ndarray:
+  """[num_queries, k of all ends] positions, to read rows of all together."""
+  return np.concatenate([x.positions for x in ends], axis=1)
+
+
+def attach(ends: Sequence[TopExamples], **values: Any) -> list[TopExamples]:
+  """Ends with more said of their examples.
+
+  Args:
+    ends: of the same queries.
+    **values: by attribute, for the examples of `positions_of(ends)`.
+  """
+  edges = np.cumsum([0, *(x.positions.shape[1] for x in ends)]).tolist()
+  attached = []
+  for end, (start, stop) in zip(ends, itertools.pairwise(edges), strict=True):
+    more = {
+      name: _map(operator.itemgetter(np.s_[:, start:stop]), value)
+      for name, value in values.items()
+    }
+    attached.append(dataclasses.replace(end, **more))
+  return attached
 
 
 def most_self_influential(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   leaders: top_k.Leaders,
   options: ScoreOptions,
+  shares: by_layer_lib.LayerShares | None = None,
 ) -> TopExamples:
-  """Leaders by self-influence, with error bounds, as of a single query."""
+  """Leaders by self-influence, as of a single query.
+
+  Args:
+    index: opened index.
+    leaders: by self-influence.
+    options: how they were scored.
+    shares: gives those of layers; None for none of them.
+
+  Returns:
+    The leaders with error bounds, and with shares of layers.
+  """
   top = trim(leaders)
   bounds = error_bounds.ErrorBounds(index, options).of_self_influence(
     top.scores, top.positions
   )
-  return dataclasses.replace(top, error_bounds=bounds)
+  by_layer = None if shares is None else shares.of_self_influence(top.positions)
+  return dataclasses.replace(top, error_bounds=bounds, by_layer=by_layer)
 
 
 def trim(leaders: top_k.Leaders) -> TopExamples:
@@ -182,7 +221,7 @@ def trim(leaders: top_k.Leaders) -> TopExamples:
 
 
 def exclude(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   results: dict[object, Found],
   *,
   k: int,
@@ -198,7 +237,7 @@ def exclude(
 class _Exclusion:
   """Takes the excluded example out of what one more than k was found."""
 
-  def __init__(self, index: index_reader.Index, ids: tuple[str, ...], k: int):
+  def __init__(self, index: members_lib.Searched, ids: tuple[str, ...], k: int):
     self._index = index
     self._ids = np.array(ids)
     self._k = k

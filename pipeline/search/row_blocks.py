@@ -8,19 +8,24 @@ import numpy as np
 from influence_core import types
 from influence_core.devices import memory as device_memory
 from influence_core.scores import (
+  exact_sums,
   influence as influence_scores,
-  rounding as score_errors,
 )
 from influence_core.scores.options import ScoreOptions
-from pipeline.index import block_reader, reader as index_reader, shard_files
-from pipeline.search import row_filter, selection as selection_lib
+from pipeline.index import block_reader, in_step, members as members_lib
+from pipeline.search import (
+  error_bounds,
+  member_rows,
+  row_filter,
+  selection as selection_lib,
+)
 
 # Of an example's id as Python text, in a list.
 _ID_BYTES = 120
 
 
 def check_selection(
-  index: index_reader.Index, selection: selection_lib.Selection
+  index: members_lib.Searched, selection: selection_lib.Selection
 ) -> None:
   """Checks a selection against the columns that there are.
 
@@ -38,14 +43,13 @@ class ScoredRows:
   """Rows to score, with what their scores need.
 
   Attributes:
-    vectors: [num_rows, projection_dim] float32.
+    vectors: [num_rows, projection_dim] float32, of all members.
     positions: [num_rows] int64.
     self_influence: [num_rows] float32, normalised as the options say.
-    bounds: [num_rows] float32, of scores before scales: |score| <= bound times
-      the norm of the query.
-    scales: [num_rows] float32, or None for 1.
-    error_factors: [num_rows] float32, see `scores.rounding`; None where
-      they were not asked for.
+    bounds: [num_rows] float32: |score| <= bound times the norm of the query.
+    scales: [num_rows, num_members] float32, or None for 1.
+    error_factors: [num_rows, num_members] float32, see `scores.rounding`; None
+      where they were not asked for.
     groups: [num_rows] values of the column to group by, or None.
   """
 
@@ -68,11 +72,15 @@ class ScoredRows:
 
 
 class Scorer:
-  """Makes `ScoredRows` of the blocks of an index."""
+  """Makes `ScoredRows` of the blocks of all members.
+
+  Attributes:
+    columns: of the rows that are needed, of each member.
+  """
 
   def __init__(
     self,
-    index: index_reader.Index,
+    index: members_lib.Searched,
     options: ScoreOptions,
     *,
     with_errors: bool = False,
@@ -80,62 +88,54 @@ class Scorer:
     """Says what is to be scored.
 
     Args:
-      index: opened index.
+      index: that is searched.
       options: how to score.
       with_errors: whether `error_factors` are wanted.
     """
-    if options.normalization == 'cosine':
-      index.check_eigenvectors("normalization 'cosine'")
-    self.weights = index.column_weights(options)
+    self._rows = member_rows.MemberRows(index, options)
     self._normalization = options.normalization
-    self._column_scales = index.codec.column_scales
-    self._with_errors = with_errors
-    self._is_exact = index.codec.is_exact
+    self._member_scales = np.array([x.scale for x in index.members], np.float32)
+    self._errors = None
+    self.columns = [self._rows.columns for _ in index.members]
+    if with_errors:
+      self._errors = error_bounds.ErrorFactors(index, options)
+      self.columns = [
+        (*columns, *more)
+        for columns, more in zip(
+          self.columns, self._errors.columns, strict=True
+        )
+      ]
 
-  @property
-  def columns(self) -> tuple[str, ...]:
-    """Columns of the rows that `score` needs."""
-    needed = []
-    if self._normalization == 'gradient_norm':
-      needed.append('squared_gradient_norm')
-    if self._with_errors and not self._is_exact:
-      needed.append(shard_files.ERROR_COLUMN)
-    return tuple(needed)
-
-  def score(self, block: block_reader.ReadBlock) -> ScoredRows:
-    """The rows of a block that has those columns."""
-    own = influence_scores.self_influence(block.vectors, self.weights)
-    squared_norms, normalized = np.empty(0, np.float32), own
-    if self._normalization == 'gradient_norm':
-      squared_norms = block.rows['squared_gradient_norm'].to_numpy()
-      tiny = np.finfo(np.float32).tiny
-      normalized = own / np.maximum(squared_norms, tiny)
-    return ScoredRows(
-      block.vectors,
-      np.arange(block.first, block.first + len(own)),
-      normalized,
-      np.sqrt(own),
-      influence_scores.row_scales(own, squared_norms, self._normalization),
-      self._error_factors(block, own, squared_norms),
+  def score(self, blocks: Sequence[block_reader.ReadBlock]) -> ScoredRows:
+    """The rows of blocks of the same examples, which have those columns."""
+    vectors = in_step.joined([block.vectors for block in blocks], axis=1)
+    squared_norms = self._rows.squared_norms(blocks)
+    own = self._rows.self_influences(vectors)
+    scales = self._rows.scales(own, squared_norms)
+    normalized = influence_scores.normalized_self_influence(
+      own, squared_norms, self._normalization
     )
-
-  def _error_factors(self, block, own, squared_norms) -> np.ndarray | None:
-    if not self._with_errors:
-      return None
-    if self._is_exact:
-      return np.zeros(len(own), np.float32)
-    return score_errors.row_factors(
-      block.rows[shard_files.ERROR_COLUMN].to_numpy(),
-      own,
-      squared_norms,
-      weights=self.weights,
-      column_scales=self._column_scales,
-      normalization=self._normalization,
+    # Of each member, in the norm that its weights and its scale make.
+    norms = np.sqrt(own) * np.sqrt(self._member_scales)
+    if scales is not None:
+      norms *= scales
+    factors = None
+    if self._errors is not None:
+      tables = [block.rows for block in blocks]
+      factors = self._errors.of_rows(tables, own, squared_norms)
+    first = blocks[0].first
+    return ScoredRows(
+      vectors,
+      np.arange(first, first + len(vectors)),
+      (normalized * self._member_scales).sum(axis=1),
+      np.hypot.reduce(norms, axis=1),
+      scales,
+      factors,
     )
 
 
 def scored_rows(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   scorer: Scorer,
   selection: selection_lib.Selection,
   *,
@@ -145,31 +145,31 @@ def scored_rows(
   """The rows that can be found, block by block.
 
   Args:
-    index: opened index.
+    index: that is searched.
     scorer: of that index.
     selection: which rows.
-    shard_numbers: of the shards to read; None for all.
+    shard_numbers: of the shards of the first member to read; None for all.
     progress: called with the number of examples read.
   """
   matches = None
-  columns = scorer.columns
+  first, *others = scorer.columns
   if selection.where is not None:
     matches = row_filter.RowFilter(selection.where, index.schema).matches
-    columns = tuple(index.schema.names)
+    first = (*first, *index.schema.names)
   if selection.group_by is not None:
-    columns = (*columns, selection.group_by)
-  for block in index.read_blocks(
-    columns=columns, numbers=shard_numbers, progress=progress
+    first = (*first, selection.group_by)
+  for blocks in in_step.read_in_step(
+    index, [first, *others], numbers=shard_numbers, progress=progress
   ):
-    rows = scorer.score(block)
+    rows, table = scorer.score(blocks), blocks[0].rows
     if selection.group_by is not None:
-      groups = np.array(block.rows[selection.group_by].to_pylist(), object)
+      groups = np.array(table[selection.group_by].to_pylist(), object)
       rows = dataclasses.replace(rows, groups=groups)
-    yield rows if matches is None else rows.take(matches(block.rows))
+    yield rows if matches is None else rows.take(matches(table))
 
 
 def all_scores(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_projections: np.ndarray,
   options: ScoreOptions,
   *,
@@ -178,7 +178,7 @@ def all_scores(
   """Influence of every example on every query, for indexes that fit memory.
 
   Args:
-    index: opened index.
+    index: that is searched.
     query_projections: [num_queries, projection_dim].
     options: how to score.
     progress: called with the number of examples scored.
@@ -198,14 +198,16 @@ def all_scores(
   )
   scorer = Scorer(index, options)
   queries = index.weight_queries(query_projections, options)
+  member_parts = members_lib.parts_of(index)
+  first, *others = scorer.columns
   parts, ids = [], []
-  for block in index.read_blocks(
-    columns=('id', *scorer.columns), progress=progress
+  for blocks in in_step.read_in_step(
+    index, [('id', *first), *others], progress=progress
   ):
-    rows = scorer.score(block)
-    scores = queries @ rows.vectors.T
-    parts.append(scores if rows.scales is None else scores * rows.scales)
-    ids += block.rows['id'].to_pylist()
+    rows = scorer.score(blocks)
+    left = exact_sums.scaled(rows.vectors, rows.scales, member_parts)
+    parts.append(queries @ left.T)
+    ids += blocks[0].rows['id'].to_pylist()
   return np.concatenate(parts, axis=1), ids
 
 

@@ -10,13 +10,17 @@ import numpy as np
 
 from influence_core import errors, types
 from influence_core.scores import (
+  exact_sums,
   influence as influence_scores,
-  rounding as score_errors,
   top_k,
 )
 from influence_core.scores.options import ScoreOptions
-from pipeline.index import reader as index_reader
-from pipeline.search import row_blocks, selection as selection_lib
+from pipeline.index import members as members_lib
+from pipeline.search import (
+  error_bounds,
+  row_blocks,
+  selection as selection_lib,
+)
 
 # float32 sums err by less, as part of the norms of both sides.
 _ROUNDING = 2.0**-18
@@ -38,7 +42,7 @@ class Leading:
 
 
 def scan(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_projections: np.ndarray,
   *,
   k: int,
@@ -51,24 +55,25 @@ def scan(
   """Leaders among some shards, by value of the column to group by.
 
   Args: those of `search`, and
-    shard_numbers: of the shards to read, in increasing order; None for all.
+    shard_numbers: of the shards of the first member to read, in increasing
+      order; None for all.
     upper_bounds: whether leaders are those by the most that their scores (at
       the other end, their scores with signs turned) can be in float32.
   """
   check(index, query_projections, k, selection)
   scorer = row_blocks.Scorer(index, options, with_errors=upper_bounds)
   queries = index.weight_queries(query_projections, options)
-  norms = influence_scores.query_norms(queries, scorer.weights)
+  norms = influence_scores.query_norms(queries, index.column_weights(options))
   num_leaders = selection.num_leaders(k)
+  parts = members_lib.parts_of(index)
   if upper_bounds:
-    factors = score_errors.query_factors(
-      queries, scorer.weights, index.codec.column_scales, options.normalization
-    )
+    errors_of = error_bounds.ErrorFactors(index, options)
+    factors = errors_of.of_queries(query_projections)
 
   def new_scan() -> _Scan:
     if upper_bounds:
-      return _UpperBoundScan(queries, norms, factors, num_leaders)
-    return _Scan(queries, norms, num_leaders)
+      return _UpperBoundScan(queries, norms, factors, num_leaders, parts)
+    return _Scan(queries, norms, num_leaders, parts)
 
   scans: dict[object, _Scan] = {}
   if selection.group_by is None:
@@ -84,7 +89,7 @@ def scan(
 
 
 def check(
-  index: index_reader.Index,
+  index: members_lib.Searched,
   query_projections: np.ndarray,
   k: int,
   selection: selection_lib.Selection,
@@ -97,7 +102,7 @@ def check(
   """
   errors.check_at_least_one(k=k)
   row_blocks.check_selection(index, selection)
-  dim = len(index.eigenvalues)
+  dim = index.projection_dim
   if query_projections.ndim != 2 or query_projections.shape[1] != dim:
     raise errors.InputError(
       f'queries have shape {query_projections.shape}, expected {dim} '
@@ -135,10 +140,14 @@ class _Scan:
     queries: np.ndarray,
     norms: np.ndarray,
     k: int,
+    parts: Sequence[slice],
     *,
     both_ends: bool = True,
   ):
-    self._ends = top_k.TopKScan(queries, norms, k, both_ends=both_ends)
+    self._parts = parts
+    self._ends = top_k.TopKScan(
+      queries, norms, k, both_ends=both_ends, parts=parts
+    )
     self._own = top_k.Leaders.none(1, k)
 
   def add(self, rows: row_blocks.ScoredRows) -> None:
@@ -162,7 +171,8 @@ class _Scan:
 class _UpperBoundScan(_Scan):
   """Leaders by the most that scores, and scores with signs turned, can be.
 
-  Both are inner products with one more coordinate, see `scores.rounding`.
+  Both are inner products with one more coordinate for each member, see
+  `scores.rounding`.
   """
 
   def __init__(
@@ -171,29 +181,27 @@ class _UpperBoundScan(_Scan):
     norms: np.ndarray,
     factors: np.ndarray,
     k: int,
+    parts: Sequence[slice],
   ):
     self._num_queries = len(queries)
     # Sums and scales are rounded too, by so much of |query| |row|.
-    largest = (norms / np.maximum(factors, np.finfo(np.float32).tiny)).max()
-    self._rounding = _ROUNDING * largest
-    more = factors[:, None]
+    most = np.maximum(factors.sum(axis=1), np.finfo(np.float32).tiny)
+    self._rounding = _ROUNDING * (norms / most).max()
     super().__init__(
-      np.block([[queries, more], [-queries, more]]),
-      np.tile(np.hypot(norms, factors), 2),
+      np.block([[queries, factors], [-queries, factors]]),
+      np.tile(np.hypot(norms, np.linalg.norm(factors, axis=1)), 2),
       k,
+      parts,
       both_ends=False,
     )
 
   def _add_to_ends(self, rows: row_blocks.ScoredRows) -> None:
-    vectors, bounds = rows.vectors, rows.bounds
-    if rows.scales is not None:
-      vectors = vectors * rows.scales[:, None]
-      bounds = bounds * rows.scales
-    more = rows.error_factors + self._rounding * bounds
+    vectors = exact_sums.scaled(rows.vectors, rows.scales, self._parts)
+    more = rows.error_factors + self._rounding * rows.bounds[:, None]
     self._ends.add(
-      np.concatenate([vectors, more[:, None]], axis=1, dtype=np.float32),
+      np.concatenate([vectors, more], axis=1, dtype=np.float32),
       rows.positions,
-      bounds=np.hypot(bounds, more),
+      bounds=np.hypot(rows.bounds, np.linalg.norm(more, axis=1)),
     )
 
   def leading(self) -> Leading:

@@ -36,8 +36,7 @@ Queries = str | Sequence[RawExample] | QueryChoice
 # Queries that the model is evaluated on at a time.
 _EVALUATED_TOGETHER = 64
 
-# Each with its id.
-RawQueries = Iterator[tuple[str, example_form.AnyExample]]
+Examples = Iterable[tuple[str, example_form.AnyExample]]
 
 
 def read(
@@ -52,22 +51,22 @@ def read(
   Raises:
     errors.InputError: There are none, or one of them cannot be used.
   """
-  return preprocess(loaded, raw_examples(loaded, queries))
+  return preprocess(loaded, raw_examples(loaded.task.corpus, queries))
 
 
-def raw_examples(
-  loaded: loaded_task.LoadedTask, queries: Queries
-) -> RawQueries:
-  """Queries as they are read, each with its id.
+def raw_examples(corpus: Corpus, queries: Queries) -> Examples:
+  """Queries as they are read, before any task's preprocessing.
 
   Args:
-    loaded: the task.
-    queries: as for `read`.
+    corpus: of the task.
+    queries: split of the corpus, raw examples, or where they come from.
+
+  Returns:
+    Each with its id.
 
   Raises:
-    errors.InputError: The place that they come from cannot be read.
+    errors.InputError: They cannot be read.
   """
-  corpus = loaded.task.corpus
   if isinstance(queries, str):
     queries = QueryChoice(query_split=queries)
   if not isinstance(queries, QueryChoice):
@@ -82,7 +81,7 @@ def raw_examples(
 
 
 def preprocess(
-  loaded: loaded_task.LoadedTask, examples: RawQueries
+  loaded: loaded_task.LoadedTask, examples: Examples
 ) -> example_batches.ExampleBatch:
   """Queries in the form of the task's examples.
 
@@ -97,7 +96,7 @@ def preprocess(
   return batch
 
 
-def read_file(path: str) -> RawQueries:
+def read_file(path: str) -> Examples:
   """Raw examples of a file, or of standard input, each with its id.
 
   Raises:
@@ -143,7 +142,7 @@ def _parsed(lines: Iterable[str]) -> Iterator[RawExample]:
 
 def _numbered(
   name: str, rows: Iterable[RawExample | UndecodableExample]
-) -> RawQueries:
+) -> Examples:
   for number, raw in enumerate(rows):
     query_id = id_of(name, number)
     if not isinstance(raw, UndecodableExample):
@@ -151,7 +150,7 @@ def _numbered(
     yield query_id, raw
 
 
-def _by_id(corpus: Corpus, ids: Sequence[str]) -> RawQueries:
+def _by_id(corpus: Corpus, ids: Sequence[str]) -> Examples:
   for example_id in ids:
     name, _, number = example_id.rpartition('__')
     if not (name and number.isdecimal()):

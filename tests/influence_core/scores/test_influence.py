@@ -32,13 +32,14 @@ def influence(
 
 def score(**options):
   chosen = ScoreOptions(**options)
+  weights = influence_scores.inverse_eigenvalues(EIGENVALUES, chosen)
   return influence(
     EXAMPLES,
     NORMS,
     weighted_queries=influence_scores.weight_queries(
-      QUERIES, EIGENVALUES, chosen
+      QUERIES, weights, chosen.normalization
     ),
-    weights=influence_scores.inverse_eigenvalues(EIGENVALUES, chosen),
+    weights=weights,
     normalization=chosen.normalization,
   )
 
@@ -139,6 +140,21 @@ def test_bad_options(options, message):
 def test_only_negative_eigenvalues_are_an_error_with_drop():
   with pytest.raises(errors.InputError, match="try 'abs'"):
     influence_scores.inverse_eigenvalues(np.array([-1.0]), ScoreOptions())
+
+
+def test_some_pairs_are_chosen():
+  """Of those that may be, the leading ones by |eigenvalue|."""
+  eigenvalues = np.array([0.5, 3.0, 2.0, 4.0])
+  chosen = np.array([True, False, True, True])
+  for count, expected in ((None, [0, 2, 3]), (2, [2, 3]), (1, [3])):
+    weights = influence_scores.inverse_eigenvalues(
+      eigenvalues, ScoreOptions(projection_dim=count), None, chosen
+    )
+    assert np.flatnonzero(weights).tolist() == expected
+  with pytest.raises(errors.InputError, match='expected 1 to 3'):
+    influence_scores.inverse_eigenvalues(
+      eigenvalues, ScoreOptions(projection_dim=4), None, chosen
+    )
 
 
 def test_random_pairs_are_any_of_them():

@@ -1,16 +1,18 @@
 import numpy as np
 import pytest
 
-from influence_core.scores import top_k
+from influence_core.scores import exact_sums, top_k
 
 GENERATOR = np.random.default_rng(0)
 
 
-def brute_force(queries, rows, k, scales=None):
+def brute_force(queries, rows, k, scales=None, parts=(np.s_[:],)):
   """(scores, positions) of the highest and the lowest, summed in float64."""
-  scores = queries.astype(np.float64) @ rows.T.astype(np.float64)
-  if scales is not None:
-    scores = scores * scales.astype(np.float64)
+  queries, rows = queries.astype(np.float64), rows.astype(np.float64)
+  scores = np.zeros((len(queries), len(rows)))
+  for number, part in enumerate(parts):
+    products = queries[:, part] @ rows[:, part].T
+    scores += products if scales is None else products * scales[:, number]
   scores = scores.astype(np.float32)
   ends = []
   for signed in (scores, -scores):
@@ -19,17 +21,20 @@ def brute_force(queries, rows, k, scales=None):
   return ends
 
 
-def scan(queries, rows, k, *, scales=None, block=100, order=None):
+def scan(
+  queries, rows, k, *, scales=None, parts=(np.s_[:],), block=100, order=None
+):
   """Leaders at both ends, with bounds as tight as they may be."""
   norms = np.linalg.norm(queries, axis=1).astype(np.float32)
-  result = top_k.TopKScan(queries, norms, k)
+  scaled = exact_sums.scaled(rows, scales, parts)
+  result = top_k.TopKScan(queries, norms, k, parts=parts)
   starts = np.arange(0, len(rows), block)
   for start in starts if order is None else order.permutation(starts):
     part = slice(start, start + block)
     result.add(
       rows[part],
       np.arange(len(rows))[part],
-      bounds=np.linalg.norm(rows[part], axis=1),
+      bounds=np.linalg.norm(scaled[part], axis=1),
       scales=None if scales is None else scales[part],
     )
   return result.highest(), result.lowest()
@@ -79,13 +84,16 @@ def test_ties_are_broken_by_position(block):
   check(found, brute_force(queries, rows, 45))
 
 
-def test_scales_multiply_scores():
-  queries, rows = make(6, 500, tail=2)
-  scales = GENERATOR.uniform(0, 2, size=500).astype(np.float32)
+@pytest.mark.parametrize(
+  'parts', [[np.s_[:]], [np.s_[:5], np.s_[5:6], np.s_[6:]]]
+)
+def test_scales_multiply_parts_of_scores(parts):
+  queries, rows = make(5, 500)
+  scales = GENERATOR.uniform(0, 2, size=(500, len(parts))).astype(np.float32)
   scales[::7] = 0
   check(
-    scan(queries, rows, 9, scales=scales),
-    brute_force(queries, rows, 9, scales),
+    scan(queries, rows, 9, scales=scales, parts=parts),
+    brute_force(queries, rows, 9, scales, parts),
   )
 
 

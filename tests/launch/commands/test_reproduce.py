@@ -8,7 +8,12 @@ import pytest
 
 from launch.commands import reproduce
 from launch.flags import parser as flags
-from launch.reproduce import classifier_recipe, recipes, translation_recipe
+from launch.reproduce import (
+  classifier_recipe,
+  ensemble_recipe,
+  recipes,
+  translation_recipe,
+)
 from tests.kit import text_corpus
 
 _TINY_TRAINING = (
@@ -38,6 +43,15 @@ TINY_TRANSLATION = dataclasses.replace(
   few=4,
   sample_size=32,
   num_products=(2, 2),
+)
+
+
+TINY_ENSEMBLE = dataclasses.replace(
+  ensemble_recipe.DIGITS,
+  training=(*_TINY_TRAINING, '--num_epochs', '1'),
+  num_models=2,
+  basis=('--method', 'kronecker', '--coordinates_per_layer', '4'),
+  num_subsets=2,
 )
 
 
@@ -100,6 +114,29 @@ def test_translation_recipe(influence, monkeypatch, tmp_path):
   assert len(queries) == 10
   for query in queries:
     assert f'| {query["source"]} → {query["target"]} |' in page
+
+
+@pytest.mark.slow
+def test_ensemble_recipe(influence, monkeypatch, tmp_path):
+  """Other models of the same data, so that their indexes belong together."""
+  monkeypatch.setitem(reproduce.RECIPES, 'digits_ensemble', TINY_ENSEMBLE)
+  done = influence('reproduce', 'digits_ensemble', '--out', tmp_path)
+  assert done.status == 0, done.stderr
+  page = (tmp_path / 'RESULTS.md').read_text()
+  for name in ('seed 0', 'seed 1', 'all 2'):
+    assert f'| {name} | ' in page
+  assert 'for 15 wrong labels of 150' in page
+  flips, parameters = (
+    [(tmp_path / f'model_{x}' / name).read_bytes() for x in (0, 1)]
+    for name in ('label_flips.json', 'index/manifest-000001.json')
+  )
+  assert flips[0] == flips[1]
+  found = [
+    json.loads(text)['content']['provenance']['fingerprints']
+    for text in parameters
+  ]
+  assert found[0]['parameters'] != found[1]['parameters']
+  assert found[0]['preprocessing'] == found[1]['preprocessing']
 
 
 @dataclasses.dataclass(frozen=True)

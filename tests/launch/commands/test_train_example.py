@@ -154,3 +154,22 @@ def test_leftovers_of_an_interrupted_training_are_replaced(
   task = train_classifier.make_task(str(tmp_path / 'w'), epochs='all')
   clean = train_classifier.make_task(str(tmp_path / 'clean'), epochs='all')
   np.testing.assert_equal(task.load_parameters(), clean.load_parameters())
+
+
+@pytest.mark.slow
+def test_models_of_other_seeds_have_the_same_labels(influence, tmp_path):
+  def labels_and_model(*flags):
+    workdir = tmp_path / '_'.join(flags)
+    done = influence(*train_argv(workdir, '--flip_labels', 0.5, *flags))
+    assert done.status == 0, done.stderr
+    task = train_classifier.make_task(str(workdir))
+    weights = task.load_parameters()['params']['Dense_0']['kernel']
+    return (workdir / 'label_flips.json').read_bytes(), weights
+
+  first, seeded, other = (
+    labels_and_model(*flags)
+    for flags in (['--seed', '0'], ['--seed', '1'], ['--data_seed', '1'])
+  )
+  assert first[0] == seeded[0]
+  assert first[0] != other[0]
+  assert np.abs(first[1] - seeded[1]).max() > 0.01

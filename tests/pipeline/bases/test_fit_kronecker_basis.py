@@ -108,6 +108,23 @@ def test_shards_precision_and_certificates(make, influence, task_flags):
     assert one['score'] == pytest.approx(other['score'], rel=1e-5)
 
 
+def test_queries_by_layer(make, influence, task_flags, tmp_path):
+  """A single layer has the whole score."""
+  index = make('index')
+  topk = ['topk', *task_flags, '--index', index, '--query_split', 'test[:2]']
+  found = influence(*topk, '--by_layer', '--layers', 'weights', '--json').json
+  for row in (*found['results'], *found['self_influence']):
+    # float32 sums, of self-influence.
+    assert row['by_layer'] == {'weights': pytest.approx(row['score'], rel=1e-5)}
+  everything = influence(*topk, '--json').json
+  assert [x['id'] for x in found['results']] == [
+    x['id'] for x in everything['results']
+  ]
+  wrong = influence(*topk, '--layers', 'bias')
+  assert "layers is 'bias', which matches none" in wrong.error_line
+  assert wrong.error_line.endswith(': weights')
+
+
 def test_fewer_coordinates_hold_less(make, influence, task_flags, tmp_path):
   """Four of the six entries of [weights, bias], as there is one column."""
   make('few', '--coordinates_per_layer', 4)
