@@ -57,15 +57,15 @@ class _MethodGroup(Group):
     of_layers = self._KRONECKER.given(values)
     if method is None:
       method = 'arnoldi' if of_eigenpairs else 'kronecker'
+    shared = {name: values[name] for name in _SHARED if name in values}
+    eigenpairs = super().take(values)
+    layers = self._KRONECKER.take(values)
     foreign = of_layers if method == 'arnoldi' else of_eigenpairs
     if foreign:
       raise errors.InputError(
         f'--{foreign[0]} is no option of --method {method}; leave it out or '
         'choose the other method'
       )
-    shared = {name: values[name] for name in _SHARED if name in values}
-    eigenpairs = super().take(values)
-    layers = self._KRONECKER.take(values)
     if method == 'arnoldi':
       return eigenpairs
     if shared.get('curvature') == 'hessian':

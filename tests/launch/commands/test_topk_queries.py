@@ -70,7 +70,8 @@ def test_ids_of_any_split(ask, expected, index):
   asked = ask('--query_split', 'test[:3]').json['queries']
   [first, *_, last] = [query['id'] for query in asked]
   found = ask('--query_ids', last, first)
-  np.testing.assert_array_equal(scores(found), expected[[2, 0]])
+  # Gradients of two examples and of three are float32 sums in another order.
+  np.testing.assert_allclose(scores(found), expected[[2, 0]], rtol=1e-5)
   own = open_index(str(index)).rows([5])['id'].to_pylist()
   assert ask('--query_ids', *own, '--exclude_self').status == 0
 

@@ -112,19 +112,20 @@ def test_results_are_there_when_a_picture_fails(
   assert not list(tmp_path.glob('*.svg'))
 
 
-def test_indexes_here_and_there_are_compared(
+def test_an_index_named_in_two_ways_is_one(
   influence, task_flags, index, tmp_path, monkeypatch
 ):
   monkeypatch.chdir(index.parent)
   done = influence(
     *('evaluate', 'agreement', *task_flags, '--query_split', 'test[:2]'),
     *('--index', index, '--index', 'index', '--reference', index),
-    *('--out', tmp_path),
+    *('--out', tmp_path, '--json'),
   )
   assert done.status == 0, done.stderr
   picture = (tmp_path / 'agreement.svg').read_text()
   assert '<!-- index -->' in picture
-  assert '<!-- index (2) -->' in picture
+  assert '(2)' not in picture
+  assert len(done.json['agreement']) == 1
 
 
 def test_labels_of_a_plot_are_in_it():

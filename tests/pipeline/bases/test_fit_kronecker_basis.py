@@ -141,6 +141,24 @@ def test_fewer_coordinates_hold_less(make, influence, task_flags, tmp_path):
   assert 'has coordinates_per_layer 4, not 5' in again.error_line
 
 
+def test_the_method_follows_from_the_options(influence, task_flags, tmp_path):
+  fit = ('fit-basis', *task_flags, '--out')
+  first, again = (
+    influence(*fit, tmp_path / 'plain', '--json').json for _ in range(2)
+  )
+  assert (first['fitted'], again['fitted']) == (True, False)
+  assert first['selected'] == again['selected'] == {'bias': 1, 'weights': 5}
+  assert stored_basis.load_record(str(tmp_path / 'plain')).report.layers
+  influence(*fit, tmp_path / 'pairs', '--projection_dim', 3)
+  assert stored_basis.load_record(str(tmp_path / 'pairs')).projection_dim == 3
+  for flags, message in (
+    (('--projection_dim', 3, '--num_draws', 2), 'num_draws is no option of'),
+    (('--method', 'kronecker', '--tolerance', 1), 'tolerance is no option of'),
+    (('--curvature', 'hessian'), 'has the Hessian by --inside hessian'),
+  ):
+    assert message in influence(*fit, tmp_path / 'x', *flags).error_line
+
+
 def test_interrupted_passes_go_on(monkeypatch, loaded, tmp_path):
   """Wherever it stopped, bit for bit; the sample is read in five blocks."""
   monkeypatch.setattr(kept_passes, '_SECONDS_BETWEEN', 0)
