@@ -54,7 +54,7 @@ class Provenance:
   def codec(self) -> vector_codec.VectorCodec:
     """How vectors are stored."""
     return vector_codec.VectorCodec(
-      self.fingerprints['dtype'], np.asarray(self.eigenvalues)
+      self.fingerprints['dtype'], np.asarray(self.eigenvalues), self.layers
     )
 
   @classmethod

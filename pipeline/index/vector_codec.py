@@ -3,19 +3,24 @@
 int8 rounds coordinates that were divided by column scales, the square roots of
 the eigenvalues, and then by a scale of the row. In these units all coordinates
 count alike for influence, which divides by eigenvalues: rounding p_k itself
-would lose the small eigenvalues, where 1 / eigenvalue_k amplifies it.
+would lose the small eigenvalues, where 1 / eigenvalue_k amplifies it. Columns
+of layers have what scores divide by unless told otherwise, eigenvalues with the
+damping of each layer: those that have hardly any curvature would take all the
+range of a row.
 
 The error of a row is measured in the same units, |(p - stored p) / scales|, and
 kept with it. By the Cauchy-Schwarz inequality it bounds the error of every
 score (`influence_core.scores.rounding`).
 """
 
+from collections.abc import Sequence
 from typing import get_args
 
 import ml_dtypes
 import numpy as np
 
-from influence_core import errors
+from influence_core import damping, errors
+from influence_core.subspaces.columns import LayerColumns
 from pipeline.index import choices
 
 _INT8_MAX = 127
@@ -32,12 +37,18 @@ class VectorCodec:
       two bytes, since .npy files know no such type.
   """
 
-  def __init__(self, dtype: str, eigenvalues: np.ndarray):
+  def __init__(
+    self,
+    dtype: str,
+    eigenvalues: np.ndarray,
+    layers: Sequence[LayerColumns] = (),
+  ):
     """Makes the codec of an index.
 
     Args:
       dtype: one of `VectorDtype`.
       eigenvalues: [projection_dim], of the basis.
+      layers: that columns belong to; empty for none.
 
     Raises:
       errors.InputError: The dtype is none of those.
@@ -49,7 +60,7 @@ class VectorCodec:
       )
     self.dtype = dtype
     self.projection_dim = len(eigenvalues)
-    self.column_scales = column_scales(eigenvalues)
+    self.column_scales = column_scales(eigenvalues, layers)
     values = (self.projection_dim,)
     self.file_dtype = {
       'float32': np.dtype(('<f4', values)),
@@ -109,11 +120,19 @@ class VectorCodec:
     return np.where(rounded < norms, np.nextafter(rounded, np.inf), rounded)
 
 
-def column_scales(eigenvalues: np.ndarray) -> np.ndarray:
+def column_scales(
+  eigenvalues: np.ndarray, layers: Sequence[LayerColumns] = ()
+) -> np.ndarray:
   """[projection_dim] float32: square roots of absolute eigenvalues.
 
-  The smallest positive one stands for those of eigenvalues that are zero.
+  The smallest positive one stands for those of eigenvalues that are zero. Those
+  of layers are damped.
   """
-  roots = np.sqrt(np.abs(np.asarray(eigenvalues))).astype(np.float32)
+  sizes = np.abs(np.asarray(eigenvalues))
+  if layers:
+    means = np.array([layer.mean_curvature for layer in layers])
+    counts = [layer.count for layer in layers]
+    sizes = sizes + np.repeat(damping.OF_LAYERS.amount(means), counts)
+  roots = np.sqrt(sizes).astype(np.float32)
   positive = roots[roots > 0]
   return np.where(roots > 0, roots, positive.min() if len(positive) else 1)

@@ -93,7 +93,7 @@ class ProjectionWorker:
     basis = stored_basis.load(record)
     self._projection_dim = basis.projection_dim
     self._codec = vector_codec.VectorCodec(
-      request.vector_dtype, basis.eigenvalues
+      request.vector_dtype, basis.eigenvalues, record.layers
     )
     self._projector = checked_projector.make_projector(
       self._loaded,

@@ -5,6 +5,7 @@ import pytest
 
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
+from influence_core.subspaces.columns import LayerColumns
 from pipeline.index import vector_codec
 from pipeline.search import (
   certify,
@@ -61,6 +62,15 @@ def test_values_are_rounded_to_nearest():
   # Halfway cases go to the even neighbour.
   np.testing.assert_allclose(decoded[0, :3], [1.0, 1.0, 1.015625], rtol=0)
   np.testing.assert_allclose(decoded[0, 3:], values[0, 3:], rtol=2**-8)
+
+
+def test_columns_of_a_layer_are_in_units_of_its_damping():
+  """One without curvature has no more range than what it is divided by."""
+  layers = [LayerColumns('a', 2, 1.0, 1.0), LayerColumns('b', 1, 40.0, 1.0)]
+  int8 = vector_codec.VectorCodec('int8', np.array([0.9, 0.0, 5.0]), layers)
+  np.testing.assert_allclose(int8.column_scales, np.sqrt([1.0, 0.1, 9.0]))
+  stored = int8.encode(np.float32([[1.0, 0.1, 3.0]]))
+  assert stored['values'].tolist() == [[127, 40, 127]]
 
 
 def test_unknown_dtype_is_refused():
