@@ -54,13 +54,12 @@ class LayerCollectors:
     inputs = list(inputs)
     slots: gradient_collectors.Slots = {}
     for weight in scope.weights:
-      own = given['weights'].get(weight.path)
+      own = given['weights'][weight.path]
       if isinstance(weight, projection_plan.FactoredWeight):
         empty = gradient_collectors.empty_slots(weight)
-        if own is not None:
-          empty = self._collect(weight, empty, *own)
-        slots |= gradient_collectors.slots_by_site(weight, empty)
-      elif own is not None:
+        collected = self._collect(weight, empty, *own)
+        slots |= gradient_collectors.slots_by_site(weight, collected)
+      else:
         number = weight.input_number
         inputs[number] = self._collect(weight, inputs[number], *own)
     return inputs, slots

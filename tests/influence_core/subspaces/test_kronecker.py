@@ -63,7 +63,7 @@ def case_of(model, x=None):
   generator = np.random.default_rng(0)
   if x is None:
     x = generator.normal(size=(NUM_EXAMPLES, 4, 4, 2)).astype(np.float32)
-  params = model.init(jax.random.key(0), x[:1])
+  params = jax.jit(model.init)(jax.random.key(0), x[:1])
   features = {
     'x': x,
     'y': generator.integers(0, 3, NUM_EXAMPLES),
@@ -97,7 +97,7 @@ def gauss_newton_gradients(case):
       lambda leaf: jnp.tensordot(root, leaf, axes=(1, 0)), jacobian
     )
 
-  return parameter_selection.all_parameters(jax.vmap(roots)(features))
+  return parameter_selection.all_parameters(jax.jit(jax.vmap(roots))(features))
 
 
 def plain_gradients(case):
@@ -107,7 +107,7 @@ def plain_gradients(case):
     one = jax.tree.map(lambda leaf: leaf[None], example)
     return split.per_example_loss(params, one)[0]
 
-  found = jax.vmap(jax.grad(loss), (None, 0))(params, features)
+  found = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, features)
   return parameter_selection.all_parameters(found)
 
 
@@ -285,7 +285,7 @@ def test_the_hessian_inside_is_that_of_each_block():
     replaced = parameter_selection.replace_parameters(params, leaves)
     return split.per_example_loss(replaced, features).mean()
 
-  exact = jax.hessian(mean_loss)(leaves)
+  exact = jax.jit(jax.hessian(mean_loss))(leaves)
   projected = project(case, layers, bases).projections.astype(np.float64)
   plain = plain_gradients(case)
   start = 0
