@@ -94,6 +94,8 @@ class Ensemble:
     columns: Sequence[str] | None = None,
   ) -> pa.Table:
     first = self.members[0]
+    if positions is None and not len(first.left_out):
+      return first.index.rows(columns=columns)
     if positions is None:
       positions = np.arange(self.num_examples)
     return first.index.rows(first.own(np.asarray(positions)), columns)

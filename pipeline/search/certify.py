@@ -109,7 +109,7 @@ class _Cached:
     self._parts = members_lib.parts_of(index)
     self._positions = np.empty(0, np.int64)
     self._vectors = np.empty((0, index.projection_dim), np.float32)
-    self._scales = np.empty((0, len(self._parts)), np.float32)
+    self._scales: np.ndarray | None = None
 
   def scores(
     self, positions: np.ndarray, queries: np.ndarray, numbers: np.ndarray
@@ -136,12 +136,12 @@ class _Cached:
       self._rows.self_influences(vectors),
       self._rows.squared_norms_at(positions),
     )
-    if scales is None:
-      scales = np.ones((len(positions), len(self._parts)), np.float32)
     places = np.searchsorted(self._positions, positions)
     self._positions = np.insert(self._positions, places, positions)
     self._vectors = np.insert(self._vectors, places, vectors, axis=0)
-    self._scales = np.insert(self._scales, places, scales, axis=0)
+    if scales is not None:
+      known = scales[:0] if self._scales is None else self._scales
+      self._scales = np.insert(known, places, scales, axis=0)
 
 
 def _rank_again(

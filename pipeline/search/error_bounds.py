@@ -90,14 +90,13 @@ class ErrorFactors:
       scores: [num_rows] self-influence, normalised as the options say. That of
         a member is at most this, over its scale.
       rows: as of `of_rows`.
-      squared_norms: likewise.
+      squared_norms: likewise; 1 but for 'gradient_norm'.
     """
     errors = self._errors(rows, len(scores))
-    if self._options.normalization != 'gradient_norm':
-      squared_norms = np.ones_like(squared_norms)
+    norms = np.maximum(squared_norms, np.finfo(np.float32).tiny)
     bounds = np.zeros(len(scores), np.float32)
     for number, member in enumerate(self._index.members):
-      own, scale = squared_norms[:, number], np.float32(member.scale)
+      own, scale = norms[:, number], np.float32(member.scale)
       found = score_errors.self_influence_bounds(
         errors[:, number],
         scores * own / scale,
