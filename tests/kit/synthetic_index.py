@@ -65,7 +65,7 @@ def make_index(
     corpus: fingerprint.
     more_fingerprints: others, by name.
   """
-  codec = vector_codec.VectorCodec(dtype, np.array(eigenvalues))
+  codec = vector_codec.VectorCodec(dtype, np.array(eigenvalues), layers)
   shards = []
   for start, stop in itertools.pairwise(edges):
     kept = np.setdiff1d(np.arange(start, stop), rejected)
