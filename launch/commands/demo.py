@@ -55,7 +55,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     'num_examples': manifest.num_examples,
     'projection_dim': manifest.provenance.projection_dim,
     'eigenvalues': list(fitted['eigenvalues']),
-    'basis_residuals': list(fitted['report']['residuals']),
+    'layers': list(fitted['report']['layers']),
     'mislabeled': {row['score']: row for row in evaluated['scores']},
     'queries': _group_by_query(found['results']),
     'index': index,

@@ -52,7 +52,7 @@ def render(
     title=title,
     summary=summary,
     spectrum=markupsafe.Markup(
-      spectrum_svg(summary['eigenvalues'], summary['basis_residuals'])
+      spectrum_svg(summary['eigenvalues'], summary['layers'])
     ),
     suspicious=suspicious,
     queries=queries,
@@ -60,21 +60,29 @@ def render(
 
 
 def spectrum_svg(
-  eigenvalues: Sequence[float], residuals: Sequence[float]
+  eigenvalues: Sequence[float], layers: Sequence[dict[str, Any]]
 ) -> str:
-  """Eigenvalues above, relative residuals below, as inline SVG."""
+  """The eigenvalues of each layer, largest first, as inline SVG.
+
+  Args:
+    eigenvalues: of all columns; those of a layer stand side by side.
+    layers: `LayerColumns` as mappings, in the order of the columns.
+  """
   figure = matplotlib.figure.Figure(figsize=(8, 4.2), layout='constrained')
-  upper, lower = figure.subplots(2, 1, sharex=True)
-  pairs = range(1, len(eigenvalues) + 1)
-  upper.semilogy(pairs, [abs(x) for x in eigenvalues], '.-', color='#2457a6')
-  upper.set_ylabel('|eigenvalue|')
-  # A residual of exactly zero has no place on a logarithmic axis.
-  lower.semilogy(pairs, [max(x, 1e-9) for x in residuals], '.', color='#b3541e')
-  lower.axhline(0.1, color='#999999', linewidth=1)
-  lower.set_ylabel('residual / |eigenvalue|')
-  lower.set_xlabel('eigenpair')
-  for axes in (upper, lower):
-    axes.grid(alpha=0.3)
+  axes = figure.subplots()
+  first = 0
+  for layer in layers:
+    own = sorted(eigenvalues[first : first + layer['count']], reverse=True)
+    first += layer['count']
+    axes.semilogy(
+      range(1, len(own) + 1),
+      own,
+      label=f'{layer["name"]} ({layer["captured"]:.0%} of its trace)',
+    )
+  axes.set_xlabel('coordinate of the layer')
+  axes.set_ylabel('curvature')
+  axes.grid(alpha=0.3)
+  axes.legend()
   buffer = io.StringIO()
   figure.savefig(buffer, format='svg')
   text = buffer.getvalue()

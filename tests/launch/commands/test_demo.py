@@ -11,8 +11,9 @@ def test_demo_finds_the_wrong_labels(influence, tmp_path):
   summary = json.loads((tmp_path / 'summary.json').read_text())
   assert done.json == summary
   assert summary['num_examples'] == 1497
-  assert len(summary['eigenvalues']) == summary['projection_dim'] == 50
-  assert max(summary['basis_residuals']) < 0.01
+  coordinates = [layer['count'] for layer in summary['layers']]
+  assert sum(coordinates) == len(summary['eigenvalues'])
+  assert summary['projection_dim'] == sum(coordinates)
   scores = summary['mislabeled']
   # Memorised labels have a small loss: the point of self-influence is that it
   # still finds them. 0.1 is what chance gives.
