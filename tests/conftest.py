@@ -21,7 +21,10 @@ _COMPILED = 'JAX_COMPILATION_CACHE_DIR'
 
 
 def pytest_configure(config):
-  """Keeps compiled programs for all tests, workers and processes of the run."""
+  """Compiles in haste, and once for all tests, workers and processes."""
+  flags = os.environ.get('XLA_FLAGS', '')
+  if device_runs.HASTY not in flags:
+    os.environ['XLA_FLAGS'] = f'{flags} {device_runs.HASTY}'.strip()
   if _COMPILED in os.environ:  # As told, or by the process that started this.
     return
   kept = tempfile.TemporaryDirectory(prefix='compiled_')

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.bases import stored_basis
-from tests.kit import linear_task
+from tests.kit import devices as device_runs, linear_task
 
 NUM_PROCESSES = 2
 NUM_DEVICES = 2
@@ -37,7 +37,7 @@ def start(flags, *, num_processes=NUM_PROCESSES, name='fit-basis'):
       env={
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={NUM_DEVICES}',
+        'XLA_FLAGS': device_runs.xla_flags(NUM_DEVICES),
         'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
         'JAX_NUM_PROCESSES': str(num_processes),
         'JAX_PROCESS_ID': str(number),
