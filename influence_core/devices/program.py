@@ -4,13 +4,14 @@ from collections.abc import Callable
 import dataclasses
 import math
 import threading
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 
 from influence_core import errors, types
 
 _USEFUL_BYTES = 1 << 30
+MadeT = TypeVar('MadeT')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,29 +29,29 @@ class Program:
   temporary_bytes: int
 
 
-class ProgramsByShape:
-  """A program for each shape of features, made when the shape first comes.
+class ByShape(Generic[MadeT]):
+  """Something for each shape of features, made when the shape first comes.
 
   Threads wait for one another.
   """
 
-  def __init__(self, make: Callable[[types.Features], Program]):
+  def __init__(self, make: Callable[[types.Features], MadeT]):
     """Makes nothing yet.
 
     Args:
-      make: the program of [any, ...] features, for their shapes.
+      make: such as the program of [any, ...] features, for their shapes.
     """
     self._make = make
-    self._programs: dict[tuple[tuple[int, ...], ...], Program] = {}
+    self._made: dict[tuple[tuple[int, ...], ...], MadeT] = {}
     self._lock = threading.Lock()
 
-  def __call__(self, features: types.Features) -> Program:
+  def __call__(self, features: types.Features) -> MadeT:
     """That of [any, ...] features; raises whatever making it does."""
     shapes = example_shapes(features)
     with self._lock:
-      if shapes not in self._programs:
-        self._programs[shapes] = self._make(features)
-      return self._programs[shapes]
+      if shapes not in self._made:
+        self._made[shapes] = self._make(features)
+      return self._made[shapes]
 
 
 def example_shapes(features: types.Features) -> tuple[tuple[int, ...], ...]:

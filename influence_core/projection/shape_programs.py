@@ -80,7 +80,7 @@ class ShapePrograms:
     self.packing = packing
     self.program = self._compile(self.traced, features, packing.for_examples)
     self.packing = packing.for_examples(self.program.micro_batch)
-    self._others = device_program.ProgramsByShape(self._compile_another)
+    self._others = device_program.ByShape(self._compile_another)
     self._first_shapes = device_program.example_shapes(features)
 
   def program_for(self, features: types.Features) -> device_program.Program:

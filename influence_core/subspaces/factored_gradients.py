@@ -15,6 +15,7 @@ from jax.extend import core as jax_core
 import jax.numpy as jnp
 
 from influence_core import types
+from influence_core.devices import program as device_program
 from influence_core.projection import (
   collectors as gradient_collectors,
   factored_projection,
@@ -30,10 +31,11 @@ ByPath = dict[str, Any]
 class FactoredGradients:
   """Per-example gradients of a loss, in factored form.
 
+  Features may have other shapes than the first, as texts of other lengths do.
+
   Attributes:
     matrices: how each selected parameter is read, by path; without those that
       the loss does not use, whose gradient is zero.
-    num_tokens: of a loss per token; None for a loss per example.
   """
 
   def __init__(
@@ -55,13 +57,16 @@ class FactoredGradients:
     Raises:
       errors.InputError: The loss does not work on a single example.
     """
-    self._traced = traced_loss.trace_loss(
-      per_example_loss, params, tuple(selected), features
-    )
-    self.num_tokens = self._traced.num_tokens
+
+    def trace(features: types.Features) -> traced_loss.TracedLoss:
+      return traced_loss.trace_loss(
+        per_example_loss, params, tuple(selected), features
+      )
+
+    self._traced = device_program.ByShape(trace)
     self.matrices = {
       weight.path: parameter_matrices.ParameterMatrices(weight, lengths)
-      for weight, lengths in _weights(self._traced.plan)
+      for weight, lengths in _weights(self._traced(features).plan)
     }
 
   def losses(
@@ -73,10 +78,11 @@ class FactoredGradients:
       leaves: all parameters by path.
       features: pytree of [batch, ...] arrays.
     """
-    function = jax_core.jaxpr_as_fun(self._traced.plan.jaxpr)
+    traced = self._traced(features)
+    function = jax_core.jaxpr_as_fun(traced.plan.jaxpr)
 
     def of_example(example):
-      [loss] = function(*self._traced.arguments(leaves, example))
+      [loss] = function(*traced.arguments(leaves, example))
       return loss
 
     return jax.vmap(of_example)(features)
@@ -100,22 +106,23 @@ class FactoredGradients:
       Losses, and pytrees of [batch, matrix, ...] arrays by path. A loss per
       token gives both a tokens axis after the first.
     """
+    traced = self._traced(features)
 
     def of_example(example):
       collectors = layer_collectors.LayerCollectors(statistic)
       value, pull_back = jax.vjp(
-        lambda zeros: self._loss(leaves, example, collectors, zeros, given),
+        lambda zeros: _loss(traced, leaves, example, collectors, zeros, given),
         zeros,
       )
-      if self.num_tokens is None:
+      if traced.num_tokens is None:
         [found] = pull_back(jnp.ones_like(value))
       else:
-        [found] = jax.vmap(pull_back)(jnp.eye(self.num_tokens))
+        [found] = jax.vmap(pull_back)(jnp.eye(traced.num_tokens))
       return value, found
 
-    zeros, given = self._given(statistic, constants)
+    zeros, given = _given(traced.plan, (), statistic, constants)
     losses, found = jax.vmap(of_example)(features)
-    return losses, self._by_path(found, 1 + (self.num_tokens is not None))
+    return losses, self._by_path(found, 1 + (traced.num_tokens is not None))
 
   def total(
     self,
@@ -140,31 +147,17 @@ class FactoredGradients:
     Returns:
       Pytrees of [matrix, ...] arrays by path.
     """
-    zeros, given = self._given(statistic, constants)
+    traced = self._traced(features)
+    zeros, given = _given(traced.plan, (), statistic, constants)
 
     def loss(zeros):
       def of_example(example, weight):
         collectors = layer_collectors.LayerCollectors(statistic, weight)
-        return weight * self._loss(leaves, example, collectors, zeros, given)
+        return weight * _loss(traced, leaves, example, collectors, zeros, given)
 
       return jnp.sum(jax.vmap(of_example)(features, mask))
 
     return self._by_path(jax.grad(loss)(zeros), 0)
-
-  def _loss(self, leaves, example, collectors, zeros, given):
-    [value] = factored_projection.evaluate(
-      self._traced.plan,
-      self._traced.arguments(leaves, example),
-      slots={},
-      probe=None,
-      given=_paired(zeros, given),
-      evaluation=collectors,
-    )
-    return value
-
-  def _given(self, statistic, constants):
-    """(zeros, constants) for the scopes of the plan."""
-    return _given(self._traced.plan, (), statistic, constants)
 
   def _by_path(self, found, num_axes: int) -> ByPath:
     """What was collected in all scopes, with the slices of scans as matrices.
@@ -185,6 +178,18 @@ class FactoredGradients:
       )
       for path, one in self.matrices.items()
     }
+
+
+def _loss(traced, leaves, example, collectors, zeros, given):
+  [value] = factored_projection.evaluate(
+    traced.plan,
+    traced.arguments(leaves, example),
+    slots={},
+    probe=None,
+    given=_paired(zeros, given),
+    evaluation=collectors,
+  )
+  return value
 
 
 def _weights(

@@ -100,7 +100,7 @@ class FactoredSample:
       constants: pytree of arrays for it.
     """
     leaves, fixed = map(multi_device.replicate, (self.leaves, constants))
-    programs = device_program.ProgramsByShape(
+    programs = device_program.ByShape(
       functools.partial(self._choose, total, leaves, fixed)
     )
     state = self.keeper.load(name) if self.keeper else PassState(0, 0, {})
@@ -158,7 +158,7 @@ class FactoredSample:
 
   def _batches(
     self,
-    programs: device_program.ProgramsByShape,
+    programs: device_program.ByShape[device_program.Program],
     examples: types.Features,
     place: tuple[int, ...],
   ) -> Iterator[tuple[device_program.Program, multi_device.DeviceBatch]]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from influence_core import errors, types
 from influence_core.curvature import products as curvature_products
+from influence_core.devices import program as device_program
 
 # Of an example: its curvature is formed where no analytic root is known.
 MAX_OUTPUTS = 1024
@@ -40,14 +41,15 @@ class OutputRoots:
   Attributes:
     split_loss: the loss in two parts.
     form: how roots are made.
-    num_outputs: of an example.
-    num_draws: roots of an example; exact ones where `is_exact`.
+    count_outputs: (features) -> number of outputs of each example.
+    num_draws: roots of an example, where its outputs are as many as those of
+      the first; exact ones where `is_exact`.
     is_exact: whether they add up to the curvature without chance.
   """
 
   split_loss: curvature_products.SplitLoss
   form: Form
-  num_outputs: int
+  count_outputs: Callable[[types.Features], int]
   num_draws: int
   is_exact: bool
 
@@ -73,6 +75,11 @@ class OutputRoots:
         outputs for anything else.
     """
     outputs = jax.jit(split_loss.outputs)(params, features)
+
+    def count(features: types.Features) -> int:
+      shapes = jax.eval_shape(split_loss.outputs, params, features)
+      return math.prod(shapes.shape[1:])
+
     num_outputs = math.prod(outputs.shape[1:])
     is_softmax = _is_softmax(split_loss, outputs, features)
     if not is_softmax and num_outputs > MAX_OUTPUTS:
@@ -85,7 +92,7 @@ class OutputRoots:
     return cls(
       split_loss,
       'softmax' if is_softmax else 'whole',
-      num_outputs,
+      device_program.ByShape(count),
       num_outputs if is_exact else num_draws or 4,
       is_exact,
     )
@@ -93,20 +100,22 @@ class OutputRoots:
   def with_draws(
     self, features: types.Features, seed: int | Sequence[int]
   ) -> types.Features:
-    """Features for `pseudo_loss`, [num_examples * num_draws, ...].
+    """Features for `pseudo_loss`, as many of each example as it has roots.
 
     The outer products of the gradients of an example add up to its matrix.
     """
     count = len(jax.tree.leaves(features)[0])
+    num_outputs = self.count_outputs(features)
+    num_draws = num_outputs if self.is_exact else self.num_draws
     if self.is_exact:
-      draws = np.tile(np.eye(self.num_outputs, dtype=np.float32), (count, 1))
+      draws = np.tile(np.eye(num_outputs, dtype=np.float32), (count, 1))
     else:
       generator = np.random.default_rng(seed)
-      shape = (count * self.num_draws, self.num_outputs)
+      shape = (count * num_draws, num_outputs)
       signs = generator.integers(0, 2, shape, np.int8) * 2 - 1
-      draws = signs.astype(np.float32) / math.sqrt(self.num_draws)
+      draws = signs.astype(np.float32) / math.sqrt(num_draws)
     repeated = jax.tree.map(
-      lambda leaf: np.repeat(leaf, self.num_draws, axis=0), features
+      lambda leaf: np.repeat(leaf, num_draws, axis=0), features
     )
     return {'features': repeated, 'draw': draws}
 

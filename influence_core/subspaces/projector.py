@@ -80,7 +80,7 @@ class SubspaceProjector:
     self._workspace_bytes = budget - self.resident_bytes
     self._leaves = multi_device.replicate(leaves)
     self._subspaces = multi_device.replicate(subspaces)
-    self._programs = device_program.ProgramsByShape(self._choose)
+    self._programs = device_program.ByShape(self._choose)
     self.program = self._programs(features)
 
   @property

@@ -22,6 +22,7 @@ class CurvatureSamples:
   """Samples drawn by one seed; each process reads its own part of them.
 
   Attributes:
+    size: examples of a sample, over all processes.
     rejected: reason by id of the examples that were left out of what was read,
       by all processes.
   """
@@ -48,7 +49,7 @@ class CurvatureSamples:
     self.rejected: dict[str, str] = {}
     self._loaded = loaded
     self._seed = seed
-    self._size = min(sample_size, loaded.task.corpus.num_examples)
+    self.size = min(sample_size, loaded.task.corpus.num_examples)
     self._max_rejected_fraction = max_rejected_fraction
     self._is_finite = finite_examples.FiniteExamples(
       loaded.task.per_example_loss,
@@ -74,9 +75,9 @@ class CurvatureSamples:
     """
     self.check_second()
     # So many others that enough are left when those of the first are removed.
-    positions = self._positions([self._seed, 1], 2 * self._size)
+    positions = self._positions([self._seed, 1], 2 * self.size)
     others = positions[~np.isin(positions, self._first_positions())]
-    return self._read(others[: self._size])
+    return self._read(others[: self.size])
 
   def blocks(self) -> sample_blocks.SampleBlocks:
     """The sample block by block, each read when it is asked for.
@@ -86,14 +87,14 @@ class CurvatureSamples:
     return sample_blocks.SampleBlocks(
       self._read_usable,
       self._own(self._first_positions()),
-      sample_size=self._size,
+      sample_size=self.size,
       max_rejected_fraction=self._max_rejected_fraction,
     )
 
   @property
   def num_used(self) -> int:
     """Examples of the first sample, over all processes, once it was read."""
-    return self._size - len(self.rejected)
+    return self.size - len(self.rejected)
 
   def finish_blocks(self, blocks: sample_blocks.SampleBlocks) -> None:
     """Notes what was left out of blocks, in all processes.
@@ -101,20 +102,20 @@ class CurvatureSamples:
     Raises:
       errors.InputError: None of the examples can be used, or too few.
     """
-    self._note(blocks.rejected, self._size)
+    self._note(blocks.rejected, self.size)
 
   def check_second(self) -> None:
     """Raises `errors.InputError` if the corpus is too small for two samples."""
     num_examples = self._loaded.task.corpus.num_examples
-    if 2 * self._size > num_examples:
+    if 2 * self.size > num_examples:
       raise errors.InputError(
         f'the corpus has {num_examples} examples, too few for two samples of '
-        f'{self._size}; choose a smaller --sample_size or leave out '
+        f'{self.size}; choose a smaller --sample_size or leave out '
         '--check_sample'
       )
 
   def _first_positions(self) -> np.ndarray:
-    return self._positions(self._seed, self._size)
+    return self._positions(self._seed, self.size)
 
   def _positions(self, seed, count: int) -> np.ndarray:
     num_examples = self._loaded.task.corpus.num_examples

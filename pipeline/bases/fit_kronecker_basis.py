@@ -61,7 +61,7 @@ def fit_kronecker_basis(
   blocks = samples.blocks()
   passes = _passes(path, loaded, config, blocks, progress)
   roots, layers, fitted = _fit(
-    loaded, config, blocks, passes, memory_budget_bytes
+    loaded, config, samples.size, blocks, passes, memory_budget_bytes
   )
   samples.finish_blocks(blocks)
   eigenvalues, columns = subspace_basis.join_columns(
@@ -118,6 +118,7 @@ def _passes(
 def _fit(
   loaded: loaded_task.LoadedTask,
   config: KroneckerConfig,
+  sample_size: int,
   blocks: sample_blocks.SampleBlocks,
   passes: kept_passes.KeptPasses,
   memory_budget_bytes: int | None,
@@ -149,7 +150,8 @@ def _fit(
   fitted = kronecker.fit(
     sample,
     layers,
-    config.coordinates_per_layer,
+    # The curvature of more coordinates than gradients is not known.
+    min(config.coordinates_per_layer, sample_size * roots.num_draws),
     hessian_of=losses,
     l2_weight=loaded.task.l2_weight,
     seed=config.seed,

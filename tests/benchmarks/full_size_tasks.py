@@ -19,7 +19,7 @@ _VOCABULARY_SIZE = 32_000
 _NUM_TOKENS = 32
 
 
-def vision_transformer(data_dir: str) -> task.Task:
+def vision_transformer(data_dir: str, split: str = 'train') -> task.Task:
   """ViT-L/32: 24 layers of width 1024, 305 M parameters."""
   model = projection_models.VisionTransformer(
     patch_size=32, width=1024, num_layers=24, num_heads=16
@@ -38,12 +38,12 @@ def vision_transformer(data_dir: str) -> task.Task:
     output_loss=lambda logits, f: (
       optax.softmax_cross_entropy_with_integer_labels(logits, f['label'])
     ),
-    corpus=corpus.TfdsCorpus('mnist', 'train', data_dir),
+    corpus=corpus.TfdsCorpus('mnist', split, data_dir),
     preprocess=preprocess,
   )
 
 
-def encoder_decoder(data_dir: str) -> task.Task:
+def encoder_decoder(data_dir: str, split: str = 'train') -> task.Task:
   """Transformer big: 6 + 6 layers of width 1024, 209 M parameters."""
   model = projection_models.EncoderDecoder(
     vocabulary_size=_VOCABULARY_SIZE, width=1024, num_layers=6, num_heads=16
@@ -62,7 +62,7 @@ def encoder_decoder(data_dir: str) -> task.Task:
     [jnp.zeros((1, _NUM_TOKENS), int)] * 2,
     outputs=lambda params, f: model.apply(params, f['source'], f['target']),
     output_loss=output_loss,
-    corpus=corpus.TfdsCorpus('multi30k', 'train', data_dir),
+    corpus=corpus.TfdsCorpus('multi30k', split, data_dir),
     preprocess=lambda raw: {
       'source': _word_ids(raw['de']),
       'target': _word_ids(raw['en']),

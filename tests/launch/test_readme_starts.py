@@ -93,6 +93,8 @@ def type_in(influence, monkeypatch, name, directory):
       monkeypatch.setattr('sys.stdin', io.StringIO(text))
     outcomes.append(influence(*shlex.split(command)))
     assert outcomes[-1].status == 0, outcomes[-1].stderr
+    if 'fit-basis' in command:
+      assert 'GO: the curvature inside' in outcomes[-1].stdout
   return outcomes
 
 

@@ -343,3 +343,58 @@ def test_random_roots_come_near_the_exact_ones(case):
     np.testing.assert_allclose(
       random[path].mean_curvatures, basis.mean_curvatures, rtol=0.1
     )
+
+
+def test_texts_of_several_lengths_are_as_padded_ones():
+  """Outputs, and so the roots of an example, are as many as its tokens."""
+  model = nn.Dense(3)
+  generator = np.random.default_rng(0)
+
+  def texts(length):
+    return {
+      'x': generator.normal(size=(8, length, 4)).astype(np.float32),
+      'y': generator.integers(0, 3, (8, length)),
+      'mask': np.ones((8, length), np.float32),
+    }
+
+  def padded(features):
+    def longer(leaf):
+      missing = 6 - leaf.shape[1]
+      return np.pad(leaf, [(0, 0), (0, missing)] + [(0, 0)] * (leaf.ndim - 2))
+
+    return jax.tree.map(longer, features)
+
+  def output_loss(outputs, features):
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+      outputs, features['y']
+    )
+    return (losses * features['mask']).sum(axis=1)
+
+  split = curvature_products.SplitLoss(
+    lambda params, features: model.apply(params, features['x']), output_loss
+  )
+  groups = [texts(4), texts(6)]
+  params = model.init(jax.random.key(0), groups[0]['x'])
+  leaves = parameter_selection.all_parameters(params)
+
+  def inside(groups):
+    roots = output_roots.OutputRoots.of(split, params, groups[0], None)
+    assert roots.is_exact
+
+    def draw(examples, place):
+      return roots.with_draws(examples, [0, *place])
+
+    few = draw(groups[0], ())
+    gradients = factored_gradients.FactoredGradients(
+      roots.pseudo_loss, params, selected=leaves, features=few
+    )
+    sample = factored_sample.FactoredSample(gradients, leaves, [groups], draw)
+    layers = layers_lib.find(gradients, leaves, few)
+    [only] = kronecker.fit(sample, layers, 100).stacks.values()
+    return only.eigenvalues
+
+  expected = inside([padded(x) for x in groups])
+  # Sums in float32, in another order.
+  np.testing.assert_allclose(
+    inside(groups), expected, atol=1e-5 * expected.max()
+  )

@@ -71,6 +71,12 @@ def closed_form(workdir, index, damping):
   )
 
 
+def test_coordinates_are_no_more_than_gradients(make):
+  index = open_index(make('index', '--sample_size', 3))
+  [layer] = index.manifest.provenance.layers
+  assert layer.count == 3
+
+
 def test_the_inverse_hessian_with_its_bias(make, workdir):
   """One layer: the quadratic loss has its whole curvature inside."""
   index = make('index')
