@@ -84,6 +84,7 @@ def fit(
   layers: layers_lib.Layers,
   coordinates_per_layer: int,
   *,
+  directions_of: factored_sample.FactoredSample | None = None,
   hessian_of: factored_sample.FactoredSample | None = None,
   l2_weight: float = 0.0,
   seed: int = 0,
@@ -94,6 +95,8 @@ def fit(
     sample: of gradients whose second moment is the curvature.
     layers: of the model.
     coordinates_per_layer: at most, for each.
+    directions_of: gradients of the same second moment, which may be fewer, as
+      directions need to be known less well; None for those of `sample`.
     hessian_of: the loss whose Hessian is to be inside instead, in a third pass.
     l2_weight: c, where the training loss had a term c/2 * |theta|^2, which the
       curvature has c more of.
@@ -108,7 +111,8 @@ def fit(
     for stack in stacks
   }
   searched = dict(leading_directions.random_directions(stacks, counts, seed))
-  moments = sample.mean('moments', _moments(sample.gradients, stacks), searched)
+  few = directions_of or sample
+  moments = few.mean('moments', _moments(few.gradients, stacks), searched)
   directions = {
     stack.path: leading_directions.find(
       stack, moments, counts[stack.path], searched.get(stack.path, {})
@@ -129,15 +133,15 @@ def fit(
       directions[stack.path],
       curvature[stack.path],
       np.trace(inside[stack.path], axis1=1, axis2=2),
-      moments[f'{stack.path}/trace'],
+      inside[f'{stack.path}/trace'],
       l2_weight,
     )
     for stack in stacks
   }
   left_out = {
-    path: float(moments[f'{path}/trace'].sum()) for path in layers.left_out
+    path: float(inside[f'{path}/trace'].sum()) for path in layers.left_out
   }
-  whole = sum(float(moments[f'{stack.path}/trace'].sum()) for stack in stacks)
+  whole = sum(float(inside[f'{stack.path}/trace'].sum()) for stack in stacks)
   whole += sum(left_out.values())
   return Fitted(
     by_path,
@@ -184,31 +188,24 @@ def _moments(
   gradients: factored_gradients.FactoredGradients,
   stacks: Sequence[layers_lib.LayerStack],
 ) -> factored_sample.Total:
-  """Second moments of both sides, and traces, also of what is left out."""
+  """Second moments of both sides of each stack."""
   stack_of = {stack.path: stack for stack in stacks}
-  riding = {stack.bias for stack in stacks}
 
   def statistic(path, gradient, searched):
-    if path in riding:
-      return {}
     if path not in stack_of:
-      return {'trace': matrix_gradients.squared_norms(gradient)}
+      return {}
     own = stack_of[path].read(gradient)
     known = searched or {}
     if stack_of[path].is_table:
       unit = jnp.eye(stack_of[path].num_columns)[None]
       rows = leading_directions.sum_of_rows(stack_of[path].num_rows)
       summed = matrix_gradients.coordinates(own, jnp.asarray(rows), unit)
-      return {
-        'columns': jnp.einsum('bi,bj->bij', summed, summed),
-        'trace': matrix_gradients.squared_norms(own),
-      }
+      return {'columns': jnp.einsum('bi,bj->bij', summed, summed)}
     return {
       'rows': matrix_gradients.row_moments(own, known.get('rows')),
       'columns': matrix_gradients.row_moments(
         own.transposed(), known.get('columns')
       ),
-      'trace': matrix_gradients.squared_norms(own),
     }
 
   def total(leaves, features, mask, searched):
@@ -226,26 +223,43 @@ def _inside(
   gradients: factored_gradients.FactoredGradients,
   stacks: Sequence[layers_lib.LayerStack],
 ) -> factored_sample.Total:
-  """E[c c^T] of the coordinates of each stack, [matrix, k * l, k * l]."""
+  """E[c c^T] of the coordinates of each stack, [matrix, k * l, k * l].
+
+  With [matrix] traces of the whole second moments, also of what has no
+  coordinates.
+  """
   stack_of = {stack.path: stack for stack in stacks}
+  riding = {stack.bias for stack in stacks}
 
   def statistic(path, gradient, own):
-    if path not in stack_of:
+    if path in riding:
       return {}
+    if path not in stack_of:
+      return {'norm': matrix_gradients.squared_norms(gradient)}
     gradient = stack_of[path].read(gradient)
-    return matrix_gradients.coordinates(gradient, own['rows'], own['columns'])
+    return {
+      'norm': matrix_gradients.squared_norms(gradient),
+      'coordinates': matrix_gradients.coordinates(
+        gradient, own['rows'], own['columns']
+      ),
+    }
 
   def total(leaves, features, mask, directions):
     _, found = gradients.of_each(leaves, features, statistic, directions)
-    return {
-      path: jnp.einsum(
+    sums = {
+      f'{path}/trace': jnp.einsum('eb,e->b', own['norm'], mask)
+      for path, own in found.items()
+      if own
+    }
+    for path in stack_of:
+      coordinates = found[path]['coordinates']
+      sums[path] = jnp.einsum(
         'ebi,ebj,e->bij',
-        found[path],
-        found[path],
+        coordinates,
+        coordinates,
         mask,
         precision=jax.lax.Precision.HIGHEST,
       )
-      for path in stack_of
-    }
+    return sums
 
   return total

@@ -105,15 +105,15 @@ class OutputRoots:
     The outer products of the gradients of an example add up to its matrix.
     """
     count = len(jax.tree.leaves(features)[0])
-    num_outputs = self.count_outputs(features)
-    num_draws = num_outputs if self.is_exact else self.num_draws
     if self.is_exact:
-      draws = np.tile(np.eye(num_outputs, dtype=np.float32), (count, 1))
+      num_draws = self.count_outputs(features)
+      draws = np.tile(np.eye(num_draws, dtype=np.float32), (count, 1))
     else:
-      generator = np.random.default_rng(seed)
-      shape = (count * num_draws, num_outputs)
-      signs = generator.integers(0, 2, shape, np.int8) * 2 - 1
-      draws = signs.astype(np.float32) / math.sqrt(num_draws)
+      # Keys, as the signs of a whole vocabulary for each token are large.
+      num_draws = self.num_draws
+      draws = np.random.default_rng(seed).integers(
+        0, 1 << 32, (count * num_draws, 2), np.uint32
+      )
     repeated = jax.tree.map(
       lambda leaf: np.repeat(leaf, num_draws, axis=0), features
     )
@@ -125,25 +125,35 @@ class OutputRoots:
     """[batch] values whose gradients are the roots of Gauss-Newton matrices."""
     outputs = self.split_loss.outputs(params, features['features'])
     root = {'softmax': self._softmax_root, 'whole': self._whole_root}[self.form]
-    roots = root(jax.lax.stop_gradient(outputs), features)
+    draws = self._draws(features['draw'], math.prod(outputs.shape[1:]))
+    roots = root(jax.lax.stop_gradient(outputs), features['features'], draws)
     return jnp.sum(
       (roots * outputs.astype(jnp.float32)).reshape(len(outputs), -1), axis=1
     )
 
-  def _softmax_root(self, outputs, features) -> jax.Array:
-    draw = features['draw'].reshape(outputs.shape)
-    weights = _token_weights(self.split_loss, outputs, features['features'])
+  def _draws(self, kept: jax.Array, num_outputs: int) -> jax.Array:
+    """[batch, num_outputs] from what `with_draws` gives."""
+    if self.is_exact:
+      return kept
+    signs = jax.vmap(
+      lambda key: jax.random.rademacher(key, (num_outputs,), jnp.float32)
+    )(kept)
+    return signs / math.sqrt(self.num_draws)
+
+  def _softmax_root(self, outputs, features, draws) -> jax.Array:
+    draw = draws.reshape(outputs.shape)
+    weights = _token_weights(self.split_loss, outputs, features)
     probabilities = jax.nn.softmax(outputs.astype(jnp.float32), axis=-1)
     part = jnp.sqrt(probabilities) * draw
     root = part - probabilities * part.sum(axis=-1, keepdims=True)
     return jnp.sqrt(weights)[..., None] * root
 
-  def _whole_root(self, outputs, features) -> jax.Array:
+  def _whole_root(self, outputs, features, draws) -> jax.Array:
     def of_example(outputs, draw, example):
       roots, vectors = whole_root(self.split_loss, outputs, example)
       return (vectors @ (roots * draw)).reshape(outputs.shape)
 
-    return jax.vmap(of_example)(outputs, features['draw'], features['features'])
+    return jax.vmap(of_example)(outputs, draws, features)
 
 
 def whole_root(

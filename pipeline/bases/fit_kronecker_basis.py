@@ -22,6 +22,9 @@ from pipeline.index import choices as index_choices
 from pipeline.storage import files as storage, fingerprints
 from pipeline.tasks import loaded_task
 
+# Gradients that directions are taken from, where there are as many.
+_NUM_FOR_DIRECTIONS = 8192
+
 
 def fit_kronecker_basis(
   loaded: loaded_task.LoadedTask,
@@ -125,9 +128,11 @@ def _fit(
 ) -> tuple[curvature_roots.CurvatureRoots, layers_lib.Layers, kronecker.Fitted]:
   """The passes over the sample."""
 
-  def roots_of(curvature: Curvature) -> curvature_roots.CurvatureRoots:
+  def roots_of(
+    curvature: Curvature, num_draws: int | None = config.num_draws
+  ) -> curvature_roots.CurvatureRoots:
     return curvature_roots.CurvatureRoots.of(
-      loaded, curvature, num_draws=config.num_draws, seed=config.seed
+      loaded, curvature, num_draws=num_draws, seed=config.seed
     )
 
   def sample_of(roots) -> factored_sample.FactoredSample:
@@ -135,9 +140,13 @@ def _fit(
       loaded, blocks, passes, memory_budget_bytes=memory_budget_bytes
     )
 
-  roots = roots_of(_curvature(loaded, config))
+  curvature = _curvature(loaded, config)
+  roots = roots_of(curvature)
   sample = sample_of(roots)
-  losses = None
+  few = -(-_NUM_FOR_DIRECTIONS // sample_size)
+  directions_of = losses = None
+  if few < roots.num_draws:
+    directions_of = sample_of(roots_of(curvature, few))
   if config.inside == 'hessian':
     # The roots of empirical_fisher are the gradients of the loss itself.
     losses = sample_of(roots_of('empirical_fisher'))
@@ -152,6 +161,7 @@ def _fit(
     layers,
     # The curvature of more coordinates than gradients is not known.
     min(config.coordinates_per_layer, sample_size * roots.num_draws),
+    directions_of=directions_of,
     hessian_of=losses,
     l2_weight=loaded.task.l2_weight,
     seed=config.seed,

@@ -4,7 +4,8 @@
         --task_arg data_dir=DATA --task_arg 'split=train[:256]'
 
 Fits the subspaces of the task's layers and projects its corpus on them, by the
-commands themselves and each in a process of its own; and times the plain
+commands themselves and each in a process of its own, start and compilation
+included; and times the plain
 gradient of a batch, forward and backward without update, in another. Printed
 are seconds an example and the largest memory that each process ever had.
 """
@@ -58,8 +59,8 @@ def main() -> None:
   )
   project = ['project', *task, '--basis', basis, '--index', index]
   projected = run_command(project + shlex.split(flags.project))
-  result = projected['result']
-  show('project', projected, result['seconds'], result['num_examples'])
+  num_examples = projected['result']['num_examples']
+  show('project', projected, projected['seconds'], num_examples)
   reference = TaskReference(
     flags.task, dict(argument.split('=', 1) for argument in flags.task_arg)
   )
@@ -72,6 +73,7 @@ def main() -> None:
 def run_command(argv: list[str]) -> dict[str, Any]:
   """The result of a command, with the largest memory of its process."""
   command = [sys.executable, '-m', 'launch', *argv, '--json']
+  start = time.perf_counter()
   with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
     assert process.stdout is not None
     result = json.loads(process.stdout.read())
@@ -79,7 +81,11 @@ def run_command(argv: list[str]) -> dict[str, Any]:
     process.returncode = os.waitstatus_to_exitcode(status)
   if process.returncode:
     raise SystemExit(f'{shlex.join(command)} ended with {process.returncode}')
-  return {'result': result, 'peak_bytes': usage.ru_maxrss * 1024}
+  return {
+    'result': result,
+    'seconds': time.perf_counter() - start,
+    'peak_bytes': usage.ru_maxrss * 1024,
+  }
 
 
 def gradient_seconds(
@@ -120,7 +126,7 @@ def show(
     'num_examples': num_examples,
     'seconds': round(seconds, 2),
     'seconds_per_example': round(seconds / num_examples, 4),
-    'peak_gib': round(measured['peak_bytes'] / 2**30, 2),
+    'peak_gib': round(measured['peak_bytes'] / 2**30, 3),
     **more,
   }
   print(json.dumps(row), flush=True)
