@@ -150,9 +150,6 @@ class ClassifierRecipe:
       for x in self.methods
     }
     every = command_line.repeated('--index', index.values())
-    damped = command_line.repeated(
-      '--index', (index[name] for name in classifier_tables.DAMPED)
-    )
     arnoldi = (*lds, *_QUERIES, '--index', index['arnoldi'])
     gradient = (*lds, *_QUERIES, '--index', index['gradient'])
     half = ('--projection_dim', '25')
@@ -172,14 +169,16 @@ class ClassifierRecipe:
         'lds cosine', (*gradient, '--normalization', 'gradient_norm')
       ),
     ]
-    for damping in self.dampings:
-      flags = (*damped, '--damping', damping)
-      steps += [
-        recipes.Step(
-          f'lds validation {damping}', (*lds, *_VALIDATION_QUERIES, *flags)
-        ),
-        recipes.Step(f'lds damped {damping}', (*lds, *_QUERIES, *flags)),
-      ]
+    for names, dampings in classifier_tables.damped(self.dampings):
+      damped = command_line.repeated('--index', (index[x] for x in names))
+      for damping in dampings:
+        flags = (*damped, '--damping', damping)
+        steps += [
+          recipes.Step(
+            f'lds validation {damping}', (*lds, *_VALIDATION_QUERIES, *flags)
+          ),
+          recipes.Step(f'lds damped {damping}', (*lds, *_QUERIES, *flags)),
+        ]
     return steps
 
   def _detections(

@@ -6,11 +6,25 @@ from launch.reproduce import methods as methods_lib, recipes, results_page
 from launch.reproduce.methods import Method
 
 MODELS = {'model': 'memorised', 'underfitted': 'underfitted'}
-# Methods whose scores damping is chosen for.
-DAMPED = ('arnoldi', 'arnoldi_wide', 'random_gram', 'random_gram_wide')
+# Methods whose scores damping is chosen for: in units of eigenvalues, and
+# relative to the mean curvature of each layer.
+_DAMPED = ('arnoldi', 'arnoldi_wide', 'random_gram', 'random_gram_wide')
+_DAMPED_BY_LAYER = ('kronecker', 'kronecker_few')
+_RELATIVE_DAMPINGS = ('0.03x', '0.1x', '0.3x', '1x')
 # What stands beside the methods, and the method that all are compared with.
 BASELINES = ('embedding', 'gradient_norm', 'loss')
 COMPARED_WITH = 'ekfac'
+
+
+def damped(
+  dampings: Sequence[str],
+) -> list[tuple[Sequence[str], Sequence[str]]]:
+  """Methods with the dampings that are tried for them.
+
+  Args:
+    dampings: in units of eigenvalues.
+  """
+  return [(_DAMPED, dampings), (_DAMPED_BY_LAYER, _RELATIVE_DAMPINGS)]
 
 
 def render(
@@ -50,7 +64,7 @@ def _methods_table(
         methods_lib.DESCRIPTIONS[name],
         results_page.with_interval(score, 'lds'),
         results_page.with_interval(score, 'difference', 'difference_'),
-        *methods_lib.seconds(f'model {name}', found),
+        *methods_lib.costs(f'model {name}', found),
       ]
     )
   for step, what in (
@@ -60,7 +74,7 @@ def _methods_table(
   ):
     [score] = found[step]['result']['scores']
     figure = results_page.with_interval(score, 'lds')
-    rows.append(['', what, figure, '', '', ''])
+    rows.append(['', what, figure, *[''] * (1 + len(methods_lib.COSTS))])
   return [
     f'Linear datamodelling score: {lds["num_subsets"]} random halves trained '
     f'anew, {lds["num_repeats"]} times each with other seeds, '
@@ -74,7 +88,7 @@ def _methods_table(
     *results_page.table(
       [
         *('method', 'of', 'score', f'difference to `{COMPARED_WITH}`'),
-        *('basis, s', 'projection, s'),
+        *methods_lib.COSTS,
       ],
       rows,
     ),
@@ -86,29 +100,27 @@ def _damping_table(
 ) -> list[str]:
   """Scores at the damping that is best for other queries."""
   rows = []
-  for number, name in enumerate(DAMPED):
-    validation, scores = (
-      {
-        x: found[f'lds {kind} {x}']['result']['scores'][number]
-        for x in dampings
-      }
-      for kind in ('validation', 'damped')
-    )
-    best = max(dampings, key=lambda x: validation[x]['lds'])
-    rows.append(
-      [
-        f'`{name}`',
-        best,
-        results_page.with_interval(scores[best], 'lds'),
-        ', '.join(f'{scores[x]["lds"]:.3f}' for x in dampings),
-      ]
-    )
+  for names, tried in damped(dampings):
+    for number, name in enumerate(names):
+      validation, scores = (
+        {x: found[f'lds {kind} {x}']['result']['scores'][number] for x in tried}
+        for kind in ('validation', 'damped')
+      )
+      best = max(tried, key=lambda x: validation[x]['lds'])
+      at_each = (f'{scores[x]["lds"]:.3f} at {x}' for x in tried)
+      rows.append(
+        [
+          f'`{name}`',
+          best,
+          results_page.with_interval(scores[best], 'lds'),
+          ', '.join(at_each),
+        ]
+      )
   return [
-    'The same with damping, chosen by the score of 50 other test queries.',
+    'The same with damping, chosen by the score of 50 other test queries; with '
+    'an x it is relative to the mean curvature of each layer.',
     '',
-    *results_page.table(
-      ['method', 'damping', 'score', f'at {", ".join(dampings)}'], rows
-    ),
+    *results_page.table(['method', 'damping', 'score', 'at each'], rows),
   ]
 
 

@@ -81,14 +81,20 @@ def name_of(path: str) -> str:
   return path if path in BASELINES else path.split('/')[-2]
 
 
-def seconds(step: str, found: recipes.Results) -> list[str]:
-  """Of making the basis and of projecting on it; empty without a basis.
+# Headings of `costs`.
+COSTS = ('bytes/example', 'basis, s', 'examples/s')
+
+
+def costs(step: str, found: recipes.Results) -> list[str]:
+  """What an index of float32 takes; empty without a basis.
 
   Args:
     step: prefix and name of a method.
     found: results.
   """
-  return [
-    f'{found[name]["seconds"]:.0f}' if name in found else ''
-    for name in (f'basis {step}', f'project {step}')
-  ]
+  basis, project = found.get(f'basis {step}'), found.get(f'project {step}')
+  if basis is None or project is None:
+    return [''] * len(COSTS)
+  num_bytes = 4 * len(basis['result']['eigenvalues'])
+  rate = project['result']['examples_per_second']
+  return [f'{num_bytes:,}', f'{basis["seconds"]:.0f}', f'{rate:,.0f}']

@@ -104,7 +104,7 @@ def methods_table(
         methods_lib.DESCRIPTIONS[name],
         results_page.with_interval(rank, 'mean'),
         *compared.get(name, ('', '')),
-        *methods_lib.seconds(name, found),
+        *methods_lib.costs(name, found),
       ]
     )
   return [
@@ -117,7 +117,7 @@ def methods_table(
     *results_page.table(
       [
         *('method', 'of', 'reciprocal rank', 'Spearman', 'top 10 in common'),
-        *('basis, s', 'projection, s'),
+        *methods_lib.COSTS,
       ],
       rows,
     ),

@@ -13,7 +13,9 @@ Scores are linear datamodelling scores over the retrainings that
 """
 
 import argparse
+from collections.abc import Sequence
 import json
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,36 +61,63 @@ def main() -> None:
   )
   [record] = session.records
   inside = curvature_inside(loaded, record)
-  layers = record.layers
-  # What the mean is over: entries of a layer, by what is stored of it.
-  sizes = [
-    np.trace(inside[own, own]) / (layer.captured * layer.mean_curvature)
-    for own, layer in zip(columns.slices(layers), layers, strict=True)
-  ]
-  traces = [
-    size * layer.mean_curvature
-    for size, layer in zip(sizes, layers, strict=True)
-  ]
-  of_all = sum(traces) / sum(sizes)
   for damping in flags.dampings:
-    joint = solved(inside, damping * of_all, queries)
-    blocks = np.concatenate(
-      [
-        solved(
-          inside[own, own], damping * layer.mean_curvature, queries[:, own]
-        )
-        for own, layer in zip(columns.slices(layers), layers, strict=True)
-      ],
-      axis=1,
-    )
-    row = {'damping': f'{damping:g}x'}
-    for name, weighted in (('together', joint), ('blocks', blocks)):
+    row: dict[str, Any] = {'damping': f'{damping:g}x'}
+    for name, blocks in (
+      ('together', whole_block(inside, record.layers)),
+      ('blocks', layer_blocks(record.layers)),
+    ):
       predicted = -retrainings.influence_of_parts(
-        weighted @ examples.T, ids, parts
+        solved(inside, blocks, damping, queries) @ examples.T, ids, parts
       )
       own = datamodelling.scores(predicted, actual)
-      row[name] = [round(x, 4) for x in evaluation.mean_interval(own)]
+      row[name] = [round(x, 4) for x in evaluation.mean_interval(own, seed=0)]
     print(json.dumps(row), flush=True)
+
+
+class Block(NamedTuple):
+  """Columns whose curvature is solved with together.
+
+  Attributes:
+    columns: where they are.
+    mean_curvature: that damping is relative to.
+  """
+
+  columns: slice
+  mean_curvature: float
+
+
+def layer_blocks(layers: Sequence[columns.LayerColumns]) -> list[Block]:
+  return [
+    Block(own, layer.mean_curvature)
+    for own, layer in zip(columns.slices(layers), layers, strict=True)
+  ]
+
+
+def whole_block(
+  inside: np.ndarray, layers: Sequence[columns.LayerColumns]
+) -> list[Block]:
+  """All columns, damped relative to the mean over all parameters."""
+  traces, sizes = [], []
+  for own, layer in zip(columns.slices(layers), layers, strict=True):
+    traces.append(np.trace(inside[own, own]) / layer.captured)
+    sizes.append(traces[-1] / layer.mean_curvature)
+  return [Block(slice(None), sum(traces) / sum(sizes))]
+
+
+def solved(
+  inside: np.ndarray,
+  blocks: Sequence[Block],
+  damping: float,
+  vectors: np.ndarray,
+) -> np.ndarray:
+  """Rows of vectors, times the inverse of the damped blocks."""
+  found = np.empty_like(vectors, np.float64)
+  for own, mean_curvature in blocks:
+    curvature = inside[own, own]
+    damped = curvature + damping * mean_curvature * np.eye(len(curvature))
+    found[:, own] = np.linalg.solve(damped, vectors[:, own].T).T
+  return found
 
 
 def curvature_inside(
@@ -96,7 +125,7 @@ def curvature_inside(
 ) -> np.ndarray:
   """[projection_dim, projection_dim] float64 of the sample of the basis."""
   config, report = record.config, record.report
-  basis = stored_basis.load_basis(record)
+  basis = stored_basis.load(record)
   roots = curvature_roots.CurvatureRoots.of(
     loaded,
     report.curvature,
@@ -125,14 +154,6 @@ def curvature_inside(
       total += found.T @ found
       count += len(found) // roots.num_draws
   return total / count
-
-
-def solved(
-  curvature: np.ndarray, damping: float, vectors: np.ndarray
-) -> np.ndarray:
-  """Rows of vectors, times the inverse of the damped curvature."""
-  damped = curvature + damping * np.eye(len(curvature))
-  return np.linalg.solve(damped, vectors.T).T
 
 
 if __name__ == '__main__':
