@@ -184,7 +184,7 @@ def test_a_tokenizer_is_needed(model):
 @pytest.mark.slow
 def test_two_commands_and_a_question(model, influence, tmp_path):
   generator = np.random.default_rng(0)
-  texts = [some_words(generator, generator.integers(3, 30)) for _ in range(30)]
+  texts = [some_words(generator, generator.integers(3, 15)) for _ in range(30)]
   file = write(tmp_path, [{'text': x} for x in texts])
   task = [
     *('--task', 'launch.example_tasks.causal_lm:make_task'),
