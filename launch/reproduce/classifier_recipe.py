@@ -278,7 +278,8 @@ MNIST = ClassifierRecipe(
   underfitted=(*_SMALL_MNIST, '--num_epochs', '5'),
   wide=200,
   coordinates=(100, 350),
-  sample_size=512,
+  # All of them: the curvature inside must know what was memorised.
+  sample_size=1500,
   num_products=(10, 50),
   num_subsets=50,
   num_repeats=2,
