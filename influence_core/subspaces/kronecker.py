@@ -27,6 +27,7 @@ from influence_core.subspaces import (
   factored_gradients,
   factored_sample,
   hessian_inside,
+  layer_collectors,
   layers as layers_lib,
   leading_directions,
   matrix_gradients,
@@ -184,6 +185,33 @@ def _fitted(
   )
 
 
+def norms_and_coordinates(
+  stacks: Sequence[layers_lib.LayerStack],
+) -> layer_collectors.Statistic:
+  """|G|^2 of each layer, also without coordinates, and U^T G V.
+
+  Its constants are the directions 'rows' and 'columns' of each stack, by path.
+  A bias that rides with its layer counts there.
+  """
+  stack_of = {stack.path: stack for stack in stacks}
+  riding = {stack.bias for stack in stacks}
+
+  def statistic(path, gradient, own):
+    if path in riding:
+      return {}
+    if path not in stack_of:
+      return {'norm': matrix_gradients.squared_norms(gradient)}
+    gradient = stack_of[path].read(gradient)
+    return {
+      'norm': matrix_gradients.squared_norms(gradient),
+      'coordinates': matrix_gradients.coordinates(
+        gradient, own['rows'], own['columns']
+      ),
+    }
+
+  return statistic
+
+
 def _moments(
   gradients: factored_gradients.FactoredGradients,
   stacks: Sequence[layers_lib.LayerStack],
@@ -228,21 +256,7 @@ def _inside(
   With [matrix] traces of the whole second moments, also of what has no
   coordinates.
   """
-  stack_of = {stack.path: stack for stack in stacks}
-  riding = {stack.bias for stack in stacks}
-
-  def statistic(path, gradient, own):
-    if path in riding:
-      return {}
-    if path not in stack_of:
-      return {'norm': matrix_gradients.squared_norms(gradient)}
-    gradient = stack_of[path].read(gradient)
-    return {
-      'norm': matrix_gradients.squared_norms(gradient),
-      'coordinates': matrix_gradients.coordinates(
-        gradient, own['rows'], own['columns']
-      ),
-    }
+  statistic = norms_and_coordinates(stacks)
 
   def total(leaves, features, mask, directions):
     _, found = gradients.of_each(leaves, features, statistic, directions)
@@ -251,9 +265,9 @@ def _inside(
       for path, own in found.items()
       if own
     }
-    for path in stack_of:
-      coordinates = found[path]['coordinates']
-      sums[path] = jnp.einsum(
+    for stack in stacks:
+      coordinates = found[stack.path]['coordinates']
+      sums[stack.path] = jnp.einsum(
         'ebi,ebj,e->bij',
         coordinates,
         coordinates,

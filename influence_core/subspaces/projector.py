@@ -18,7 +18,6 @@ from influence_core.subspaces import (
   factored_gradients,
   kronecker,
   layers as layers_lib,
-  matrix_gradients,
 )
 
 # More examples at a time gain nothing: the subspaces are small.
@@ -169,25 +168,17 @@ def project_batch(
     [batch, (tokens,) projection_dim] projections, norms without the last axis,
     and [batch, (tokens)] losses.
   """
-  stack_of = {stack.path: stack for stack in stacks}
-  riding = {stack.bias for stack in stacks}
-
-  def statistic(path, gradient, own):
-    if path in riding:
-      return {}
-    if path not in stack_of:
-      return {'norm': matrix_gradients.squared_norms(gradient)}
-    gradient = stack_of[path].read(gradient)
-    return {
-      'norm': matrix_gradients.squared_norms(gradient),
-      'inside': matrix_gradients.coordinates(gradient, own.rows, own.columns),
-    }
-
-  losses, found = gradients.of_each(leaves, features, statistic, subspaces)
+  sides = {
+    path: {'rows': own.rows, 'columns': own.columns}
+    for path, own in subspaces.items()
+  }
+  losses, found = gradients.of_each(
+    leaves, features, kronecker.norms_and_coordinates(stacks), sides
+  )
   norms = [own['norm'].sum(axis=-1) for own in found.values() if own]
   columns = [
-    _turned(found[path]['inside'], subspaces[path].rotation)
-    for path in stack_of
+    _turned(found[stack.path]['coordinates'], subspaces[stack.path].rotation)
+    for stack in stacks
   ]
   return types.ProjectedExamples(
     jnp.concatenate(columns, axis=-1),

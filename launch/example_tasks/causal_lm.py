@@ -15,6 +15,7 @@ import optax
 from influence_core import errors, types
 from launch.example_tasks import decoder, pretrained_decoder, token_rows
 from pipeline import FileCorpus, SplitLoss, Task
+from pipeline.tasks import sequence_lengths
 
 _SHORTEST, _DEFAULT_WINDOW = 16, 1024
 # Characters of a text that rows show.
@@ -106,10 +107,8 @@ def buckets(num_tokens: int, max_windows: int) -> tuple[int, ...]:
   """Lengths that texts are padded to: in one window, or in several."""
   lengths = [_SHORTEST]
   while lengths[-1] < num_tokens:
-    # In steps of a half and a third: 16, 24, 32, 48, 64, ...
-    is_power = lengths[-1] & (lengths[-1] - 1) == 0
-    longer = lengths[-1] * 3 // 2 if is_power else lengths[-1] * 4 // 3
-    lengths.append(min(longer, num_tokens))
+    longer = sequence_lengths.bucket(lengths[-1] + 1, ())
+    lengths.append(min(longer or num_tokens, num_tokens))
   several = [num_tokens * count for count in range(2, max_windows + 1)]
   return tuple(lengths + several)
 

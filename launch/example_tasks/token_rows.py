@@ -38,12 +38,10 @@ class Document(NamedTuple):
   Attributes:
     ids: of the tokens.
     counts: of each, whether its loss counts.
-    offsets: of each, the characters of the text that it stands for.
   """
 
   ids: Sequence[int]
   counts: Sequence[bool]
-  offsets: Sequence[tuple[int, int]]
 
 
 class _Piece(NamedTuple):
@@ -129,14 +127,13 @@ class Tokenizer:
       [piece.counts for piece in pieces], [len(piece.text) for piece in pieces]
     )
     counts = [bool(of_characters[slice(*x)].any()) for x in found.offsets]
-    ids, offsets = list(found.ids), list(found.offsets)
+    ids = list(found.ids)
     if (
       self.end_id is not None and not is_rendered and ids[-1:] != [self.end_id]
     ):
       ids.append(self.end_id)
       counts.append(True)
-      offsets.append((len(of_characters), len(of_characters)))
-    return Document(ids, counts, offsets)
+    return Document(ids, counts)
 
   def _texts(self, columns: Columns, raw: RawExample) -> list[list[_Piece]]:
     if columns.messages:
@@ -193,6 +190,8 @@ def row(
   Raises:
     ValueError: No token is predicted.
   """
+  if not any(any(one.counts[1:]) for one in documents):
+    raise ValueError('it has no token that counts in the loss')
   parts = []
   place = 0
   for number, one in enumerate(documents, 1):
@@ -209,14 +208,9 @@ def row(
       }
     )
     place += length
-  joined = (
-    {name: np.concatenate([part[name] for part in parts]) for name in FEATURES}
-    if parts
-    else {}
-  )
-  if not parts or not joined['weights'].any():
-    raise ValueError('it has no token that counts in the loss')
-  return joined
+  return {
+    name: np.concatenate([part[name] for part in parts]) for name in FEATURES
+  }
 
 
 def _column(raw: RawExample, name: str) -> Any:

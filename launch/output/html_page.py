@@ -9,6 +9,8 @@ import jinja2
 import markupsafe
 import matplotlib.figure
 
+from influence_core.subspaces import columns
+
 
 @dataclasses.dataclass(frozen=True)
 class Card:
@@ -52,7 +54,10 @@ def render(
     title=title,
     summary=summary,
     spectrum=markupsafe.Markup(
-      spectrum_svg(summary['eigenvalues'], summary['layers'])
+      spectrum_svg(
+        summary['eigenvalues'],
+        [columns.LayerColumns(**layer) for layer in summary['layers']],
+      )
     ),
     suspicious=suspicious,
     queries=queries,
@@ -60,24 +65,21 @@ def render(
 
 
 def spectrum_svg(
-  eigenvalues: Sequence[float], layers: Sequence[dict[str, Any]]
+  eigenvalues: Sequence[float], layers: Sequence[columns.LayerColumns]
 ) -> str:
-  """The eigenvalues of each layer, largest first, as inline SVG.
+  """The eigenvalues of each layer as inline SVG.
 
   Args:
-    eigenvalues: of all columns; those of a layer stand side by side.
-    layers: `LayerColumns` as mappings, in the order of the columns.
+    eigenvalues: of all columns, falling within each layer.
+    layers: in the order of the columns.
   """
   figure = matplotlib.figure.Figure(figsize=(8, 4.2), layout='constrained')
   axes = figure.subplots()
-  first = 0
-  for layer in layers:
-    own = sorted(eigenvalues[first : first + layer['count']], reverse=True)
-    first += layer['count']
+  for layer, own in zip(layers, columns.slices(layers), strict=True):
     axes.semilogy(
-      range(1, len(own) + 1),
-      own,
-      label=f'{layer["name"]} ({layer["captured"]:.0%} of its trace)',
+      range(1, layer.count + 1),
+      eigenvalues[own],
+      label=f'{layer.name} ({layer.captured:.0%} of its trace)',
     )
   axes.set_xlabel('coordinate of the layer')
   axes.set_ylabel('curvature')

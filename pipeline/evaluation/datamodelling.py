@@ -60,7 +60,7 @@ class Datamodelling:
     """[num_parts, num_queries] float64 losses that an index predicts."""
     queries = session.project(self._query_split)
     scores, ids = session.scores(queries, options, progress=progress)
-    return self._losses_by(scores, ids)
+    return self.losses_by(scores, ids)
 
   def predicted_by_baseline(
     self,
@@ -73,9 +73,9 @@ class Datamodelling:
     scores, ids = baselines.scores(
       name, index, self._loaded, self._query_split, progress=progress
     )
-    return self._losses_by(scores, ids)
+    return self.losses_by(scores, ids)
 
-  def _losses_by(self, scores: np.ndarray, ids: list[str]) -> np.ndarray:
+  def losses_by(self, scores: np.ndarray, ids: list[str]) -> np.ndarray:
     """Up to a constant: proponents in a part lower the loss."""
     return -retrainings.influence_of_parts(scores, ids, self._parts)
 

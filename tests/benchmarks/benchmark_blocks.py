@@ -23,7 +23,7 @@ from influence_core.projection.options import ProjectionOptions
 from influence_core.scores import evaluation
 from influence_core.subspaces import columns, projector as subspace_projector
 from pipeline.bases import curvature_roots, curvature_sample, stored_basis
-from pipeline.evaluation import datamodelling, retrainings
+from pipeline.evaluation import datamodelling
 from pipeline.evaluation.options import Design, Retraining
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import files as storage
@@ -55,10 +55,6 @@ def main() -> None:
   ids = [str(x) for x in session.index.rows().column('id').to_pylist()]
   examples = session.index.vectors(np.arange(len(ids)))
   queries = session.project(flags.query_split).projections
-  parts = retrainings.draw_parts(
-    Design(num_subsets=flags.num_subsets),
-    retrainings.all_ids(loaded.task.corpus),
-  )
   [record] = session.records
   inside = curvature_inside(loaded, record)
   for damping in flags.dampings:
@@ -67,10 +63,8 @@ def main() -> None:
       ('together', whole_block(inside, record.layers)),
       ('blocks', layer_blocks(record.layers)),
     ):
-      predicted = -retrainings.influence_of_parts(
-        solved(inside, blocks, damping, queries) @ examples.T, ids, parts
-      )
-      own = datamodelling.scores(predicted, actual)
+      scores = solved(inside, blocks, damping, queries) @ examples.T
+      own = datamodelling.scores(measured.losses_by(scores, ids), actual)
       row[name] = [round(x, 4) for x in evaluation.mean_interval(own, seed=0)]
     print(json.dumps(row), flush=True)
 

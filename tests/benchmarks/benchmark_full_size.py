@@ -4,10 +4,10 @@
         --task_arg data_dir=DATA --task_arg 'split=train[:256]'
 
 Fits the subspaces of the task's layers and projects its corpus on them, by the
-commands themselves and each in a process of its own, start and compilation
-included; and times the plain
-gradient of a batch, forward and backward without update, in another. Printed
-are seconds an example and the largest memory that each process ever had.
+commands themselves and each in a process of its own, compilation included; and
+times the plain gradient of a batch, forward and backward without update, in
+another. Printed are seconds an example and the largest memory that each process
+ever had.
 """
 
 import argparse
