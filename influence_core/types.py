@@ -17,6 +17,9 @@ Features = Any
 # (params, features) -> [batch] losses. Pure, and independent between examples.
 PerExampleLoss = Callable[[Params, Features], jax.Array]
 
+# (params, features) -> [batch, tokens] losses that add up to those of examples.
+TokenLosses = Callable[[Params, Features], jax.Array]
+
 # Parameters by path ('params/Dense_0/kernel'), as `parameter_selection` makes
 # them. Eigenvectors have the same keys and one more leading dimension.
 SelectedParameters = Mapping[str, Array]

@@ -17,6 +17,7 @@ from influence_core.subspaces import (
   factored_gradients,
   factored_sample,
   layers as layers_lib,
+  lifting,
 )
 
 # Products at a time.
@@ -61,17 +62,12 @@ def _of_stack(
   mask: jax.Array,
   directions: Mapping[str, Any],
 ) -> jax.Array:
-  k, l = (directions[side].shape[-1] for side in ('rows', 'columns'))  # noqa: E741
+  sides = lifting.Sides(directions['rows'], directions['columns'])
+  k, l = (side.shape[-1] for side in sides)  # noqa: E741
   shape = stack.num_layers, k * l
 
   def loss(moved):
-    matrices = jnp.einsum(
-      'brk,bkl,bcl->brc',
-      directions['rows'],
-      moved.reshape(stack.num_layers, k, l),
-      directions['columns'],
-      precision=jax.lax.Precision.HIGHEST,
-    )
+    matrices = lifting.from_coordinates(moved, sides)
     changed = {
       path: leaves[path] + move.astype(leaves[path].dtype)
       for path, move in stack.parameters(

@@ -70,7 +70,7 @@ class LayerStack:
     self,
     matrices: jax.Array,
     read: Mapping[str, parameter_matrices.ParameterMatrices],
-    leaves: types.SelectedParameters,
+    leaves: Mapping[str, types.Array | jax.ShapeDtypeStruct],
   ) -> dict[str, jax.Array]:
     """What matrices of the layers, with the bias, are in the parameters.
 

@@ -12,6 +12,7 @@ from launch.output import (
   error_lines,
   result_tables,
   search_notes,
+  search_page,
 )
 from pipeline.beam import runner_options, scan_on_beam
 from pipeline.beam.engines import EngineChoice
@@ -35,10 +36,11 @@ def run(
   request: SearchRequest,
   projection_options: ProjectionOptions,
   engine: EngineChoice,
+  tokens: bool,
   out: str | None,
 ) -> dict[str, Any]:
   """Projects the queries and scans the indexes once for all of them."""
-  result_tables.check_table_file(out)
+  result_tables.check_table_file(out, ('.parquet', '.csv', '.html'))
   scan = scan_lib.scan
   if engine.is_chosen:
     scan = scan_on_beam.on_runner(
@@ -55,8 +57,13 @@ def run(
   basis_notes.tell(console, *session.records)
   with console.stage('topk') as progress, error_lines.engine_errors():
     found = session.search(projected, request, scan=scan, progress=progress)
+  if tokens:
+    with console.stage('tokens', 'directions') as progress:
+      found = session.by_token(projected, found, options, progress=progress)
   table = result_tables.influence_table(opened, projected.ids, found)
-  if out:
+  if out and out.endswith('.html'):
+    search_page.write(out, opened, described, table)
+  elif out:
     result_tables.write_table(out, table)
   search_notes.tell_after(console, table, request.selection.where)
   result_tables.print_rows(console, 'queries', described.slice(0, _NUM_PRINTED))

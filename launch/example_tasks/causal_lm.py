@@ -13,8 +13,13 @@ import jax.numpy as jnp
 import optax
 
 from influence_core import errors, types
-from launch.example_tasks import decoder, pretrained_decoder, token_rows
-from pipeline import FileCorpus, SplitLoss, Task
+from launch.example_tasks import (
+  decoder,
+  pretrained_decoder,
+  texts as texts_lib,
+  token_rows,
+)
+from pipeline import FileCorpus, Task
 from pipeline.tasks import sequence_lengths
 
 _SHORTEST, _DEFAULT_WINDOW = 16, 1024
@@ -51,8 +56,7 @@ def make_task(
     max_windows: of a text; what is longer is left out as unusable.
     add_end: whether the end of a text is predicted, too.
     dtype: of the parameters, float32 or bfloat16.
-    loss_reduction: 'sum' or 'mean' over the tokens of a text, or 'none' for a
-      loss of each token.
+    loss_reduction: 'sum' or 'mean' over the tokens of a text.
 
   Raises:
     errors.InputError: Something of the model is missing or not implemented, or
@@ -73,24 +77,18 @@ def make_task(
   def outputs(params: types.Params, features: types.Features) -> jax.Array:
     return _in_windows(network, params, features, window)
 
-  def output_loss(logits: jax.Array, features: types.Features) -> jax.Array:
-    losses = features['weights'] * (
-      optax.softmax_cross_entropy_with_integer_labels(
-        logits, features['targets']
-      )
+  def output_losses(logits: jax.Array, features: types.Features) -> jax.Array:
+    weights = features['weights']
+    losses = weights * optax.softmax_cross_entropy_with_integer_labels(
+      logits, features['targets']
     )
-    if loss_reduction == 'none':
-      return losses
-    total = losses.sum(axis=1)
     if loss_reduction == 'sum':
-      return total
-    return total / jnp.maximum(features['weights'].sum(axis=1), 1)
+      return losses
+    return losses / jnp.maximum(weights.sum(axis=1, keepdims=True), 1)
 
-  split_loss = SplitLoss(outputs, output_loss)
   return Task(
     name=f'{model.rstrip("/").rpartition("/")[2]}_language_model',
     load_parameters=lambda: pretrained_decoder.load_parameters(model, dtype),
-    per_example_loss=split_loss.per_example_loss,
     corpus=FileCorpus(texts),
     preprocess=lambda raw: token_rows.row(
       tokenizer.documents(columns, raw), window
@@ -99,7 +97,8 @@ def make_task(
     buckets=buckets(window, max_windows),
     row_columns=lambda raw: {'text': tokenizer.text(columns, raw)[:_SHOWN]},
     loss_reduction=loss_reduction,
-    split_loss=split_loss,
+    token_texts=lambda raw: tokenizer.token_texts(columns, raw),
+    **texts_lib.losses_by_token(outputs, output_losses),
   )
 
 
@@ -116,9 +115,9 @@ def buckets(num_tokens: int, max_windows: int) -> tuple[int, ...]:
 def _check(
   config: decoder.DecoderConfig, num_tokens: int, loss_reduction: str
 ) -> None:
-  if loss_reduction not in ('sum', 'mean', 'none'):
+  if loss_reduction not in ('sum', 'mean'):
     raise errors.InputError(
-      f'loss_reduction is {loss_reduction!r}, expected sum, mean or none'
+      f'loss_reduction is {loss_reduction!r}, expected sum or mean'
     )
   if not _SHORTEST <= num_tokens <= config.num_positions:
     raise errors.InputError(

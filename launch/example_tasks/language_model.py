@@ -24,7 +24,6 @@ from launch.example_tasks import (
 from launch.example_tasks.options import ExampleOptions
 from pipeline import (
   RawExample,
-  SplitLoss,
   Task,
   TfdsCorpus,
   load_arrays,
@@ -115,8 +114,8 @@ def make_task(
   def outputs(params, features):
     return model.apply(params, features['tokens'])
 
-  def loss_of_outputs(logits, features):
-    return output_loss(logits, features, loss_reduction)
+  def losses_of_outputs(logits, features):
+    return output_losses(logits, features, loss_reduction)
 
   return texts_lib.make_task(
     config,
@@ -129,7 +128,10 @@ def make_task(
     },
     row_columns=lambda raw: {'text': _text_of(raw, config)},
     loss_reduction=loss_reduction,
-    split_loss=SplitLoss(outputs, loss_of_outputs),
+    token_texts=lambda raw: vocabulary.token_texts(
+      _text_of(raw, config), config.num_tokens
+    ),
+    **texts_lib.losses_by_token(outputs, losses_of_outputs),
   )
 
 
@@ -137,14 +139,17 @@ def _text_of(raw: RawExample, config: LanguageModelConfig) -> str:
   return texts_lib.text_of(raw, config.feature)
 
 
-def output_loss(
+def output_losses(
   logits: Any, features: types.Features, reduction: str
 ) -> jax.Array:
-  """Cross-entropy of each text, [batch]: sum or mean over its tokens."""
+  """[batch, tokens] parts of the cross-entropy of each text.
+
+  They add up to its sum or mean over tokens.
+  """
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits, features['tokens']
   )
-  return texts_lib.reduce_tokens(losses, features['tokens'], reduction)
+  return texts_lib.weight_tokens(losses, features['tokens'], reduction)
 
 
 def load_vocabulary(
@@ -169,7 +174,7 @@ def train(
 
   def loss(params, batch, key):
     logits = config.model.apply(params, batch['tokens'], rngs={'dropout': key})
-    return output_loss(logits, batch, 'mean')
+    return output_losses(logits, batch, 'mean').sum(axis=1)
 
   params = training.fit(
     config.initialise(),
@@ -220,7 +225,8 @@ def _total_loss(
   @jax.jit
   def losses(tokens):
     features = {'tokens': tokens}
-    return output_loss(config.model.apply(params, tokens), features, 'sum')
+    logits = config.model.apply(params, tokens)
+    return output_losses(logits, features, 'sum')
 
   chunks = range(0, len(tokens), 100)
   return float(sum(losses(tokens[i : i + 100]).sum() for i in chunks))

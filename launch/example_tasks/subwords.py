@@ -1,6 +1,7 @@
 """Subword vocabularies trained on a corpus, and texts as rows of tokens."""
 
 from collections.abc import Iterable, Sequence
+import itertools
 
 import numpy as np
 import tokenizers
@@ -58,6 +59,12 @@ class Vocabulary:
     """[num_tokens] int32: the text, its end, padding; cut where too long."""
     return _row(self._tokenizer.encode(text).ids, num_tokens)
 
+  def token_texts(self, text: str, num_tokens: int) -> list[str]:
+    """The text of each token of `row`, up to its end."""
+    ends = [end for _, end in self._tokenizer.encode(text).offsets]
+    edges = itertools.pairwise([0, *ends[: num_tokens - 1]])
+    return [*(text[slice(*edge)] for edge in edges), _SPECIAL[END_ID]]
+
   def text(self, row: Sequence[int]) -> str:
     """The text of tokens up to the first end."""
     ids = list(row)
@@ -74,6 +81,11 @@ class Bytes:
   def row(self, text: str, num_tokens: int) -> np.ndarray:
     """[num_tokens] int32: the text, its end, padding; cut where too long."""
     return _row([len(_SPECIAL) + x for x in text.encode()], num_tokens)
+
+  def token_texts(self, text: str, num_tokens: int) -> list[str]:
+    """The text of each token of `row`: a character stands at its first."""
+    texts = [x for c in text for x in (c, *[''] * (len(c.encode()) - 1))]
+    return [*texts[: num_tokens - 1], _SPECIAL[END_ID]]
 
 
 def _row(ids: Sequence[int], num_tokens: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What examples of texts share: configuration, loss, files and task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any, TypeVar
 
@@ -115,14 +115,12 @@ def make_task(
     workdir: where the parameters are.
     like: their shapes.
     epochs: 'last', or 'all' for the sum over those that were kept.
-    **more: fields of the task, among them `split_loss`.
+    **more: fields of the task, among them those of `losses_by_token`.
   """
-  split_loss: SplitLoss = more['split_loss']
   task = Task(
     load_parameters=lambda: load_arrays(
       example.checkpoint_path(workdir), like=like
     ),
-    per_example_loss=split_loss.per_example_loss,
     corpus=config.corpus(config.train_split),
     **more,
   )
@@ -135,10 +133,34 @@ def make_task(
   )
 
 
-def reduce_tokens(
+def losses_by_token(
+  outputs: Callable[[types.Params, types.Features], jax.Array],
+  output_losses: Callable[[jax.Array, types.Features], jax.Array],
+) -> dict[str, Any]:
+  """The fields of a task whose losses are sums over tokens.
+
+  Args:
+    outputs: (params, features) -> [batch, tokens, ...] of the model.
+    output_losses: (outputs, features) -> [batch, tokens] losses.
+  """
+  split_loss = SplitLoss(
+    outputs, lambda found, features: output_losses(found, features).sum(axis=1)
+  )
+  return {
+    'split_loss': split_loss,
+    'per_example_loss': split_loss.per_example_loss,
+    'token_losses': lambda params, features: output_losses(
+      outputs(params, features), features
+    ),
+  }
+
+
+def weight_tokens(
   losses: jax.Array, tokens: jax.Array, reduction: str
 ) -> jax.Array:
-  """[batch, tokens] losses -> [batch] sums or means over what is no padding.
+  """[batch, tokens] losses that add up to the loss of each text.
+
+  That is their sum or mean over what is no padding.
 
   Raises:
     errors.InputError: reduction is neither 'sum' nor 'mean'.
@@ -148,8 +170,9 @@ def reduce_tokens(
       f'loss_reduction is {reduction!r}, expected sum or mean'
     )
   mask = tokens != transformer.PAD_ID
-  total = jnp.sum(losses * mask, axis=1)
-  return total if reduction == 'sum' else total / jnp.sum(mask, axis=1)
+  if reduction == 'sum':
+    return losses * mask
+  return losses * mask / jnp.sum(mask, axis=1, keepdims=True)
 
 
 def text_of(raw: RawExample, feature: str) -> str:

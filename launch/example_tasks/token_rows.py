@@ -116,24 +116,44 @@ class Tokenizer:
       for pieces in self._texts(columns, raw)
     ]
 
+  def token_texts(self, columns: Columns, raw: RawExample) -> list[str]:
+    """The text of each predicted token, as `row` has them.
+
+    That of the first of a document has what stands before it, which is not
+    predicted; so texts put together are those of the documents.
+    """
+    is_rendered = bool(columns.messages)
+    found = []
+    for pieces in self._texts(columns, raw):
+      text = _joined(pieces)
+      encoding, has_end = self._encode(text, is_rendered=is_rendered)
+      ends = np.maximum.accumulate([end for _, end in encoding.offsets])
+      starts = [0, *ends[1:-1]]
+      own = [text[a:b] for a, b in zip(starts, ends[1:], strict=False)]
+      found += [*own, self.specials['eos_token']] if has_end else own
+    return found
+
+  def _encode(
+    self, text: str, *, is_rendered: bool
+  ) -> tuple[tokenizers.Encoding, bool]:
+    """The tokens of a text, and whether its end is to be added."""
+    # A template has written all special tokens, the end of the text too.
+    found = self.tokenizer.encode(text, add_special_tokens=not is_rendered)
+    is_open = self.end_id is not None and found.ids[-1:] != [self.end_id]
+    return found, is_open and not is_rendered
+
   def _document(
     self, pieces: Sequence[_Piece], *, is_rendered: bool
   ) -> Document:
-    # A template has written all special tokens, the end of the text too.
-    found = self.tokenizer.encode(
-      _joined(pieces), add_special_tokens=not is_rendered
-    )
+    found, has_end = self._encode(_joined(pieces), is_rendered=is_rendered)
     of_characters = np.repeat(
       [piece.counts for piece in pieces], [len(piece.text) for piece in pieces]
     )
     counts = [bool(of_characters[slice(*x)].any()) for x in found.offsets]
-    ids = list(found.ids)
-    if (
-      self.end_id is not None and not is_rendered and ids[-1:] != [self.end_id]
-    ):
-      ids.append(self.end_id)
-      counts.append(True)
-    return Document(ids, counts)
+    if not has_end:
+      return Document(found.ids, counts)
+    assert self.end_id is not None
+    return Document([*found.ids, self.end_id], [*counts, True])
 
   def _texts(self, columns: Columns, raw: RawExample) -> list[list[_Piece]]:
     if columns.messages:

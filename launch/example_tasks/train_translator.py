@@ -78,7 +78,7 @@ def _training_loss(config, params, batch, key) -> jax.Array:
   )[..., 0]
   of_any = jnp.mean(log_probabilities, axis=-1)
   losses = -(1 - _LABEL_SMOOTHING) * of_target - _LABEL_SMOOTHING * of_any
-  return texts.reduce_tokens(losses, target, 'mean')
+  return texts.weight_tokens(losses, target, 'mean').sum(axis=1)
 
 
 def bleu(

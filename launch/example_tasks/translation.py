@@ -28,7 +28,6 @@ from launch.example_tasks.options import ExampleOptions
 from pipeline import (
   ID_KEY,
   RawExample,
-  SplitLoss,
   Task,
 )
 from pipeline.storage import checked_files, files as storage
@@ -68,13 +67,16 @@ class TranslationConfig(texts.TextConfig):
     return self.model.init(jax.random.key(self.schedule.seed), tokens, tokens)
 
 
-def output_loss(
+def output_losses(
   logits: Any, features: types.Features, reduction: str
 ) -> jax.Array:
-  """Cross-entropy of each sentence, [batch]: sum or mean over its tokens."""
+  """[batch, tokens] parts of the cross-entropy of each sentence.
+
+  They add up to its sum or mean over tokens.
+  """
   target = features['target']
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-  return texts.reduce_tokens(losses, target, reduction)
+  return texts.weight_tokens(losses, target, reduction)
 
 
 def make_config(options: ExampleOptions) -> TranslationConfig:
@@ -118,8 +120,8 @@ def make_task(
   def outputs(params, features):
     return model.apply(params, features['source'], features['target'])
 
-  def loss_of_outputs(logits, features):
-    return output_loss(logits, features, loss_reduction)
+  def losses_of_outputs(logits, features):
+    return output_losses(logits, features, loss_reduction)
 
   return texts.make_task(
     config,
@@ -132,7 +134,10 @@ def make_task(
     ),
     row_columns=lambda raw: columns(raw, config, corruptions),
     loss_reduction=loss_reduction,
-    split_loss=SplitLoss(outputs, loss_of_outputs),
+    token_texts=lambda raw: vocabulary.token_texts(
+      pair_of(raw, config, corruptions).target, config.num_tokens
+    ),
+    **texts.losses_by_token(outputs, losses_of_outputs),
   )
 
 

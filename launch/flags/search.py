@@ -30,7 +30,13 @@ def add_topk(parser: fields.CommandParser) -> None:
       left_out=('excluded_ids',),
     )
   )
-  _add_out(parser)
+  parser.add_argument(
+    '--tokens',
+    action='store_true',
+    help='also give the share of each token of the examples, and of the '
+    'queries, in each score; they add up to it',
+  )
+  _add_out(parser, '.parquet, .csv, or a page to look at, .html')
   parser.add(engine_flags.EngineGroup(of_search=True))
   parser.epilog = (
     f'{parser.epilog}\n\nFor many queries, or an index far away, the search '
@@ -53,10 +59,10 @@ def add_self_influence(parser: fields.CommandParser) -> None:
     action='store_true',
     help='also give the share of each layer in each score; they add up to it',
   )
-  _add_out(parser)
+  _add_out(parser, '.parquet or .csv')
 
 
-def _add_out(parser: fields.CommandParser) -> None:
+def _add_out(parser: fields.CommandParser, formats: str) -> None:
   parser.add_argument(
-    '--out', help='also write the result to this file, .parquet or .csv'
+    '--out', help=f'also write the result to this file, {formats}'
   )

@@ -1,6 +1,7 @@
 """Results of queries as tables: for the terminal, JSON and Parquet alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+import json
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pyarrow.parquet as pq
 from influence_core import errors
 from launch.output import console as console_lib
 from pipeline.index import members as members_lib
-from pipeline.search import retrieve
+from pipeline.search import by_token, retrieve
 from pipeline.storage import files as storage, output_places
 
-# Layers that are printed beside a score.
+# Layers, and tokens, that are printed beside a score.
 _NUM_SHOWN = 3
+_NUM_TOKENS_SHOWN = 5
 
 
 def influence_table(
@@ -33,8 +35,9 @@ def influence_table(
   Returns:
     Columns query_id, kind ('proponent' or 'opponent'), rank (from 1), score,
     error_bound or certified of an index in low precision, by_layer (a field
-    for each layer) where it was asked for, and those of the examples; query by
-    query, best first in each group.
+    for each layer), tokens and query_tokens (lists of text and score) where
+    they were asked for, and those of the examples; query by query, best first
+    in each group.
   """
   nothing = retrieve.no_result(len(query_ids))
   parts = [
@@ -62,11 +65,14 @@ def self_influence_table(
   return _beside(table.drop(['query_id', 'kind', 'query', 'position']), rows)
 
 
-def check_table_file(path: str | None) -> None:
-  """Checks that `write_table` can write a file, before any work for it.
+def check_table_file(
+  path: str | None, endings: Sequence[str] = ('.parquet', '.csv')
+) -> None:
+  """Checks that results can be written to a file, before any work for it.
 
   Args:
     path: of the file; None for none.
+    endings: of names, one for each format.
 
   Raises:
     errors.InputError: It is of no known format, belongs to an index or a
@@ -74,9 +80,11 @@ def check_table_file(path: str | None) -> None:
   """
   if path is None:
     return
-  if not path.endswith(('.parquet', '.csv')):
+  if not path.endswith(tuple(endings)):
+    *others, last = endings
     raise errors.InputError(
-      f'out is {path}, expected a name that ends in .parquet or .csv'
+      f'out is {path}, expected a name that ends in {", ".join(others)} or '
+      f'{last}'
     )
   output_places.check(path, 'results')
   storage.check_writable(storage.absolute(path).rpartition('/')[0])
@@ -86,9 +94,19 @@ def write_table(path: str, table: pa.Table) -> None:
   """Writes a table as one file, Parquet or CSV, replacing an older one."""
   with storage.open_for_writing(path) as file:
     if path.endswith('.csv'):
-      csv.write_csv(table.flatten(), file)  # by_layer.NAME
+      csv.write_csv(_flat(table), file)
     else:
       pq.write_table(table, file, compression='zstd')
+
+
+def _flat(table: pa.Table) -> pa.Table:
+  """Layers as columns by_layer.NAME, and lists of tokens as JSON."""
+  for number, field in enumerate(table.schema):
+    if pa.types.is_list(field.type):
+      lists = table[number].to_pylist()
+      texts = pa.array([json.dumps(x, ensure_ascii=False) for x in lists])
+      table = table.set_column(number, field.name, texts)
+  return table.flatten()
 
 
 def print_rows(
@@ -120,6 +138,9 @@ def _ranked(
   if top.by_layer is not None:
     shares = [x[queries, ranks] for x in top.by_layer.values()]
     more['by_layer'] = pa.StructArray.from_arrays(shares, list(top.by_layer))
+  for name in ('tokens', 'query_tokens'):
+    if (tokens := getattr(top, name)) is not None:
+      more[name] = _token_lists(tokens[queries, ranks])
   return pa.table(
     {
       'query_id': ids.take(pa.array(queries)),
@@ -133,6 +154,19 @@ def _ranked(
       'position': pa.array(top.positions[queries, ranks]),
     }
   )
+
+
+def _token_lists(tokens: Iterable[by_token.Tokens]) -> pa.Array:
+  """A list of texts and scores for each row."""
+  lists = [
+    [
+      {'text': text, 'score': score}
+      for text, score in zip(own.texts, own.scores.tolist(), strict=True)
+    ]
+    for own in tokens
+  ]
+  kind = pa.struct({'text': pa.string(), 'score': pa.float64()})
+  return pa.array(lists, pa.list_(kind))
 
 
 def _rows_at(index: members_lib.Searched, positions: np.ndarray) -> pa.Table:
@@ -155,4 +189,10 @@ def _format(value: Any) -> str:
   if isinstance(value, dict):  # Of these, the largest.
     largest = sorted(value, key=lambda name: -abs(value[name]))[:_NUM_SHOWN]
     return ', '.join(f'{name} {value[name]:.3g}' for name in largest)
+  if isinstance(value, list):  # Tokens: the same.
+    largest = sorted(value, key=lambda token: -abs(token['score']))
+    return ', '.join(
+      f'{token["text"]!r} {token["score"]:.3g}'
+      for token in largest[:_NUM_TOKENS_SHOWN]
+    )
   return f'{value:.4g}' if isinstance(value, float) else str(value)

@@ -6,8 +6,9 @@ import functools
 
 import numpy as np
 
-from influence_core import errors
+from influence_core import errors, types
 from influence_core.projection.options import ProjectionOptions
+from influence_core.scores import token_scores
 from pipeline.bases import stored_basis
 from pipeline.index import manifest as manifest_lib, reader as index_reader
 from pipeline.search import reprojection
@@ -129,6 +130,29 @@ class IndexSession:
     projector = self._projector_for(CERTIFIED_BATCH)
     return reprojection.Reprojection(self.index, self.loaded, projector)
 
+  def direction(self, weights: np.ndarray) -> types.SelectedParameters:
+    """The direction v in parameters with <v, g> = <weights, projection of g>.
+
+    Args:
+      weights: [projection_dim] float32 of the columns of a projection.
+    """
+    return self._lift(weights)
+
+  @functools.cached_property
+  def token_scores(self) -> token_scores.TokenScores:
+    """Gives the scores of tokens along a direction."""
+    losses = self.loaded.task.token_losses
+    assert losses is not None  # Checked by `check_token_losses`.
+    return token_scores.TokenScores(losses, self.loaded.params)
+
+  @functools.cached_property
+  def _basis_arrays(self) -> checked_projector.AnyBasis:
+    return stored_basis.load(self.record)
+
+  @functools.cached_property
+  def _lift(self) -> Callable[[np.ndarray], types.SelectedParameters]:
+    return checked_projector.make_lift(self.loaded, self._basis_arrays)
+
   def _projector_for(
     self, num_examples: int, *, of_queries: bool = False
   ) -> checked_projector.Projector:
@@ -138,7 +162,7 @@ class IndexSession:
     if is_other not in self._projectors:
       self._projectors[is_other] = checked_projector.make_projector(
         loaded,
-        stored_basis.load(self.record),
+        self._basis_arrays,
         self._options,
         num_examples=num_examples,
       )

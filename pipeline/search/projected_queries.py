@@ -4,12 +4,13 @@ Influence is linear in the projection of the query: that on a whole set is found
 with the sum of their projections, and that on a difference with the difference.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from influence_core import errors
-from pipeline.tasks import example_batches
+from pipeline.tasks import example_batches, example_form
 from pipeline.tasks.query_choice import Aggregate
 
 
@@ -20,11 +21,13 @@ class ProjectedQueries(NamedTuple):
     batch: the examples.
     ids: of what is asked, the queries themselves or sets of them.
     projections: [len(ids), projection_dim] float32, unscaled.
+    examples: the queries as they were read, each with its id.
   """
 
   batch: example_batches.ExampleBatch
   ids: tuple[str, ...]
   projections: np.ndarray
+  examples: Sequence[tuple[str, example_form.AnyExample]] = ()
 
   @property
   def is_single(self) -> bool:

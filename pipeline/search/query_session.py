@@ -5,7 +5,7 @@ queries = session.project('test[:100]')
 session.search(queries, SearchRequest(k=10))
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 
@@ -18,6 +18,7 @@ from influence_core.projection.options import ProjectionOptions
 from influence_core.scores.options import ScoreOptions
 from pipeline.bases import stored_basis
 from pipeline.search import (
+  by_token as by_token_lib,
   certify as certify_lib,
   example_ids,
   index_session,
@@ -153,7 +154,7 @@ class QuerySession:
     parts = [x.project(examples, at_least=at_least) for x in self.members]
     batch, _ = parts[0]
     projections = np.concatenate([own for _, own in parts], axis=1)
-    return ProjectedQueries(batch, tuple(batch.ids), projections)
+    return ProjectedQueries(batch, tuple(batch.ids), projections, examples)
 
   def described(self, queries: ProjectedQueries) -> pa.Table:
     """What queries are and what the first model says of them.
@@ -203,6 +204,31 @@ class QuerySession:
       scan=scan,
       progress=progress,
     )
+
+  def by_token(
+    self,
+    queries: ProjectedQueries,
+    found: Mapping[object, retrieve.Found],
+    options: ScoreOptions,
+    *,
+    progress: types.ProgressCallback = types.no_progress,
+  ) -> dict[object, retrieve.Found]:
+    """What a search found, with the share of each token in each score.
+
+    Examples are read again; queries have tokens where they are single ones.
+
+    Args:
+      queries: that were asked.
+      found: from `search`.
+      options: how scores were computed.
+      progress: called with the number of steps.
+
+    Raises:
+      errors.InputError: The task has no tokens, the corpus has changed since,
+        or an example cannot be used any more.
+    """
+    shares = by_token_lib.TokenShares(self.index, self.members, options)
+    return shares.attach(queries, found, progress)
 
   def scores(
     self,

@@ -42,6 +42,9 @@ class TopExamples:
       float32 projections (`certify`); None where nobody asked.
     by_layer: [num_queries, k] float64 share of each layer in the score, by its
       name; None where nobody asked.
+    tokens: [num_queries, k] `by_token.Tokens` of the examples; None where
+      nobody asked.
+    query_tokens: the same of the queries; None where they have none.
   """
 
   scores: np.ndarray
@@ -49,6 +52,8 @@ class TopExamples:
   error_bounds: np.ndarray | None = None
   certified: np.ndarray | None = None
   by_layer: Mapping[str, np.ndarray] | None = None
+  tokens: np.ndarray | None = None
+  query_tokens: np.ndarray | None = None
 
   def take(self, columns: np.ndarray) -> 'TopExamples':
     """[num_queries, k] other columns for each query."""

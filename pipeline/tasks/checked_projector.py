@@ -1,5 +1,11 @@
 """The projector of a task, compared with plain gradients before it is used."""
 
+from collections.abc import Callable
+import functools
+
+import jax
+import numpy as np
+
 from influence_core import errors, types
 from influence_core.eigenpairs.basis import Basis
 from influence_core.projection import (
@@ -9,6 +15,8 @@ from influence_core.projection import (
 from influence_core.projection.options import ProjectionOptions
 from influence_core.subspaces import (
   check as subspace_check,
+  factored_gradients,
+  lifting,
   projector as subspace_projector,
 )
 from influence_core.subspaces.subspace_basis import SubspaceBasis
@@ -73,6 +81,46 @@ def compile_projector(
     features=loaded.planned_features,
     options=options,
     num_examples=num_examples,
+  )
+
+
+def make_lift(
+  loaded: loaded_task.LoadedTask, basis: AnyBasis
+) -> Callable[[types.Array], types.SelectedParameters]:
+  """From weights of columns to the direction in parameters that they stand for.
+
+  Args:
+    loaded: the task.
+    basis: that columns are of.
+
+  Returns:
+    [projection_dim] weights -> v with <v, g> = <weights, projection of g>, by
+    path.
+  """
+  if not isinstance(basis, SubspaceBasis):
+    vectors = _vectors(basis)
+    return lambda weights: {
+      path: np.tensordot(weights, np.asarray(own, np.float32), axes=1)
+      for path, own in vectors.items()
+    }
+  gradients = factored_gradients.FactoredGradients(
+    loaded.task.per_example_loss,
+    loaded.params,
+    selected=loaded.selected,
+    features=loaded.checked_features,
+  )
+  shapes = {
+    path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    for path, leaf in loaded.selected.items()
+  }
+  return jax.jit(
+    functools.partial(
+      lifting.lift,
+      stacks=basis.report.stacks,
+      directions=basis.directions,
+      matrices=gradients.matrices,
+      leaves=shapes,
+    )
   )
 
 

@@ -43,21 +43,23 @@ def sum_checkpoints(
     )
   sizes = step_sizes or dict.fromkeys(load_parameters, 1.0)
 
-  def per_example_loss(
-    params: types.Params, features: types.Features
-  ) -> jax.Array:
-    losses = [
-      math.sqrt(sizes[name]) * task.per_example_loss(part, features)
-      for name, part in params.items()
-    ]
-    return sum(losses[1:], losses[0])
+  def summed(loss: types.PerExampleLoss) -> types.PerExampleLoss:
+    def over_all(params: types.Params, features: types.Features) -> jax.Array:
+      losses = [
+        math.sqrt(sizes[name]) * loss(part, features)
+        for name, part in params.items()
+      ]
+      return sum(losses[1:], losses[0])
+
+    return over_all
 
   return dataclasses.replace(
     task,
     load_parameters=lambda: {
       name: load() for name, load in load_parameters.items()
     },
-    per_example_loss=per_example_loss,
+    per_example_loss=summed(task.per_example_loss),
+    token_losses=task.token_losses and summed(task.token_losses),
     split_loss=None,
     retrain=None,
   )

@@ -194,6 +194,15 @@ class LoadedTask:
     """
     self._loss_check.check_split(self._checked)
 
+  def check_token_losses(self) -> None:
+    """Tries the losses of tokens, where they are needed.
+
+    Raises:
+      errors.InputError: The task has none, they fail or do not add up to the
+        loss.
+    """
+    self._loss_check.check_tokens(self._checked)
+
   def finite_batches(self) -> Iterator[loss_check.FiniteBatch]:
     """A few examples whose losses are finite, and then as many others."""
     steps = map(self.preprocess_batch, example_form.steps(self.task.corpus))
@@ -287,6 +296,7 @@ def _restoring(
     per_example_loss=keys.restoring(task.per_example_loss),
     measurement=task.measurement and keys.restoring(task.measurement),
     predict=task.predict and keys.restoring(task.predict),
+    token_losses=task.token_losses and keys.restoring(task.token_losses),
     split_loss=split
     and dataclasses.replace(split, outputs=keys.restoring(split.outputs)),
   )

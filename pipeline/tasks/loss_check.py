@@ -125,6 +125,43 @@ class LossCheck:
           f'per_example_loss {finite.losses[0]:.6g}; they must be the same'
         )
 
+  def check_tokens(self, finite: FiniteBatch) -> None:
+    """Compares the sums of the losses of tokens with the loss itself.
+
+    Args:
+      finite: a few examples.
+
+    Raises:
+      errors.InputError: The task has no such losses, they fail, or do not add
+        up to the loss.
+    """
+    if self._task.token_losses is None or self._task.token_texts is None:
+      raise errors.InputError(
+        f'task {self._task.name} has no tokens; give it token_losses and '
+        'token_texts, or leave --tokens out'
+      )
+    token_losses = loss_tracing.NamedLoss(
+      self._task.token_losses, 'token_losses'
+    )
+    params, features = self._placed_params(), finite.batch.features
+    tolerance = loss_contract.LOW_PRECISION_TOLERANCE
+    with self._naming_the_task():
+      loss_tracing.check_traceable(token_losses, params, features)
+      losses = loss_contract.evaluate(token_losses, params, features)
+      count = len(finite.losses)
+      if losses.ndim != 2 or len(losses) != count:
+        raise errors.InputError(
+          f'token_losses returned shape {losses.shape}, expected ({count}, '
+          'tokens), a loss for each token of each example'
+        )
+      sums = losses.sum(axis=1)
+      if not np.allclose(sums, finite.losses, tolerance, tolerance):
+        raise errors.InputError(
+          f'the token_losses of {finite.batch.ids[0]} add up to {sums[0]:.6g} '
+          f'and its per_example_loss is {finite.losses[0]:.6g}; they must be '
+          'the same'
+        )
+
   def _placed_params(self) -> types.Params:
     """On a device, so that they are copied there once."""
     return jax.device_put(parameter_layout.fit_devices(self._params))

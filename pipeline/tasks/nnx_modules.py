@@ -42,7 +42,7 @@ def from_nnx(
       Where these have parameters, they have the module.
   """
   parts = _Parts(load_module)
-  for name in ('measurement', 'predict'):
+  for name in ('measurement', 'predict', 'token_losses'):
     if function := fields.get(name):
       fields[name] = parts.pure(function)
   if split := fields.get('split_loss'):

@@ -61,6 +61,11 @@ class Task:
     retrain: (ids of training examples, seed) -> parameters of the same model
       trained on those alone; for `influence evaluate`, None where that is not
       wanted. Called from several threads.
+    token_losses: (params, [batch, ...] features) -> [batch, tokens] losses that
+      add up to the loss of each example, for the influence of single tokens;
+      None where there are none.
+    token_texts: a raw example -> the text of each of its tokens, in the order
+      of `token_losses`, which may have padding after them.
     version: change it to mark a change of model code or preprocessing that
       parameters and a few preprocessed examples do not show.
   """
@@ -85,6 +90,8 @@ class Task:
     Callable[[types.Params, types.Features], Mapping[str, types.Array]] | None
   ) = None
   retrain: Callable[[frozenset[str], int], types.Params] | None = None
+  token_losses: types.TokenLosses | None = None
+  token_texts: Callable[[corpus_lib.RawExample], Sequence[str]] | None = None
   version: str = '1'
 
   def num_selected(self) -> int:

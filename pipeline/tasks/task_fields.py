@@ -108,5 +108,10 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
   ),
   'predict': (_or_none(callable), 'a function of (params, features), or None'),
   'retrain': (_or_none(callable), 'a function of (ids, seed), or None'),
+  'token_losses': (
+    _or_none(callable),
+    'a function of (params, features), or None',
+  ),
+  'token_texts': (_or_none(callable), 'a function of a raw example, or None'),
   'version': (_is_text, "text such as '2'"),
 }

@@ -1,5 +1,6 @@
 """A published model and a file of texts, without any Python."""
 
+import csv
 import json
 from pathlib import Path
 import shutil
@@ -132,6 +133,31 @@ def test_of_a_conversation_only_the_assistant_counts(model):
     task_of(model, [{'talk': said}], messages='talk')
 
 
+@pytest.mark.parametrize(
+  ('row', 'arguments', 'expected'),
+  [
+    ({'text': 'the cat  sat'}, {}, ['the cat', '  sat', '<end>']),
+    ({'text': 'the cat'}, {'add_end': False}, ['the cat']),
+    (
+      {'text': ['a dog ran', 'who']},
+      {},
+      ['a dog', ' ran', '<end>', '<end>'],
+    ),
+    (
+      {'prompt': 'who sat ', 'text': 'on'},
+      {'prompt': 'prompt'},
+      ['who sat', ' on', '<end>'],
+    ),
+  ],
+)
+def test_tokens_have_their_texts(model, row, arguments, expected):
+  task = task_of(model, [row], **arguments)
+  [features] = features_of(task)
+  texts = task.token_texts(row)
+  assert texts == expected
+  assert len(texts) == len(features['targets'])
+
+
 def test_packed_texts_add_up(model):
   texts = ['the cat sat', 'a dog ran on', 'who']
   packed = task_of(model, [{'text': texts}])
@@ -199,10 +225,24 @@ def test_two_commands_and_a_question(model, influence, tmp_path):
   assert done.status == 0, done.stderr
   queries = tmp_path / 'queries.jsonl'
   queries.write_text(json.dumps({'text': texts[7]}))
-  found = influence(
-    *('topk', *task, *index, '--queries', queries, '--k', 3, '--json')
-  )
+  asked = ['topk', *task, *index, '--queries', queries, '--k', 3, '--tokens']
+  found = influence(*asked, '--json')
   assert found.status == 0, found.stderr
   best = found.json['results'][0]
   assert best['kind'] == 'proponent'
   assert best['text'] == texts[7]
+  for name in ('tokens', 'query_tokens'):
+    told = [token['text'] for token in best[name]]
+    assert ''.join(told) == f'{texts[7]}<end>'
+    # float32 sums in another order.
+    total = sum(token['score'] for token in best[name])
+    assert total == pytest.approx(best['score'], rel=1e-4)
+  for name in ('found.html', 'found.csv'):
+    done = influence(*asked, '--out', tmp_path / name)
+    assert done.status == 0, done.stderr
+  page = (tmp_path / 'found.html').read_text()
+  assert page.count('<li class="card">') == 6
+  assert 'class="for"' in page
+  assert 'http' not in page.replace('http-equiv', '')
+  [first, *_] = csv.DictReader((tmp_path / 'found.csv').open())
+  assert json.loads(first['tokens']) == best['tokens']

@@ -77,6 +77,8 @@ def test_no_logit_knows_its_token():
 
 
 def test_bytes_are_tokens():
+  assert subwords.Bytes().token_texts('aéo', 6) == ['a', 'é', '', 'o', '<end>']
+  assert subwords.Bytes().token_texts('aéo', 3) == ['a', 'é', '<end>']
   row = subwords.Bytes().row('aé', 6)
   assert row.tolist() == [99, 197, 171, subwords.END_ID, 0, 0]
 

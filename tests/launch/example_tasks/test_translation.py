@@ -82,12 +82,12 @@ def test_loss_is_sum_or_mean_over_real_tokens():
   logits = jnp.zeros((1, 4, 5))
   target = jnp.array([[3, 2, subwords.END_ID, transformer.PAD_ID]])
   features = {'target': target}
-  total = translation.output_loss(logits, features, 'sum')
+  total = translation.output_losses(logits, features, 'sum').sum(1)
   np.testing.assert_allclose(total, 3 * np.log(5), rtol=1e-6)
-  mean = translation.output_loss(logits, features, 'mean')
+  mean = translation.output_losses(logits, features, 'mean').sum(1)
   np.testing.assert_allclose(mean, np.log(5), rtol=1e-6)
   with pytest.raises(errors.InputError, match='expected sum or mean'):
-    translation.output_loss(logits, features, 'max')
+    translation.output_losses(logits, features, 'max')
 
 
 @pytest.mark.slow
@@ -113,6 +113,9 @@ def test_any_text_comes_back():
   vocabulary = subwords.Vocabulary.train(['ein Haus', 'a house'], 300)
   for text in ('ein Haus', 'Äh? 東京 🙂', ''):
     assert vocabulary.text(vocabulary.row(text, 64)) == text
+    *tokens, end = vocabulary.token_texts(text, 64)
+    assert (''.join(tokens), end) == (text, '<end>')
+  assert len(vocabulary.token_texts('a house ' * 10, 8)) == 8
   cut = vocabulary.row('a house ' * 10, 8)
   assert cut[-1] == subwords.END_ID
 
