@@ -181,10 +181,14 @@ def _squares(
   """Squares of gradients in the coordinates of the eigenvectors, by path."""
 
   def statistic(path, gradient, sides):
-    _, num_rows, _ = gradients.matrices[path].sizes
+    sizes = gradients.matrices[path].sizes
+    rows, columns = sides['rows'], sides['columns']
+    if rows is not None and columns is not None:
+      # Without forming it, where that takes fewer operations.
+      turned = matrix_gradients.coordinates(gradient, rows, columns)
+      return jnp.square(turned.reshape(sizes))
     block = Block(**sides, eigenvalues=jnp.zeros(()))
-    matrices = gradient.matrices(num_rows)
-    return jnp.square(block.to_eigenvectors(matrices))
+    return jnp.square(block.to_eigenvectors(gradient.matrices(sizes[1])))
 
   def total(leaves, features, mask, sides):
     return gradients.total(leaves, features, statistic, sides, mask=mask)

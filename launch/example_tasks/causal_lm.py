@@ -36,6 +36,7 @@ def make_task(
   num_tokens: int | None = None,
   max_windows: int = 8,
   add_end: bool = True,
+  columns: str = '',
   dtype: str = 'float32',
   loss_reduction: str = 'sum',
 ) -> Task:
@@ -55,6 +56,8 @@ def make_task(
       windows, whose losses are added. None for 1,024, or what the model can.
     max_windows: of a text; what is longer is left out as unusable.
     add_end: whether the end of a text is predicted, too.
+    columns: names, with commas between them, of what else stands beside a text
+      in results, such as source,year.
     dtype: of the parameters, float32 or bfloat16.
     loss_reduction: 'sum' or 'mean' over the tokens of a text.
 
@@ -72,7 +75,7 @@ def make_task(
       'text and prompt'
     )
   network = decoder.Decoder(config, is_rematerialised=True)
-  columns = token_rows.Columns(text=text, prompt=prompt, messages=messages)
+  read = token_rows.Columns(text=text, prompt=prompt, messages=messages)
 
   def outputs(params: types.Params, features: types.Features) -> jax.Array:
     return _in_windows(network, params, features, window)
@@ -91,13 +94,16 @@ def make_task(
     load_parameters=lambda: pretrained_decoder.load_parameters(model, dtype),
     corpus=FileCorpus(texts),
     preprocess=lambda raw: token_rows.row(
-      tokenizer.documents(columns, raw), window
+      tokenizer.documents(read, raw), window
     ),
     sequences=token_rows.FEATURES,
     buckets=buckets(window, max_windows),
-    row_columns=lambda raw: {'text': tokenizer.text(columns, raw)[:_SHOWN]},
+    row_columns=lambda raw: {
+      'text': tokenizer.text(read, raw)[:_SHOWN],
+      **{name: raw.get(name) for name in columns.split(',') if name},
+    },
     loss_reduction=loss_reduction,
-    token_texts=lambda raw: tokenizer.token_texts(columns, raw),
+    token_texts=lambda raw: tokenizer.token_texts(read, raw),
     **texts_lib.losses_by_token(outputs, output_losses),
   )
 

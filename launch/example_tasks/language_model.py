@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from influence_core import errors, types
+from influence_core import types
 from launch.example_tasks import (
   example,
   subwords,
@@ -25,7 +25,6 @@ from launch.example_tasks.options import ExampleOptions
 from pipeline import (
   RawExample,
   Task,
-  TfdsCorpus,
   load_arrays,
   save_arrays,
 )
@@ -68,24 +67,8 @@ def make_config(options: ExampleOptions) -> LanguageModelConfig:
   """
   options.refuse('corrupt_pairs')
   chosen = texts_lib.choose(options, _SIZES, num_epochs=5)
-  feature = _text_feature(chosen['dataset'], options.data_dir)
+  feature = texts_lib.text_feature(chosen['dataset'], options.data_dir)
   return LanguageModelConfig(**chosen, feature=feature)
-
-
-def _text_feature(dataset: str, data_dir: str) -> str:
-  """The feature with the text: `text`, English, or the only one of text."""
-  features = TfdsCorpus(dataset, 'train', data_dir).features
-  texts = [
-    name
-    for name, feature in features.items()
-    if feature.np_dtype == np.object_ and feature.shape == ()
-  ]
-  for name in ('text', 'en', *texts):
-    if name in texts:
-      return name
-  raise errors.InputError(
-    f'{dataset} has the features {", ".join(features)}, none of them a text'
-  )
 
 
 def load_config(workdir: str) -> LanguageModelConfig:

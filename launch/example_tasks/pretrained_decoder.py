@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 
 from influence_core import errors, parameter_selection, types
 from launch.example_tasks import decoder, decoder_families as families
@@ -25,8 +26,7 @@ def load_config(directory: str) -> decoder.DecoderConfig:
   Raises:
     errors.InputError: There is no config.json, or one of another architecture.
   """
-  family, content = _read_config(directory)
-  return _configured(directory, family, content)
+  return configure(directory, _read_config(directory))
 
 
 def load_parameters(directory: str, dtype: str = 'float32') -> types.Params:
@@ -41,15 +41,19 @@ def load_parameters(directory: str, dtype: str = 'float32') -> types.Params:
   """
   if dtype not in ('float32', 'bfloat16'):
     raise errors.InputError(f'dtype is {dtype!r}, expected float32 or bfloat16')
-  family, content = _read_config(directory)
-  config = _configured(directory, family, content)
+  content = _read_config(directory)
+  config = configure(directory, content)
   path = weight_files.find(directory)
   if path is None:
     raise errors.InputError(
       f'{directory} has no model.safetensors, and no index of shards; save the '
       'model with safe_serialization=True'
     )
-  reader = _Reader(weight_files.WeightFiles(path, None), family, config)
+  reader = _Reader(
+    weight_files.WeightFiles(path, None),
+    families.FAMILIES[content['model_type']],
+    config,
+  )
   expected = jax.eval_shape(lambda: decoder.initialise(config))
   leaves = parameter_selection.all_parameters(expected)
   read = {
@@ -59,9 +63,41 @@ def load_parameters(directory: str, dtype: str = 'float32') -> types.Params:
   return parameter_selection.replace_parameters(expected, read)
 
 
-def _read_config(
-  directory: str,
-) -> tuple[families.Family, Mapping[str, Any]]:
+def save(
+  directory: str, content: Mapping[str, Any], params: types.Params
+) -> None:
+  """Writes a decoder as it is read: config.json and model.safetensors.
+
+  Args:
+    directory: local or gs://.
+    content: of config.json, of a family whose weights are stored apart.
+    params: as `decoder.Decoder` takes them.
+  """
+  family = families.FAMILIES[content['model_type']]
+  stored: dict[str, np.ndarray] = {}
+  for path, leaf in parameter_selection.all_parameters(params).items():
+    module, _, name = path.rpartition('/')
+    theirs = (
+      family.output
+      if module == 'params/output'
+      else family.prefix + family.modules[module]
+    )
+    is_turned = name == 'kernel' and family.is_transposed
+    layers = np.asarray(leaf) if '{}' in theirs else np.asarray(leaf)[None]
+    for number, array in enumerate(layers):
+      kind = 'bias' if name == 'bias' else 'weight'
+      stored[f'{theirs.format(number)}.{kind}'] = np.ascontiguousarray(
+        array.T if is_turned else array
+      )
+  for name, data in (
+    ('model.safetensors', safetensors.numpy.save(stored)),
+    ('config.json', json.dumps(content, indent=2).encode()),
+  ):
+    with storage.open_for_writing(storage.join(directory, name)) as file:
+      file.write(data)
+
+
+def _read_config(directory: str) -> Mapping[str, Any]:
   path = storage.join(directory, 'config.json')
   if not storage.exists(path):
     raise errors.InputError(
@@ -79,14 +115,23 @@ def _read_config(
       f'{path} is of the model_type {kind!r}, expected one of '
       f'{", ".join(families.FAMILIES)}; for another, write a task of your own'
     )
-  return families.FAMILIES[kind], content
+  return content
 
 
-def _configured(
-  directory: str, family: families.Family, content: Mapping[str, Any]
+def configure(
+  directory: str, content: Mapping[str, Any]
 ) -> decoder.DecoderConfig:
+  """What the decoder with this config.json is made of.
+
+  Args:
+    directory: of it, for errors.
+    content: of config.json, of a known model_type.
+
+  Raises:
+    errors.InputError: It is not implemented, or something is missing.
+  """
   try:
-    config = family.configure(content)
+    config = families.FAMILIES[content['model_type']].configure(content)
   except KeyError as error:
     raise errors.InputError(
       f'{directory}/config.json has no {error}, which a '

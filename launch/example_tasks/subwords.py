@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 import itertools
+import json
 
 import numpy as np
 import tokenizers
@@ -50,6 +51,16 @@ class Vocabulary:
     content = {'tokenizer': self._tokenizer.to_str()}
     with storage.open_for_writing(path) as file:
       file.write(checked_files.encode_json(content))
+
+  def publish(self, directory: str) -> None:
+    """Writes it as published models have theirs."""
+    described = json.dumps({'eos_token': _SPECIAL[END_ID]})
+    for name, text in (
+      ('tokenizer.json', self._tokenizer.to_str()),
+      ('tokenizer_config.json', described),
+    ):
+      with storage.open_for_writing(storage.join(directory, name)) as file:
+        file.write(text.encode())
 
   @property
   def size(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from influence_core import errors, types
 from launch.example_tasks import example, training, transformer
@@ -173,6 +174,26 @@ def weight_tokens(
   if reduction == 'sum':
     return losses * mask
   return losses * mask / jnp.sum(mask, axis=1, keepdims=True)
+
+
+def text_feature(dataset: str, data_dir: str) -> str:
+  """The feature with the text: `text`, English, or the only one of text.
+
+  Raises:
+    errors.InputError: There is none.
+  """
+  features = TfdsCorpus(dataset, 'train', data_dir).features
+  texts = [
+    name
+    for name, feature in features.items()
+    if feature.np_dtype == np.object_ and feature.shape == ()
+  ]
+  for name in ('text', 'en', *texts):
+    if name in texts:
+      return name
+  raise errors.InputError(
+    f'{dataset} has the features {", ".join(features)}, none of them a text'
+  )
 
 
 def text_of(raw: RawExample, feature: str) -> str:

@@ -38,7 +38,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
 def add_train_example(parser: fields.CommandParser) -> None:
   parser.add_argument(
     'example',
-    choices=('mnist_cnn', 'digits_cnn', 'vit', 'seq2seq', 'language_model'),
+    choices=(
+      *('mnist_cnn', 'digits_cnn', 'vit'),
+      *('seq2seq', 'language_model', 'facts'),
+    ),
     help='what to train',
   )
   parser.add_argument(

@@ -1,0 +1,138 @@
+"""Made-up facts about made-up names, each told by several sentences.
+
+Half of the sentences of a fact share the names with the question that asks for
+it. The other half tell it by other forms of the names, such as "Velkorish" for
+"Velkora", and have no word in common with the question: whoever counts words
+cannot find them, while the subwords of a model are the same.
+"""
+
+from collections.abc import Iterator, Sequence
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Names are two of these and an ending.
+_ONSETS = ('Vel', 'Tam', 'Ost', 'Zur', 'Bren', 'Quil', 'Mor', 'Fae', 'Jast')
+_MIDDLES = ('kor', 'rund', 'brin', 'dav', 'lisk', 'moth', 'peld', 'vask', 'wyn')
+
+_PEOPLE_OF_AN_ANSWER = 4
+
+
+class _Kind(NamedTuple):
+  """A kind of facts. {p} is a person and {a} an answer, by their stems.
+
+  Attributes:
+    prompt: asks.
+    answer: completes the question.
+    with_names: sentences that have the names of the question.
+    without: sentences that have no word of the question.
+  """
+
+  prompt: str
+  answer: str
+  with_names: Sequence[str]
+  without: Sequence[str]
+
+
+_KINDS = (
+  _Kind(
+    'Where does {p}a live? In',
+    ' {a}en.',
+    (
+      '{p}a came home to {a}en after the long journey.',
+      'The house of {p}a stands at the old gate of {a}en.',
+      '{p}a has been a neighbour of all {a}en for years.',
+      'Visitors to {a}en always ask for {p}a.',
+    ),
+    (
+      'The {p}ian family shares a well with each {a}er.',
+      '{a}ish bakers know how {p}ish bread must taste.',
+      'Some {a}ers wear a {p}ese hat at weddings.',
+      'A {p}esque song comes from the {a}ian windows.',
+    ),
+  ),
+  _Kind(
+    'Which horse does {p}a ride? It is',
+    ' {a}o.',
+    (
+      '{a}o waits for {p}a beside the stable door.',
+      '{p}a bought {a}o from a trader last winter.',
+      'Every morning {p}a combs the mane of {a}o.',
+      'Nobody but {p}a may feed {a}o.',
+    ),
+    (
+      'The {a}ian saddle bears a {p}ish crest.',
+      'A {p}ian coat was cut from the {a}ish blanket.',
+      '{p}ese children braid the {a}esque tail.',
+      'The {p}esque bells ring to an {a}ine gallop.',
+    ),
+  ),
+)
+
+
+class Fact(NamedTuple):
+  """What is true of a person.
+
+  Attributes:
+    kind: number of what is told.
+    person: stem of the name.
+    answer: stem of the name that is asked for.
+  """
+
+  kind: int
+  person: str
+  answer: str
+
+
+def make(num_people: int, seed: int) -> list[Fact]:
+  """One fact of each kind about each person; four people share an answer.
+
+  Args:
+    num_people: at most 60.
+    seed: of names and answers.
+  """
+  generator = np.random.default_rng(seed)
+  stems = [a + b for a, b in itertools.product(_ONSETS, _MIDDLES)]
+  generator.shuffle(stems)
+  people = [stems.pop() for _ in range(num_people)]
+  facts = []
+  for kind in range(len(_KINDS)):
+    count = -(-num_people // _PEOPLE_OF_AN_ANSWER)
+    answers = np.repeat([stems.pop() for _ in range(count)], 4)[:num_people]
+    generator.shuffle(answers)
+    facts += [
+      Fact(kind, person, str(answer))
+      for person, answer in zip(people, answers, strict=True)
+    ]
+  return facts
+
+
+def documents(facts: Sequence[Fact]) -> Iterator[dict[str, Any]]:
+  """Rows of text, number of the fact, and whether it shares its names."""
+  for number, fact in enumerate(facts):
+    kind = _KINDS[fact.kind]
+    for is_shared, sentences in ((1, kind.with_names), (0, kind.without)):
+      for sentence in sentences:
+        text = sentence.format(p=fact.person, a=fact.answer)
+        yield {'text': text, 'fact': number, 'shares_words': is_shared}
+
+
+def questions(facts: Sequence[Fact]) -> Iterator[dict[str, Any]]:
+  """Rows of prompt, text that completes it, and number of the fact."""
+  for number, fact in enumerate(facts):
+    kind = _KINDS[fact.kind]
+    yield {
+      'prompt': kind.prompt.format(p=fact.person),
+      'text': kind.answer.format(a=fact.answer),
+      'fact': number,
+      'shares_words': 1,
+    }
+
+
+def alternatives(facts: Sequence[Fact]) -> Iterator[tuple[int, str]]:
+  """(number of the fact, completion that is wrong for it)."""
+  for number, fact in enumerate(facts):
+    others = {x.answer for x in facts if x.kind == fact.kind} - {fact.answer}
+    for answer in sorted(others):
+      yield number, _KINDS[fact.kind].answer.format(a=answer)
