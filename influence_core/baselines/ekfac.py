@@ -181,14 +181,14 @@ def _squares(
   """Squares of gradients in the coordinates of the eigenvectors, by path."""
 
   def statistic(path, gradient, sides):
-    sizes = gradients.matrices[path].sizes
+    _, num_rows, num_columns = gradients.matrices[path].sizes
     rows, columns = sides['rows'], sides['columns']
     if rows is not None and columns is not None:
       # Without forming it, where that takes fewer operations.
       turned = matrix_gradients.coordinates(gradient, rows, columns)
-      return jnp.square(turned.reshape(sizes))
+      return jnp.square(turned.reshape(-1, num_rows, num_columns))
     block = Block(**sides, eigenvalues=jnp.zeros(()))
-    return jnp.square(block.to_eigenvectors(gradient.matrices(sizes[1])))
+    return jnp.square(block.to_eigenvectors(gradient.matrices(num_rows)))
 
   def total(leaves, features, mask, sides):
     return gradients.total(leaves, features, statistic, sides, mask=mask)
