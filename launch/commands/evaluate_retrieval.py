@@ -19,6 +19,7 @@ from pipeline.evaluation import (
   retrieval_quality,
 )
 from pipeline.evaluation.options import Baseline
+from pipeline.search import row_filter
 from pipeline.search.query_session import QuerySession
 from pipeline.storage import output_places
 from pipeline.tasks.reference import TaskReference
@@ -33,6 +34,7 @@ def run(
   baselines: list[Baseline],
   query_split: str,
   relevant: str,
+  where: str | None,
   kind: str,
   k: int,
   seed: int,
@@ -50,6 +52,7 @@ def run(
     raise errors.InputError(
       f'k is {k}, expected 1 to the {opened.num_examples} examples'
     )
+  chosen = row_filter.RowFilter(where, opened.schema) if where else None
   if out is not None:
     out = output_places.check_results(out)
   queries = session.project(query_split)
@@ -60,20 +63,30 @@ def run(
       scores[name], _ = baseline_scores.scores(
         name, opened, session.loaded, query_split
       )
+    rows = opened.rows()
+    if chosen is not None:
+      kept = chosen.matches(rows)
+      rows = rows.filter(pa.array(kept))
+      scores = {name: every[:, kept] for name, every in scores.items()}
     quality = retrieval_quality.measure(
-      opened.rows(),
+      rows,
       queries.batch,
       scores,
       relevant=relevant,
       opponents=kind == 'opponents',
       k=k,
     )
-  wanted = {'index': opened.path, 'relevant': relevant, 'kind': kind}
+  wanted = {
+    'index': opened.path,
+    'relevant': relevant,
+    'where': where,
+    'kind': kind,
+  }
   return _report(quality, wanted, seed).show(console, out)
 
 
 def _report(
-  quality: retrieval_quality.Quality, wanted: dict[str, str], seed: int
+  quality: retrieval_quality.Quality, wanted: dict[str, str | None], seed: int
 ) -> evaluation_report.Report:
   """Means of the figures of each query and score."""
   rows = []
@@ -86,6 +99,8 @@ def _report(
       rows.append({'score': score, 'figure': figure, **found._asdict()})
   size, kind = own.num_rows, wanted['kind']
   about = f'{kind} with {wanted["relevant"]}'
+  if wanted['where'] is not None:
+    about += f', among {wanted["where"]}'
   return evaluation_report.Report(
     'retrieval',
     f'{about}: mean over {size} queries, 95 % interval, seed {seed}; '

@@ -14,6 +14,7 @@ from launch.output import console as console_lib
 from launch.reproduce import (
   classifier_recipe,
   ensemble_recipe,
+  facts_recipe,
   recipes,
   results_page,
   translation_recipe,
@@ -30,6 +31,7 @@ RECIPES: dict[str, recipes.Recipe] = {
   'digits': classifier_recipe.DIGITS,
   'mnist': classifier_recipe.MNIST,
   'multi30k': translation_recipe.MULTI30K,
+  'facts': facts_recipe.FACTS,
   'digits_ensemble': ensemble_recipe.DIGITS,
   'mnist_ensemble': ensemble_recipe.MNIST,
 }

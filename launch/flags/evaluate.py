@@ -78,13 +78,21 @@ def add_retrieval(parser: fields.CommandParser) -> None:
     ),
   )
   parser.add_argument(
+    '--where',
+    metavar='SQL',
+    help='SQL condition: rank only these examples',
+  )
+  parser.add_argument(
     '--kind',
     choices=('proponents', 'opponents'),
     default='proponents',
     help='end of the ranking to measure (default: %(default)s)',
   )
   common_flags.add_number(
-    parser, '--k', 10, 'number of first examples to measure precision on'
+    parser,
+    '--k',
+    10,
+    'number of first examples to measure precision and recall on',
   )
   _add_results(parser, 'JSON and Parquet')
 

@@ -16,10 +16,13 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'recipe',
     choices=(
-      *('digits', 'mnist', 'multi30k'),
+      *('digits', 'mnist', 'multi30k', 'facts'),
       *('digits_ensemble', 'mnist_ensemble'),
     ),
-    help='which dataset; ensembles are of five models of it',
+    help=(
+      'which dataset; facts are planted in a language model, ensembles are of '
+      'five models'
+    ),
   )
   parser.add_argument(
     '--out',

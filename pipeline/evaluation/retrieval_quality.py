@@ -28,8 +28,8 @@ class Quality(NamedTuple):
 
   Attributes:
     table: columns score, query_id, num_relevant, average_precision, auc,
-      reciprocal_rank (of the first relevant one), precision_at_K and
-      expected_precision, what a random ranking has.
+      reciprocal_rank (of the first relevant one), precision_at_K, recall_at_K
+      and expected_precision, what a random ranking has.
     num_without: queries that have no relevant example, or no other.
   """
 
@@ -104,5 +104,6 @@ def _figures(is_relevant, scores, k: int) -> dict[str, float]:
     'auc': float(metrics.roc_auc_score(is_relevant, scores)),
     'reciprocal_rank': 1 / (1 + float(np.argmax(ordered))),
     f'precision_at_{k}': float(ordered[:k].mean()),
+    f'recall_at_{k}': float(ordered[:k].sum() / is_relevant.sum()),
     'expected_precision': float(is_relevant.mean()),
   }

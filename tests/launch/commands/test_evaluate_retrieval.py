@@ -16,6 +16,7 @@ def test_figures_by_hand():
   found = retrieval_quality._figures(is_relevant, scores, 2)
   assert found['reciprocal_rank'] == 1 / 2
   assert found['precision_at_2'] == 1 / 2
+  assert found['recall_at_2'] == 1 / 2
   assert found['expected_precision'] == 2 / 5
   assert found['num_relevant'] == 2
   # Of 6 pairs, relevant before irrelevant: 2 + 1.
@@ -66,6 +67,24 @@ def test_an_example_finds_itself(retrieval, tmp_path):
   assert json.loads(written)['kind'] == 'proponents'
 
 
+def test_only_some_are_ranked(retrieval):
+  """Among 30 examples, the expected precision is another."""
+  flags = ['--query_split', 'train[:10]', '--relevant', 'id = query_id']
+  few = ' or '.join(f"ends_with(id, '__{number}')" for number in range(10))
+  whole, some = (
+    retrieval(*flags, *more, '--json').json for more in ([], ['--where', few])
+  )
+  assert some['where'] == few
+  assert (whole['num_queries'], some['num_queries']) == (10, 10)
+  assert dict(_means(some)) != dict(_means(whole))
+  # Ten records of three files each.
+  assert dict(_means(some))['expected_precision'] == pytest.approx(1 / 30)
+
+
+def _means(found):
+  return ((row['figure'], row['mean']) for row in found['figures'])
+
+
 def test_opponents_are_the_other_end(retrieval):
   flags = ['--query_split', 'test', '--relevant', 'half = query_half']
   flags += ['--json', '--kind']
@@ -82,6 +101,7 @@ def test_opponents_are_the_other_end(retrieval):
     (['--relevant', 'nothing = 3'], 'cannot be used'),
     (['--relevant', "id = 'nothing'"], 'tells no examples apart for any of 2'),
     (['--relevant', 'id = query_id', '--k', 0], 'k is 0, expected 1 to the'),
+    (['--relevant', 'half = query_half', '--where', 'x = 1'], '--where'),
   ],
 )
 def test_mistakes_are_told(retrieval, flags, message):
