@@ -33,6 +33,11 @@ def fit_devices(params: types.Params) -> types.Params:
     sum(leaf.nbytes for leaf in leaves) <= device_memory.default_budget_bytes()
   ):
     return params
+  return cut(params)
+
+
+def cut(params: types.Params) -> types.Params:
+  """The parameters cut over local devices, where an axis can be."""
   devices = jax.local_devices()
   return jax.tree.map(
     lambda leaf: jax.device_put(

@@ -18,6 +18,9 @@ class ProjectionOptions:
       or streamed from the host; auto is the first that fits.
     memory_budget_bytes: memory to use on each device, such as 12G; default:
       most of it.
+    parameter_placement: parameters replicated on every device, or sharded over
+      the local devices for models that do not fit on one; sharded is for bases
+      of layers.
     parameter_groups: regular expressions of parameter paths; if any are given,
       results are split by group, see `parameter_selection.group_parameters`.
   """
@@ -26,10 +29,16 @@ class ProjectionOptions:
   basis_dtype: choices.BasisDtype = 'float32'
   basis_placement: choices.BasisPlacement = 'auto'
   memory_budget_bytes: int | None = None
+  parameter_placement: choices.ParameterPlacement = 'replicated'
   parameter_groups: tuple[str, ...] = ()
 
   def __post_init__(self):
     errors.check_choice('basis_dtype', self.basis_dtype, choices.BasisDtype)
     errors.check_choice(
       'basis_placement', self.basis_placement, choices.BasisPlacement
+    )
+    errors.check_choice(
+      'parameter_placement',
+      self.parameter_placement,
+      choices.ParameterPlacement,
     )

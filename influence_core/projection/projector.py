@@ -74,6 +74,12 @@ class GradientProjector:
         devices, or memory does not suffice.
     """
     self.options = options
+    if options.parameter_placement == 'sharded':
+      raise errors.InputError(
+        'parameter_placement is sharded, but the basis is one of vectors as '
+        'large as the parameters; fit one of --method kronecker, or leave the '
+        'placement out'
+      )
     leaves = parameter_selection.all_parameters(params)
     _check_shapes(leaves, eigenvectors)
     group_of, self.group_names = parameter_selection.group_parameters(

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from influence_core import types
+from influence_core import choices, types
 from influence_core.devices import (
+  example_maps,
   memory as device_memory,
   multi_device,
   program as device_program,
@@ -78,6 +79,7 @@ class FactoredSample:
       which may be several for each example.
     memory_budget_bytes: memory to use on each device; None for most of it.
     keeper: of passes; None to keep none.
+    parameter_placement: see `example_maps`.
   """
 
   gradients: factored_gradients.FactoredGradients
@@ -88,6 +90,7 @@ class FactoredSample:
   )
   memory_budget_bytes: int | None = None
   keeper: PassKeeper | None = None
+  parameter_placement: choices.ParameterPlacement = 'replicated'
 
   def mean(
     self, name: str, total: Total, constants: Any
@@ -99,9 +102,10 @@ class FactoredSample:
       total: of a batch.
       constants: pytree of arrays for it.
     """
-    leaves, fixed = map(multi_device.replicate, (self.leaves, constants))
+    spread = example_maps.choose(self.parameter_placement)
+    placed = spread.put_parameters(self.leaves), spread.put(constants)
     programs = device_program.ByShape(
-      functools.partial(self._choose, total, leaves, fixed)
+      functools.partial(self._choose, spread, total, placed)
     )
     state = self.keeper.load(name) if self.keeper else PassState(0, 0, {})
     sums = dict(state.sums)
@@ -110,11 +114,11 @@ class FactoredSample:
       for place, examples in enumerate(self.blocks[number]):
         count += multi_device.num_examples(examples)
         for program, batch in self._batches(
-          programs, examples, (number, place)
+          spread, programs, examples, (number, place)
         ):
-          found = program.compiled(leaves, fixed, batch)
+          found = spread.sums(program.compiled(*placed, batch))
           for key, value in found.items():
-            sums[key] = sums.get(key, 0) + np.asarray(value[0], np.float64)
+            sums[key] = sums.get(key, 0) + np.asarray(value, np.float64)
       if self.keeper:
         self.keeper.keep(name, PassState(number + 1, count, sums))
     whole = multi_device.sum_over_processes(np.array(float(count)))
@@ -124,29 +128,26 @@ class FactoredSample:
     }
 
   def _choose(
-    self, total: Total, leaves: Any, constants: Any, features: types.Features
+    self,
+    spread: example_maps.ExampleMap,
+    total: Total,
+    placed: tuple[Any, Any],
+    features: types.Features,
   ) -> device_program.Program:
     """The program for features of these shapes."""
 
-    def total_on_all(leaves, constants, batch):
-      found = total(leaves, batch.features, batch.mask, constants)
-      return jax.lax.psum(found, multi_device.DEVICE_AXIS)
-
-    mapped = multi_device.parallel_map(total_on_all, is_local=True)
-    devices = jax.local_device_count()
-    resident = sum(
-      leaf.nbytes // devices for leaf in jax.tree.leaves((leaves, constants))
-    )
-    budget = self.memory_budget_bytes or device_memory.default_budget_bytes()
+    def of_batch(leaves, constants, batch):
+      return total(leaves, batch.features, batch.mask, constants)
 
     def compile_program(micro_batch: int) -> device_program.Program:
-      batch = multi_device.DeviceBatch(
-        device_program.with_lead(features, devices, micro_batch),
-        jax.ShapeDtypeStruct((devices, micro_batch), np.float32),
+      mask = jax.ShapeDtypeStruct((1,), np.float32)
+      like = multi_device.DeviceBatch(features, mask)
+      return spread.compile_sum(
+        of_batch, *placed, like=like, micro_batch=micro_batch
       )
-      lowered = mapped.lower(leaves, constants, batch)
-      return device_program.compile_lowered(lowered, micro_batch)
 
+    resident = spread.resident_bytes(placed)
+    budget = self.memory_budget_bytes or device_memory.default_budget_bytes()
     return device_program.choose_program(
       compile_program,
       budget - resident,
@@ -158,6 +159,7 @@ class FactoredSample:
 
   def _batches(
     self,
+    spread: example_maps.ExampleMap,
     programs: device_program.ByShape[device_program.Program],
     examples: types.Features,
     place: tuple[int, ...],
@@ -173,6 +175,5 @@ class FactoredSample:
         (*place, start),
       )
       program = programs(drawn)
-      size = program.micro_batch * jax.local_device_count()
-      for batch in multi_device.padded_batches(drawn, size):
+      for batch, _ in spread.batches(drawn, program.micro_batch):
         yield program, batch

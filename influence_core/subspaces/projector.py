@@ -8,8 +8,8 @@ import numpy as np
 
 from influence_core import parameter_selection, types
 from influence_core.devices import (
+  example_maps,
   memory as device_memory,
-  multi_device,
   program as device_program,
 )
 from influence_core.projection import projector as gradient_projection
@@ -70,15 +70,14 @@ class SubspaceProjector:
     self._selected = selected
     self._stacks = stacks
     self._num_examples = num_examples
-    leaves = parameter_selection.all_parameters(params)
-    subspaces = dict(directions)
-    self.resident_bytes = sum(
-      leaf.nbytes for leaf in jax.tree.leaves((leaves, subspaces))
+    self._map = example_maps.choose(options.parameter_placement)
+    self._placed = (
+      self._map.put_parameters(parameter_selection.all_parameters(params)),
+      self._map.put(dict(directions)),
     )
+    self.resident_bytes = self._map.resident_bytes(self._placed)
     budget = options.memory_budget_bytes or device_memory.default_budget_bytes()
     self._workspace_bytes = budget - self.resident_bytes
-    self._leaves = multi_device.replicate(leaves)
-    self._subspaces = multi_device.replicate(subspaces)
     self._programs = device_program.ByShape(self._choose)
     self.program = self._programs(features)
 
@@ -103,12 +102,10 @@ class SubspaceProjector:
     Each shape takes a program of its own, compiled when it first comes.
     """
     program = self._programs(features)
-    size = program.micro_batch * jax.local_device_count()
     parts = []
-    for batch in multi_device.padded_batches(features, size):
-      found = program.compiled(self._leaves, self._subspaces, batch.features)
-      flat = [np.asarray(leaf).reshape(-1, *leaf.shape[2:]) for leaf in found]
-      parts.append([leaf[: batch.num_valid] for leaf in flat])
+    for batch, count in self._map.batches(features, program.micro_batch):
+      found = program.compiled(*self._placed, batch.features)
+      parts.append([leaf[:count] for leaf in self._map.examples(found)])
     return types.ProjectedExamples(
       *(np.concatenate(leaves) for leaves in zip(*parts, strict=True))
     )
@@ -139,13 +136,9 @@ class SubspaceProjector:
     def of_batch(leaves, subspaces, features):
       return project_batch(gradients, self._stacks, leaves, subspaces, features)
 
-    inputs = (
-      self._leaves,
-      self._subspaces,
-      device_program.with_lead(features, jax.local_device_count(), micro_batch),
+    return self._map.compile_each(
+      of_batch, *self._placed, like=features, micro_batch=micro_batch
     )
-    mapped = multi_device.parallel_map(of_batch, is_local=True)
-    return device_program.compile_lowered(mapped.lower(*inputs), micro_batch)
 
 
 def project_batch(

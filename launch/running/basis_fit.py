@@ -104,8 +104,7 @@ def _fit_subspaces(
       loaded,
       path,
       config,
-      max_rejected_fraction=resources.max_rejected_fraction,
-      memory_budget_bytes=resources.memory_budget_bytes,
+      resources=resources,
       progress=progress,
     )
   return True, record

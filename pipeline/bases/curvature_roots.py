@@ -82,8 +82,6 @@ class CurvatureRoots:
     loaded: loaded_task.LoadedTask,
     blocks: factored_sample.Blocks,
     keeper: factored_sample.PassKeeper | None = None,
-    *,
-    memory_budget_bytes: int | None = None,
   ) -> factored_sample.FactoredSample:
     """The gradients of examples, for means over them.
 
@@ -91,7 +89,6 @@ class CurvatureRoots:
       loaded: the task.
       blocks: see `FactoredSample`.
       keeper: see there; None for none.
-      memory_budget_bytes: see there.
 
     Raises:
       errors.InputError: The loss does not work on a single example.
@@ -108,6 +105,5 @@ class CurvatureRoots:
       leaves,
       blocks,
       self.draw,
-      memory_budget_bytes,
-      keeper,
+      keeper=keeper,
     )

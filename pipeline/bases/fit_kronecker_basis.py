@@ -1,5 +1,6 @@
 """Fits the subspaces of all layers and stores them."""
 
+import dataclasses
 import time
 
 from influence_core import types
@@ -12,18 +13,19 @@ from influence_core.subspaces import (
 from pipeline.bases import (
   curvature_roots,
   curvature_sample,
+  fit_basis_config,
   kept_passes,
   sample_blocks,
   stored_basis,
   task_basis,
 )
 from pipeline.bases.kronecker_config import Curvature, KroneckerConfig
-from pipeline.index import choices as index_choices
 from pipeline.storage import files as storage, fingerprints
 from pipeline.tasks import loaded_task
 
 # Gradients that directions are taken from, where there are as many.
 _NUM_FOR_DIRECTIONS = 8192
+_DEFAULT_RESOURCES = fit_basis_config.Resources()
 
 
 def fit_kronecker_basis(
@@ -31,8 +33,7 @@ def fit_kronecker_basis(
   path: str,
   config: KroneckerConfig,
   *,
-  max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION,
-  memory_budget_bytes: int | None = None,
+  resources: fit_basis_config.Resources = _DEFAULT_RESOURCES,
   progress: types.ProgressCallback = types.no_progress,
 ) -> stored_basis.BasisRecord:
   """Fits subspaces on one fixed random sample and stores them at `path`.
@@ -44,8 +45,7 @@ def fit_kronecker_basis(
     loaded: the task.
     path: where the basis is stored.
     config: what to fit.
-    max_rejected_fraction: of the sample; more unusable examples are an error.
-    memory_budget_bytes: memory to use on each device; None for most of it.
+    resources: memory, placement of parameters and rejected examples count.
     progress: called with the number of blocks of the sample that were read in
       all passes, and of all there are.
 
@@ -58,13 +58,13 @@ def fit_kronecker_basis(
     loaded,
     config.sample_size,
     config.seed,
-    max_rejected_fraction=max_rejected_fraction,
-    memory_budget_bytes=memory_budget_bytes,
+    max_rejected_fraction=resources.max_rejected_fraction,
+    memory_budget_bytes=resources.memory_budget_bytes,
   )
   blocks = samples.blocks()
   passes = _passes(path, loaded, config, blocks, progress)
   roots, layers, fitted = _fit(
-    loaded, config, samples.size, blocks, passes, memory_budget_bytes
+    loaded, config, samples.size, blocks, passes, resources
   )
   samples.finish_blocks(blocks)
   eigenvalues, columns = subspace_basis.join_columns(
@@ -124,7 +124,7 @@ def _fit(
   sample_size: int,
   blocks: sample_blocks.SampleBlocks,
   passes: kept_passes.KeptPasses,
-  memory_budget_bytes: int | None,
+  resources: fit_basis_config.Resources,
 ) -> tuple[curvature_roots.CurvatureRoots, layers_lib.Layers, kronecker.Fitted]:
   """The passes over the sample."""
 
@@ -136,8 +136,10 @@ def _fit(
     )
 
   def sample_of(roots) -> factored_sample.FactoredSample:
-    return roots.sample(
-      loaded, blocks, passes, memory_budget_bytes=memory_budget_bytes
+    return dataclasses.replace(
+      roots.sample(loaded, blocks, passes),
+      memory_budget_bytes=resources.memory_budget_bytes,
+      parameter_placement=resources.parameter_placement,
     )
 
   curvature = _curvature(loaded, config)
