@@ -67,6 +67,8 @@ setuptools.setup(
     'cpu': [],
     'cuda': ['jax[cuda12]>=0.9,<0.12'],
     'tpu': ['jax[tpu]>=0.9,<0.12'],
+    # For from_torch. Newer PyTorch has lost what torchax looks up in it.
+    'torch': ['torch>=2.8,<2.10', 'torchax>=0.0.13,<0.1'],
     'dask': ['dask[distributed]>=2025.1'],
     'test': [
       'apache-beam[gcp]>=2.70,<3',

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
   )
   from pipeline.tasks.nnx_modules import from_nnx as from_nnx
   from pipeline.tasks.task import Task as Task
+  from pipeline.tasks.torch_modules import from_torch as from_torch
 
 _HOMES = {
   'Corpus': 'pipeline.corpora.corpus',
@@ -72,6 +73,7 @@ _HOMES = {
   'TfdsCorpus': 'pipeline.corpora.tfds_corpus',
   'UndecodableExample': 'pipeline.corpora.corpus',
   'from_nnx': 'pipeline.tasks.nnx_modules',
+  'from_torch': 'pipeline.tasks.torch_modules',
   'load_arrays': 'pipeline.tasks.checkpoints',
   'load_basis': 'pipeline.bases.stored_basis',
   'open_ensemble': 'pipeline.search.open_index',

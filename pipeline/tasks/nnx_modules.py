@@ -1,7 +1,6 @@
 """A task of an nnx module: its parameters and a pure loss, split once."""
 
 from collections.abc import Callable
-import dataclasses
 import functools
 from typing import Any
 
@@ -9,7 +8,7 @@ from flax import nnx
 import jax
 
 from influence_core import types
-from pipeline.tasks import task as task_lib
+from pipeline.tasks import module_fields, task as task_lib
 
 _PARAMS, _CONSTANTS = 'params', 'constants'
 
@@ -42,12 +41,7 @@ def from_nnx(
       Where these have parameters, they have the module.
   """
   parts = _Parts(load_module)
-  for name in ('measurement', 'predict', 'token_losses'):
-    if function := fields.get(name):
-      fields[name] = parts.pure(function)
-  if split := fields.get('split_loss'):
-    outputs = parts.pure(split.outputs)
-    fields['split_loss'] = dataclasses.replace(split, outputs=outputs)
+  fields = module_fields.pure(fields, parts.pure)
   if retrain := fields.get('retrain'):
     fields['retrain'] = lambda ids, seed: _parameters(
       *_split(retrain(ids, seed))
