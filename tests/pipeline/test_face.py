@@ -31,6 +31,7 @@ FACE = {
   'TfdsCorpus',
   'UndecodableExample',
   'from_nnx',
+  'from_torch',
   'load_arrays',
   'load_basis',
   'open_ensemble',
