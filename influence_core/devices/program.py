@@ -21,7 +21,7 @@ class Program:
   Attributes:
     micro_batch: examples of a call on each device.
     compiled: the executable.
-    temporary_bytes: of a call on each device.
+    temporary_bytes: of a call on each device, with its results.
   """
 
   micro_batch: int
@@ -157,7 +157,8 @@ def compile_lowered(lowered: Any, micro_batch: int) -> Program:
   """Compiles a lowered function of a micro-batch."""
   executable = lowered.compile()
   stats = executable.memory_analysis()
-  return Program(micro_batch, executable, stats.temp_size_in_bytes)
+  num_bytes = stats.temp_size_in_bytes + stats.output_size_in_bytes
+  return Program(micro_batch, executable, num_bytes)
 
 
 def num_bytes(shapes: Any) -> int:

@@ -49,6 +49,8 @@ def check_projector(
     per_example_loss, params, selected=selected, features=features
   )
   projected = projector.project(features).projections
+  if projected.ndim > 2:  # Of each token; they add up.
+    projected = projected.sum(axis=1)
   differences = []
   examples = loss_contract.single_examples(features)
   for coordinates, one in zip(projected, examples, strict=True):

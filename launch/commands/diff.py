@@ -34,6 +34,8 @@ def run(
       )
     old = earlier_ones[-1]
   earlier = index_reader.Index(index, old)
+  for one in (earlier, later):
+    one.check_examples('diff')
   with console.stage('diff', 'files') as progress:
     found = generation_diff.difference(
       earlier, later, options=options, progress=progress

@@ -47,6 +47,7 @@ def run(
   """
   directory = output_places.check_results(out)
   session = QuerySession(indexes, task, scales=scales)
+  session.index.check_examples('evaluate counterfactual')
   retrainings.check((task or session.task).load())
   if not 1 <= k < session.index.num_examples:
     raise errors.InputError(

@@ -65,7 +65,8 @@ def project_and_tell(
   rate = num_projected / console.seconds['project']
   console.print(
     f'published generation {result["generation"]} of {job.index}: '
-    f'{result["num_examples"]} examples in {result["num_shards"]} shards, '
+    f'{result["num_examples"]} {"tokens" if request.per_token else "examples"}'
+    f' in {result["num_shards"]} shards, '
     f'{result["num_rejected"]} rejected, {rate:.1f} examples/s'
   )
   return {**result, 'examples_per_second': rate}

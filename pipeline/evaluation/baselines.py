@@ -52,6 +52,7 @@ def scores(
   """
   rows = index.rows(columns=['id', *_COLUMNS.values()])
   ids = rows['id'].to_pylist()
+  index.check_examples(f'baseline {name}')
   if name in _COLUMNS:
     num_queries = loaded.task.corpus.with_split(query_split).num_examples
     values = rows[_COLUMNS[name]].to_numpy()

@@ -58,6 +58,7 @@ class Datamodelling:
     progress: types.ProgressCallback = types.no_progress,
   ) -> np.ndarray:
     """[num_parts, num_queries] float64 losses that an index predicts."""
+    session.index.check_examples('evaluate lds')
     queries = session.project(self._query_split)
     scores, ids = session.scores(queries, options, progress=progress)
     return self.losses_by(scores, ids)

@@ -113,6 +113,10 @@ class Ensemble:
     for member in self.members:
       member.index.check_eigenvectors(what)
 
+  def check_examples(self, what: str) -> None:
+    for member in self.members:
+      member.index.check_examples(what)
+
   def check_layers(self, what: str) -> None:
     for member in self.members:
       member.index.check_layers(what)

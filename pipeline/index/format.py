@@ -26,11 +26,14 @@ import uuid
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.index import shard_files, vector_codec
 from pipeline.storage import checked_files, files as storage, fingerprints
 
 SCHEMA_VERSION = 2
+# The fingerprint `rows` of an index with a row for each token.
+TOKEN_ROWS = 'tokens'
 
 # Files of shards, and what a killed writer leaves of them.
 _SHARD_FILE = re.compile(r'(?:rows|vectors)-(.+)-\w+\.(?:parquet|npy)')
@@ -136,7 +139,7 @@ def write_shard(
     bits can differ from `content` on accelerators.
   """
   directory = shards_directory(index)
-  _check_accounts(example_range, content.rows.num_rows, content.rejected)
+  _check_accounts(example_range, content.rows, content.rejected)
   stored = codec.encode(content.vectors)
   table = content.rows
   if not codec.is_exact:
@@ -261,13 +264,12 @@ def _read_rows_file(index: str, shard: Shard) -> shard_files.RowsFile:
 def _describe(example_range: ExampleRange, path: str, data: bytes) -> Shard:
   """The shard whose rows file has content `data`."""
   rows = shard_files.parse_rows(path, data)
-  num_rows = rows.table.num_rows
-  _check_accounts(example_range, num_rows, rows.rejected)
+  _check_accounts(example_range, rows.table, rows.rejected)
   return Shard(
     range=example_range,
     rows=checked_files.StoredFile.of(path.rsplit('/', 1)[-1], data),
     vectors=rows.vectors,
-    num_written=num_rows,
+    num_written=rows.table.num_rows,
     num_rejected=len(rows.rejected),
   )
 
@@ -288,12 +290,14 @@ def _intact_shard(
 
 
 def _check_accounts(
-  example_range: ExampleRange, num_rows: int, rejected: dict[str, str]
+  example_range: ExampleRange, rows: pa.Table, rejected: dict[str, str]
 ) -> None:
-  if num_rows + len(rejected) != example_range.num_examples:
+  # An example may have several rows, one for each token.
+  num_examples = pc.count_distinct(rows['id']).as_py()
+  if num_examples + len(rejected) != example_range.num_examples:
     raise storage.DamagedFileError(
-      f'{example_range.stem} has {num_rows} rows and {len(rejected)} rejected '
-      f'examples, expected {example_range.num_examples} together'
+      f'{example_range.stem} has {num_examples} examples and {len(rejected)} '
+      f'rejected ones, expected {example_range.num_examples} together'
     )
 
 

@@ -30,7 +30,8 @@ class Provenance:
     eigenvalues: of the basis, so that scores need no other file.
     fingerprints: by field: parameters, selected_paths, loss_reduction,
       preprocessing, task_version, basis, corpus; and basis_dtype and dtype,
-      those of the basis on the devices and of stored vectors, as they are.
+      those of the basis on the devices and of stored vectors, as they are; and
+      `rows`, where they are tokens.
     layers: what the columns stand for, of a basis of layers; else empty.
     query_ids: queries that the columns of vectors were solved for; empty where
       they stand for eigenvectors.
@@ -96,7 +97,7 @@ class Manifest:
     return {
       'schema_version': index_format.SCHEMA_VERSION,
       'generation': self.generation,
-      'num_read': self.num_examples + self.num_rejected,
+      'num_read': sum(shard.range.num_examples for shard in self.shards),
       'num_written': self.num_examples,
       'num_rejected': self.num_rejected,
       'provenance': dataclasses.asdict(self.provenance),

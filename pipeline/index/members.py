@@ -132,6 +132,10 @@ class Searched(Protocol):
     """Raises errors.InputError when columns stand for queries."""
     ...
 
+  def check_examples(self, what: str) -> None:
+    """Raises errors.InputError when rows are tokens of examples."""
+    ...
+
   def check_layers(self, what: str) -> None:
     """Raises errors.InputError when columns belong to no layers."""
     ...

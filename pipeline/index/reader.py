@@ -107,6 +107,27 @@ class Index:
     means = [layer.mean_curvature for layer in self.layers]
     return np.repeat(means, counts)
 
+  @property
+  def has_token_rows(self) -> bool:
+    """Whether rows are tokens of examples, see `project --per_token`."""
+    rows = self.manifest.provenance.fingerprints.get('rows')
+    return rows == index_format.TOKEN_ROWS
+
+  def check_examples(self, what: str) -> None:
+    """Refuses what only rows of whole examples can give.
+
+    Args:
+      what: is asked of the index.
+
+    Raises:
+      errors.InputError: Its rows are tokens.
+    """
+    if self.has_token_rows:
+      raise errors.InputError(
+        f'the index at {self.path} has a row for each token; {what} needs one '
+        'of whole examples, projected without --per_token'
+      )
+
   def check_layers(self, what: str) -> None:
     """Refuses what only a basis of layers can give.
 

@@ -73,6 +73,11 @@ def prepare(request: ProjectionRequest) -> ProjectionJob:
   )
   stored_basis.check_belongs(record, loaded.fingerprints)
   loaded.check_loss()
+  range_size = request.range_size
+  if request.per_token:
+    loaded = loaded.by_token()
+    # As many rows as a range of examples has, or thereabouts.
+    range_size = max(1, range_size // loaded.num_tokens)
   settings = projection_worker.ProjectionSettings(
     dataclasses.replace(request, task=task, basis=record.path, index=index),
     task_fingerprints=loaded.fingerprints,
@@ -87,7 +92,7 @@ def prepare(request: ProjectionRequest) -> ProjectionJob:
     record.layers,
     record.mean_curvature,
   )
-  plan = plan_lib.make_plan(loaded.task.corpus, provenance, request.range_size)
+  plan = plan_lib.make_plan(loaded.task.corpus, provenance, range_size)
   largest = max(item.num_examples for item in plan.ranges)
   settings = dataclasses.replace(settings, largest_range=largest)
   changes = plan_lib.find_changes(index, plan)

@@ -20,6 +20,8 @@ class ProjectionRequest:
     range_size: largest number of examples in a unit of work.
     max_rejected_fraction: fraction of the examples that may be unusable before
       the job fails.
+    per_token: store a row for each token of an example instead of one for the
+      example, which takes as many backward passes; they add up to it.
     vector_dtype: dtype of stored projections; bfloat16 halves and int8 quarters
       the index, and topk states the error of each score.
   """
@@ -32,6 +34,7 @@ class ProjectionRequest:
   )
   range_size: int = 4096
   max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION
+  per_token: bool = False
   vector_dtype: index_choices.VectorDtype = 'float32'
 
   def __post_init__(self):

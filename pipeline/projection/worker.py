@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import itertools
 import os
 import threading
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from influence_core import errors
+from influence_core import errors, types
 from influence_core.devices import host_allocator
 from pipeline.bases import stored_basis
 from pipeline.corpora.corpus import record_of
@@ -22,7 +23,12 @@ from pipeline.index import (
 from pipeline.projection import journal as work_journal
 from pipeline.projection.request import ProjectionRequest
 from pipeline.storage import fingerprints
-from pipeline.tasks import checked_projector, example_batches, loaded_task
+from pipeline.tasks import (
+  checked_projector,
+  example_batches,
+  loaded_task,
+  token_form,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +59,8 @@ class ProjectionSettings:
       'basis': self.basis_fingerprint,
       'basis_dtype': self.request.options.basis_dtype,
       'dtype': self.request.vector_dtype,
+      # Indexes of examples are older than those of tokens, and have no name.
+      **({'rows': index_format.TOKEN_ROWS} if self.request.per_token else {}),
     }
 
 
@@ -90,6 +98,8 @@ class ProjectionWorker:
       next_step='run project again',
     )
     self._loaded.check_loss()
+    if request.per_token:
+      self._loaded = self._loaded.by_token()
     basis = stored_basis.load(record)
     self._projection_dim = basis.projection_dim
     self._codec = vector_codec.VectorCodec(
@@ -100,6 +110,7 @@ class ProjectionWorker:
       basis,
       request.options,
       num_examples=settings.largest_range,
+      per_token=request.per_token,
     )
     # Threads of a process take turns on its accelerators, whose memory is
     # planned for one call; on CPU, calls that overlap keep the cores busy.
@@ -156,14 +167,10 @@ class ProjectionWorker:
     for batch in self._batches(example_range):
       rejected |= batch.rejected
       if batch.ids:
-        rows, finite, projected = self._project_batch(batch)
-        rejected |= {
-          example_id: rejected_examples.NOT_FINITE
-          for example_id, good in zip(batch.ids, finite, strict=True)
-          if not good
-        }
-        vectors.append(projected[finite])
-        tables.append(rows.filter(pa.array(finite)))
+        rows, projected, unusable = self._project_batch(batch)
+        rejected |= unusable
+        vectors.append(projected)
+        tables.append(rows)
       step()
     every, rows = np.concatenate(vectors), pa.concat_tables(tables)
     if self._loaded.task.sequences:
@@ -173,19 +180,32 @@ class ProjectionWorker:
 
   def _project_batch(
     self, batch: example_batches.ExampleBatch
-  ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """Rows, which of them are finite, and [batch, projection_dim] vectors."""
+  ) -> tuple[pa.Table, np.ndarray, dict[str, str]]:
+    """Rows, their [rows, projection_dim] vectors, and reasons by id."""
     with self._device_turn:
       result = self._projector.project(batch.features)
-    finite = (
-      np.isfinite(result.losses)
-      & np.isfinite(result.squared_gradient_norms)
-      & np.isfinite(result.projections).all(axis=1)
+    count = len(batch.ids)
+    finite = np.logical_and.reduce(
+      [np.isfinite(leaf).reshape(count, -1).all(axis=1) for leaf in result]
     )
-    rows = _rows_table(
-      batch.ids, result.losses, result.squared_gradient_norms, batch.columns
+    rejected = dict.fromkeys(
+      np.array(batch.ids, object)[~finite], rejected_examples.NOT_FINITE
     )
-    return rows, finite, np.asarray(result.projections)
+    good = types.ProjectedExamples(*(leaf[finite] for leaf in result))
+    ids = [*itertools.compress(batch.ids, finite)]
+    columns = {
+      name: column.filter(pa.array(finite))
+      for name, column in batch.columns.items()
+    }
+    if not self._settings.request.per_token:
+      rows = _rows_table(ids, good.losses, good.squared_gradient_norms, columns)
+      return rows, np.asarray(good.projections), rejected
+    nothing = np.zeros(len(ids))
+    rows, vectors = token_form.rows_of(
+      _rows_table(ids, nothing, nothing, columns), good
+    )
+    silent = {*ids} - {*rows['id'].to_pylist()}
+    return rows, vectors, rejected | dict.fromkeys(silent, token_form.NO_TOKEN)
 
   def _batches(
     self, example_range: index_format.ExampleRange

@@ -63,6 +63,7 @@ class TokenShares:
     Raises:
       errors.InputError: A task has no tokens, or their losses are wrong.
     """
+    index.check_examples('tokens')
     for session in sessions:
       session.loaded.check_token_losses()
     self._index = index

@@ -116,6 +116,10 @@ class QuerySession:
     self.index.column_weights(request.options)
     if request.by_layer:
       self.index.check_layers('by_layer')
+    if request.certify:
+      self.index.check_examples('certify')
+    if request.exclude_self:
+      self.index.check_examples('exclude_self')
 
   def project(
     self, queries: query_lib.Queries, *, certify: bool = False

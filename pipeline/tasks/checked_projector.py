@@ -36,6 +36,7 @@ def make_projector(
   options: ProjectionOptions,
   *,
   num_examples: int | None = None,
+  per_token: bool = False,
 ) -> Projector:
   """Compiles the projection of a task's examples and checks it on a few.
 
@@ -44,12 +45,13 @@ def make_projector(
     basis: to project on.
     options: how to project.
     num_examples: most examples of a call, if known.
+    per_token: whether each token of an example is projected by itself.
 
   Raises:
     errors.InputError: The projection cannot be made or is wrong.
   """
   projector = compile_projector(
-    loaded, basis, options, num_examples=num_examples
+    loaded, basis, options, num_examples=num_examples, per_token=per_token
   )
   check(projector, loaded, basis)
   return projector
@@ -61,11 +63,16 @@ def compile_projector(
   options: ProjectionOptions,
   *,
   num_examples: int | None = None,
+  per_token: bool = False,
 ) -> Projector:
   """The first half of `make_projector`."""
+  loss = loaded.task.per_example_loss
+  if per_token:
+    assert loaded.task.token_losses is not None
+    loss = loaded.task.token_losses
   if isinstance(basis, SubspaceBasis):
     return subspace_projector.SubspaceProjector(
-      loaded.task.per_example_loss,
+      loss,
       loaded.params,
       stacks=basis.report.stacks,
       directions=basis.directions,
@@ -75,7 +82,7 @@ def compile_projector(
       num_examples=num_examples,
     )
   return gradient_projection.GradientProjector(
-    loaded.task.per_example_loss,
+    loss,
     loaded.params,
     eigenvectors=_vectors(basis),
     features=loaded.planned_features,

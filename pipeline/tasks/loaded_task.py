@@ -27,6 +27,7 @@ from pipeline.tasks import (
   loss_check,
   padding,
   task as task_lib,
+  token_form,
 )
 from pipeline.tasks.reference import TaskReference
 
@@ -135,6 +136,15 @@ class LoadedTask:
     return self._checked.batch.ids
 
   @property
+  def num_tokens(self) -> int:
+    """Of the first few examples, padded."""
+    assert self.task.token_losses is not None
+    losses = jax.eval_shape(
+      self.task.token_losses, self.params, self.checked_features
+    )
+    return losses.shape[1]
+
+  @property
   def planned_features(self) -> types.Features:
     """[1, ...] shapes of the largest example there can be, as far as known."""
     buckets = self.form.buckets
@@ -151,6 +161,16 @@ class LoadedTask:
   ) -> 'LoadedTask':
     """The same, with preprocessing known by other examples."""
     return dataclasses.replace(self, probe=probe)
+
+  def by_token(self) -> 'LoadedTask':
+    """The same with token texts in a column, for rows of tokens.
+
+    Raises:
+      errors.InputError: The task has no tokens, or they do not add up.
+    """
+    self.check_token_losses()
+    task = token_form.by_token(self.task)
+    return dataclasses.replace(self, task=task)
 
   def measuring(self) -> 'LoadedTask':
     """The same with what is asked of queries in place of the loss."""

@@ -138,7 +138,7 @@ class LossCheck:
     if self._task.token_losses is None or self._task.token_texts is None:
       raise errors.InputError(
         f'task {self._task.name} has no tokens; give it token_losses and '
-        'token_texts, or leave --tokens out'
+        'token_texts, or leave tokens out'
       )
     token_losses = loss_tracing.NamedLoss(
       self._task.token_losses, 'token_losses'
