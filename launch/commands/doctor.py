@@ -1,14 +1,18 @@
 """`influence doctor`: whether a task can be projected, and what it takes."""
 
+from collections.abc import Mapping
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from influence_core import errors, parameter_selection, types
-from influence_core.devices import memory as device_memory
+from influence_core.devices import (
+  memory as device_memory,
+  program as device_program,
+)
 from influence_core.projection import (
   packing as basis_packing,
   plan as projection_plan,
@@ -67,7 +71,7 @@ def run(
   with console.stage('check'):
     error = checked_projector.check(projector, loaded, vectors)
   with console.stage('measure'):
-    rate = _measure(loaded, projector, num_examples)
+    rates = _measure(loaded, projector, num_examples)
   dim, parameters = _describe_parameters(projector, loaded.selected, vectors)
   console.table(
     f'parameters of {loaded.task.name}',
@@ -83,9 +87,14 @@ def run(
     'projection_dim': dim,
     **_describe_memory(projector),
     'projection_error': error,
-    'examples_per_second': round(rate, 1),
+    'examples_per_second': round(rates.examples, 3),
+    **(
+      {'tokens_per_second': round(rates.tokens, 1)}
+      if rates.tokens is not None
+      else {}
+    ),
     'num_examples': size,
-    'expected_seconds': round(size / rate, 1),
+    'expected_seconds': round(size / rates.examples, 1),
   }
   console.table(
     'projection (bytes are those of each device)',
@@ -169,18 +178,51 @@ def _random_vectors(
   }
 
 
-def _measure(loaded, projector, num_examples: int) -> float:
-  """Examples per second, reading and preprocessing included."""
-  corpus = loaded.task.corpus
+class _Rates(NamedTuple):
+  """What was measured, reading and preprocessing included.
+
+  Attributes:
+    examples: per second.
+    tokens: per second; None where the task has none.
+  """
+
+  examples: float
+  tokens: float | None
+
+
+def _measure(
+  loaded: loaded_task.LoadedTask,
+  projector: checked_projector.Projector,
+  num_examples: int,
+) -> _Rates:
+  corpus, count_tokens = loaded.task.corpus, loaded.task.token_texts
   positions = range(min(num_examples, corpus.num_examples))
-  num_done, started = 0, time.monotonic()
-  for start in range(0, len(positions), projector.call_size):
-    chunk = positions[start : start + projector.call_size]
-    batch = loaded.preprocess_batch(corpus.read_positions(chunk))
-    if batch.ids:
+  seconds = 0.0
+  known: set[tuple[tuple[int, ...], ...]] = set()
+  usable: set[str] = set()
+  started = time.monotonic()
+  for batch in loaded.preprocess_by_length(
+    corpus.read_positions(positions), projector.call_size
+  ):
+    if not batch.ids:
+      continue
+    usable |= {*batch.ids}
+    shapes = device_program.example_shapes(batch.features)
+    if shapes not in known:  # Compiling is done once, however many there are.
+      known.add(shapes)
+      seconds += time.monotonic() - started
       projector.project(batch.features)
-    num_done += len(chunk)
-  return num_done / (time.monotonic() - started)
+      started = time.monotonic()
+    projector.project(batch.features)
+  seconds += time.monotonic() - started
+  tokens = None
+  if count_tokens is not None:
+    tokens = sum(
+      len(count_tokens(raw))
+      for example_id, raw in corpus.read_positions(positions)
+      if example_id in usable and isinstance(raw, Mapping)
+    )
+  return _Rates(len(positions) / seconds, tokens and tokens / seconds)
 
 
 def _describe_memory(

@@ -53,6 +53,8 @@ def run(
   opened, options = session.index, request.options
   search_notes.tell_before(console, opened, k=request.k, options=options)
   projected = session.project(queries, certify=request.certify)
+  projected, copies = projected.distinct()
+  search_notes.tell_copies(console, copies)
   described = session.described(projected)
   basis_notes.tell(console, *session.records)
   with console.stage('topk') as progress, error_lines.engine_errors():
@@ -73,6 +75,7 @@ def run(
   return {
     **search_notes.searched(opened),
     'num_queries': len(projected.ids),
+    'copies': copies,
     'out': out,
     'queries': described.to_pylist(),
     # Of single queries there is none.

@@ -1,5 +1,6 @@
 """What a search does that its answer does not show: said in a line each."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,23 @@ def tell_before(
       f'--negative_eigenvalues clip raises {num_negative} negative eigenvalues '
       'to the smallest positive one, which gives their pairs the largest '
       'weight of all; drop (the default) leaves them out'
+    )
+
+
+def tell_copies(
+  console: console_lib.Console, copies: Mapping[str, str]
+) -> None:
+  """Says which queries are not asked, as they are the same as others.
+
+  Args:
+    console: to tell on.
+    copies: the query that each is a copy of, by id.
+  """
+  if copies:
+    copy, first = next(iter(copies.items()))
+    console.tell(
+      f'{len(copies)} queries are copies of others and not asked again, such '
+      f'as {copy} of {first}'
     )
 
 

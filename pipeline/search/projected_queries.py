@@ -7,6 +7,7 @@ with the sum of their projections, and that on a difference with the difference.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from influence_core import errors
@@ -33,6 +34,32 @@ class ProjectedQueries(NamedTuple):
   def is_single(self) -> bool:
     """Whether each is the projection of one example."""
     return list(self.ids) == self.batch.ids
+
+  def distinct(self) -> tuple['ProjectedQueries', dict[str, str]]:
+    """Each query once, and the query that each other one is a copy of, by id.
+
+    Copies have the same features, such as a text that was given twice. Sets of
+    queries are left as they are.
+    """
+    if not self.is_single:
+      return self, {}
+    firsts: dict[tuple[bytes, ...], int] = {}
+    copies, places = {}, []
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self.batch.features)]
+    for number, query_id in enumerate(self.ids):
+      content = tuple(leaf[number].tobytes() for leaf in leaves)
+      first = firsts.setdefault(content, number)
+      if first == number:
+        places.append(number)
+      else:
+        copies[query_id] = self.ids[first]
+    kept = ProjectedQueries(
+      example_batches.take_examples(self.batch, np.array(places)),
+      tuple(self.ids[place] for place in places),
+      self.projections[places],
+      [self.examples[place] for place in places],
+    )
+    return kept, copies
 
   def aggregated(self, how: Aggregate) -> 'ProjectedQueries':
     """All of them as one, by mean or sum; themselves for 'none'."""

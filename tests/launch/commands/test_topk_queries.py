@@ -226,3 +226,23 @@ def test_bad_standard_input(ask, monkeypatch):
   monkeypatch.setattr('sys.stdin', io.StringIO('{"x": 1}\nword\n'))
   found = ask('--queries', '-')
   assert 'line 2 of standard input is no object of JSON' in found.error_line
+
+
+def test_copies_are_asked_once(ask, expected, points, tmp_path):
+  path = tmp_path / 'q.jsonl'
+  corpus_files.write_file('jsonl', path, *points)
+  first, second, third = path.read_text().split('\n')[:3]
+  path.write_text('\n'.join([first, second, first, third, second]))
+  found = ask('--queries', path)
+  np.testing.assert_array_equal(scores(found), expected)
+  assert found.json['copies'] == {
+    'q.jsonl__2': 'q.jsonl__0',
+    'q.jsonl__4': 'q.jsonl__1',
+  }
+  # Together, each counts as often as it is there.
+  summed = ask('--queries', path, '--aggregate', 'sum')
+  assert summed.json['copies'] == {}
+  total = 2 * expected[0] + 2 * expected[1] + expected[2]
+  np.testing.assert_allclose(  # A float32 sum of projections, not of scores.
+    scores(summed)[0], total, rtol=1e-4, atol=1e-4 * np.abs(total).max()
+  )
