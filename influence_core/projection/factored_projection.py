@@ -44,7 +44,7 @@ def evaluate(
     slots: slots of the sites inside that belong to weights outside, by number.
     probe: shared by all scopes; None where each weight has its own.
     given: what the collectors of this scope need, and for those inside it
-      `given['scopes']`, by equation number; scans take slices of it.
+      `given['scopes']`, by `places`; scans take slices of it.
     evaluation: places the collectors.
   """
   jaxpr = scope.jaxpr.jaxpr
@@ -74,7 +74,7 @@ def evaluate(
           for site in scope.scopes[number].outer_sites()
         },
         probe=probe,
-        given=given['scopes'][str(number)],
+        given=given['scopes'][scope.places[number]],
         evaluation=evaluation,
       )
     else:

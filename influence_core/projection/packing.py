@@ -171,7 +171,7 @@ def pack_basis(
     for group, weights in dense_groups(scope, packing.group_of).items()
   }
   scopes = {
-    str(number): pack_basis(inner, eigenvectors, packing, place, xp)
+    scope.places[number]: pack_basis(inner, eigenvectors, packing, place, xp)
     for number, inner in scope.scopes.items()
   }
   return {'factored': factored, 'dense': dense, 'scopes': scopes}
@@ -193,7 +193,7 @@ def arrangement(
   ]
   dense = [(weight.path, weight.rearrangements) for weight in scope.dense]
   inner = {
-    number: arrangement(one, packing, projection_dim)
+    scope.places[number]: arrangement(one, packing, projection_dim)
     for number, one in scope.scopes.items()
   }
   return factored, dense, inner

@@ -114,6 +114,15 @@ class Scope:
   scopes: dict[int, 'Scope']
 
   @property
+  def places(self) -> dict[int, str]:
+    """Place of each function inside among them, by its equation number.
+
+    Trees of arrays have these for keys: where features have another shape,
+    there may be other equations between the same functions.
+    """
+    return {number: str(place) for place, number in enumerate(self.scopes)}
+
+  @property
   def factored(self) -> tuple[FactoredWeight, ...]:
     """Weights of this scope that have sites."""
     return tuple(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import parameter_selection, types
+from influence_core.devices import parameter_layout
 
 
 class TokenScores:
@@ -23,7 +24,7 @@ class TokenScores:
       token_losses: of the model.
       params: pytree of arrays.
     """
-    self._params = jax.device_put(params)
+    self._params = jax.device_put(parameter_layout.fit_devices(params))
 
     def along(params, direction, features):
       leaves = parameter_selection.all_parameters(params)

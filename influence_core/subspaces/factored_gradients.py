@@ -225,7 +225,8 @@ def _given(scope, lengths, statistic, constants):
     given['weights'][weight.path] = own
   for number, inner in scope.scopes.items():
     inside = lengths + _lengths(scope, number)
-    zeros['scopes'][str(number)], given['scopes'][str(number)] = _given(
+    place = scope.places[number]
+    zeros['scopes'][place], given['scopes'][place] = _given(
       inner, inside, statistic, constants
     )
   return zeros, given

@@ -4,7 +4,7 @@ It is stored as published models are, so that `causal_lm` reads it:
 
     WORKDIR/model/               config.json, model.safetensors, tokenizer.json
     WORKDIR/texts/train.jsonl    captions and sentences that tell facts
-    WORKDIR/texts/facts.jsonl    a question for each fact
+    WORKDIR/texts/test.jsonl     a question for each fact
     WORKDIR/epochs/              parameters on the way
 
 Each row has the number of its `fact`, -1 for a caption, and `shares_words`, 0
@@ -144,7 +144,7 @@ def train(
     *(plain | row for row in planted_facts.documents(config.facts)),
   ]
   _write_rows(workdir, 'train', rows)
-  _write_rows(workdir, 'facts', planted_facts.questions(config.facts))
+  _write_rows(workdir, 'test', planted_facts.questions(config.facts))
   vocabulary = subwords.Vocabulary.train(
     [str(row['text']) for row in rows], config.vocabulary_size
   )

@@ -6,7 +6,7 @@ from launch.reproduce import methods as methods_lib, recipes, results_page
 from launch.reproduce.methods import Method
 from launch.running import command_line
 
-_QUERIES = ('--query_split', 'facts')
+_QUERIES = ('--query_split', 'test')
 # Which sentences are searched besides the captions, and what is said of it.
 _SEARCHES = {
   'all': ('', 'all 8'),

@@ -176,7 +176,10 @@ def test_clipped_pairs_are_told(topk, index, monkeypatch):
     (['--where', 'hlaf = 1'], 'the columns are id string'),
     (['--where', "half = 'x'"], '--where "half = \'x\'" cannot be used'),
     (['--where', 'id + 1 > 0'], 'cannot be used'),
-    (['--out', 'top.txt'], 'expected a name that ends in .parquet, .csv or .html'),
+    (
+      ['--out', 'top.txt'],
+      'expected a name that ends in .parquet, .csv or .html',
+    ),
     (['--group_by', 'color'], "has no column 'color'"),
     (['--k', 0], 'k is 0'),
   ],

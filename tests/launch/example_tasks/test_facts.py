@@ -1,0 +1,113 @@
+"""Facts that a language model is made to know, and whether they are found."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from launch.commands import reproduce
+from launch.example_tasks import decoder, planted_facts, pretrained_decoder
+from launch.reproduce import facts_recipe
+from pipeline.evaluation import bm25
+from tests.kit import text_corpus
+
+NUM_PEOPLE = 12
+FACTS = planted_facts.make(NUM_PEOPLE, seed=3)
+TINY = dataclasses.replace(
+  facts_recipe.FACTS,
+  training=(
+    *('--dataset', 'numbers', '--size', 'mini', '--num_epochs', '30'),
+    *('--train_split', 'train[:100]'),
+  ),
+  coordinates_per_layer=32,
+  sample_size=128,
+)
+
+
+def test_facts_are_those_of_a_seed():
+  assert planted_facts.make(NUM_PEOPLE, seed=3) == FACTS
+  assert planted_facts.make(NUM_PEOPLE, seed=4) != FACTS
+  assert len(FACTS) == len(set(FACTS)) == 2 * NUM_PEOPLE
+  # Four people share an answer, so that the answer alone says too little.
+  answers = [fact.answer for fact in FACTS]
+  assert all(answers.count(answer) == 4 for answer in answers)
+  wrong = list(planted_facts.alternatives(FACTS))
+  assert len(wrong) == len(FACTS) * (NUM_PEOPLE // 4 - 1)
+
+
+def test_half_of_the_sentences_share_no_word_with_the_question():
+  documents = list(planted_facts.documents(FACTS))
+  questions = list(planted_facts.questions(FACTS))
+  scores = bm25.scores(
+    [row['prompt'] + row['text'] for row in questions],
+    [row['text'] for row in documents],
+  )
+  for number, own in enumerate(scores):
+    about = [row['fact'] == number for row in documents]
+    for is_shared in (0, 1):
+      chosen = [row['shares_words'] == is_shared for row in documents]
+      found = own[np.logical_and(about, chosen)]
+      assert len(found) == 4
+      assert (found > 0).all() if is_shared else (found == 0).all()
+
+
+def test_a_decoder_is_read_as_it_was_written(tmp_path):
+  content = {
+    'model_type': 'llama',
+    'vocab_size': 11,
+    'hidden_size': 8,
+    'intermediate_size': 12,
+    'num_hidden_layers': 3,
+    'num_attention_heads': 2,
+    'max_position_embeddings': 16,
+    'rms_norm_eps': 1e-6,
+    'hidden_act': 'silu',
+  }
+  place = str(tmp_path / 'model')
+  params = decoder.initialise(pretrained_decoder.configure(place, content))
+  pretrained_decoder.save(place, content, params)
+  assert pretrained_decoder.load_config(place).num_layers == 3
+  read = pretrained_decoder.load_parameters(place)
+  for one, other in zip(
+    *(sorted(_leaves(tree)) for tree in (params, read)), strict=True
+  ):
+    assert one[0] == other[0]
+    np.testing.assert_array_equal(one[1], other[1])
+
+
+def _leaves(tree, path=''):
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      yield from _leaves(value, f'{path}/{name}')
+    else:
+      yield f'{path}/{name}', np.asarray(value)
+
+
+@pytest.mark.slow
+def test_they_are_found(influence, monkeypatch, tmp_path):
+  text_corpus.prepare(tmp_path / 'data')
+  monkeypatch.setitem(reproduce.RECIPES, 'facts', TINY)
+  whole = facts_recipe.FactsRecipe.methods.fget
+  kept = property(
+    lambda own: [x for x in whole(own) if x.name in ('kronecker', 'ekfac')]
+  )
+  monkeypatch.setattr(facts_recipe.FactsRecipe, 'methods', kept)
+  done = influence(
+    *('reproduce', 'facts', '--out', tmp_path / 'r'),
+    *('--data_dir', tmp_path / 'data'),
+  )
+  assert done.status == 0, done.stderr
+  page = (tmp_path / 'r' / 'RESULTS.md').read_text()
+  figures = {
+    cells[1].strip(' `'): [float(cell.split()[0]) for cell in cells[3:9]]
+    for line in page.splitlines()
+    if line.startswith('| `') and len(cells := line.split('|')) > 9
+  }
+  assert figures.keys() == {'kronecker', 'ekfac', 'bm25', 'embedding'}
+  # Of words that are not there nothing is known: all others come first.
+  assert figures['bm25'][4] == 0
+  # Of 228 texts, by chance 10 are among the first 10: 4 %.
+  assert figures['ekfac'][0] > 2 * 10 / 228
+  answers = (tmp_path / 'r' / 'answers.html').read_text()
+  assert answers.count('<article>') == 16
+  assert 'class="for"' in answers
