@@ -224,3 +224,36 @@ def test_groups_add_up_to_the_whole():
   np.testing.assert_allclose(
     split.projections[:, 0], only.projections, rtol=1e-4, atol=1e-5
   )
+
+
+def test_windows_of_long_sequences_share_a_basis():
+  """Where they are cut, there are equations between the scans of others."""
+  window, params = 4, {'w': GENERATOR.normal(size=(2, 3, 3)).astype(np.float32)}
+
+  def loss(params, features):
+    x = features['x']
+    rows = x.reshape(-1, min(window, x.shape[1]), x.shape[2])
+    rows, _ = jax.lax.scan(
+      lambda rows, w: (jnp.tanh(rows @ w), None), rows, params['w']
+    )
+    return jnp.square(rows).reshape(len(x), -1).sum(axis=1)
+
+  def sequences(length):
+    return {'x': GENERATOR.normal(size=(5, length, 3)).astype(np.float32)}
+
+  basis = {'w': GENERATOR.normal(size=(6, 2, 3, 3)).astype(np.float32)}
+  long, short = sequences(12), sequences(4)
+  projector = gradient_projection.GradientProjector(
+    loss, params, eigenvectors=basis, features=long
+  )
+  for features in (short, long):
+    gradients = jax.vmap(
+      jax.grad(lambda w, x: loss({'w': w}, {'x': x[None]})[0]), (None, 0)
+    )(params['w'], features['x'])
+    expected = np.einsum('nlij,klij->nk', gradients, basis['w'])
+    np.testing.assert_allclose(
+      projector.project(features).projections,
+      expected,
+      # float32 sums in another order.
+      atol=1e-5 * np.abs(expected).max(),
+    )
