@@ -7,7 +7,8 @@ Fits the subspaces of the task's layers and projects its corpus on them, by the
 commands themselves and each in a process of its own, compilation included; and
 times the plain gradient of a batch, forward and backward without update, in
 another. Printed are seconds an example and the largest memory that each process
-ever had.
+ever had; `doctor` gives the rate of a projection that is compiled, which
+`projection_rate` states relative to that of gradients.
 """
 
 import argparse
@@ -41,6 +42,10 @@ def main() -> None:
   )
   parser.add_argument('--project', default='', help='flags of project')
   parser.add_argument('--batch_size', type=int, default=16, help='of gradients')
+  parser.add_argument(
+    '--measured', type=int, default=8, help='examples to time when compiled'
+  )
+  parser.add_argument('--query_split', default='train[:1]', help='of topk')
   parser.add_argument('--rounds', type=int, default=3)
   flags = parser.parse_args()
   task = ['--task', flags.task]
@@ -61,13 +66,23 @@ def main() -> None:
   projected = run_command(project + shlex.split(flags.project))
   num_examples = projected['result']['num_examples']
   show('project', projected, projected['seconds'], num_examples)
+  measured = run_command(
+    ['doctor', *task, '--basis', basis, '--num_examples', str(flags.measured)]
+  )
+  rate = measured['result']['examples_per_second']
+  show('project, compiled', measured, flags.measured / rate, flags.measured)
+  asked = ['topk', '--index', index, '--query_split', flags.query_split]
+  answered = run_command(asked)
+  show('query', answered, answered['seconds'], 1)
   reference = TaskReference(
     flags.task, dict(argument.split('=', 1) for argument in flags.task_arg)
   )
   plain = benchmark_projection.in_own_process(
     gradient_seconds, reference, flags.batch_size, flags.rounds
   )
-  show('gradient', plain, plain['seconds'], flags.batch_size)
+  per_gradient = plain['seconds'] / flags.batch_size
+  ratio = {'projection_rate': round(rate * per_gradient, 3)}
+  show('gradient', plain, plain['seconds'], flags.batch_size, **ratio)
 
 
 def run_command(argv: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tasks of full size, untrained: what a basis job takes, not what it finds.
 
-Corpora are real (MNIST enlarged, Multi30k), parameters are as initialised.
+Corpora are real (MNIST enlarged, Multi30k), but for the tokens of language
+models; parameters are as initialised.
 """
 
 import zlib
@@ -10,11 +11,34 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from launch.example_tasks import decoder, decoder_families
 from pipeline import SplitLoss
 from pipeline.corpora import tfds_corpus as corpus
 from pipeline.tasks import task
 from tests.benchmarks import projection_models
 
+# By name: family and content of config.json.
+_DECODERS = {
+  'gpt2_small': (
+    'gpt2',
+    {
+      **{'vocab_size': 50257, 'n_embd': 768, 'n_layer': 12, 'n_head': 12},
+      **{'n_positions': 1024, 'layer_norm_epsilon': 1e-5},
+      'activation_function': 'gelu_new',
+    },
+  ),
+  'llama_1b': (
+    'llama',
+    {
+      **{'model_type': 'llama', 'vocab_size': 128_256, 'hidden_size': 2048},
+      **{'num_hidden_layers': 16, 'num_attention_heads': 32},
+      **{'num_key_value_heads': 8, 'intermediate_size': 8192},
+      **{'max_position_embeddings': 131_072, 'rms_norm_eps': 1e-5},
+      **{'hidden_act': 'silu', 'rope_theta': 500_000.0},
+      'tie_word_embeddings': True,
+    },
+  ),
+}
 _VOCABULARY_SIZE = 32_000
 _NUM_TOKENS = 32
 
@@ -67,6 +91,56 @@ def encoder_decoder(data_dir: str, split: str = 'train') -> task.Task:
       'source': _word_ids(raw['de']),
       'target': _word_ids(raw['en']),
     },
+  )
+
+
+def language_model(
+  data_dir: str,
+  size: str,
+  num_tokens: str = '1024',
+  dtype: str = 'float32',
+  split: str = 'train',
+) -> task.Task:
+  """A decoder of a published size on as many tokens as it is given.
+
+  Tokens are checksums of the words of a caption and of their places: of random
+  parameters no others would tell more.
+  """
+  family, content = _DECODERS[size]
+  config = decoder_families.FAMILIES[family].configure(content)
+  model = decoder.Decoder(config, is_rematerialised=True)
+  length = int(num_tokens)
+
+  def preprocess(raw):
+    words = raw['en'].split()
+    ids = [
+      zlib.crc32(b'%d %s' % (place, words[place % len(words)]))
+      for place in range(length)
+    ]
+    return {'tokens': np.array(ids, np.int64) % config.vocabulary_size}
+
+  def outputs(params, features):
+    return model.apply(params, features['tokens'][:, :-1])
+
+  def output_loss(logits, features):
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits, features['tokens'][:, 1:]
+    ).sum(axis=1)
+
+  def load_parameters():
+    return jax.tree.map(
+      lambda leaf: np.asarray(leaf, jnp.dtype(dtype)),
+      decoder.initialise(config),
+    )
+
+  split_loss = SplitLoss(outputs, output_loss)
+  return task.Task(
+    name=size,
+    load_parameters=load_parameters,
+    per_example_loss=split_loss.per_example_loss,
+    corpus=corpus.TfdsCorpus('multi30k', split, data_dir),
+    preprocess=preprocess,
+    split_loss=split_loss,
   )
 
 
