@@ -87,6 +87,7 @@ def fit(
   *,
   directions_of: factored_sample.FactoredSample | None = None,
   hessian_of: factored_sample.FactoredSample | None = None,
+  shrinkage: float = 0.0,
   l2_weight: float = 0.0,
   seed: int = 0,
 ) -> Fitted:
@@ -99,6 +100,8 @@ def fit(
     directions_of: gradients of the same second moment, which may be fewer, as
       directions need to be known less well; None for those of `sample`.
     hessian_of: the loss whose Hessian is to be inside instead, in a third pass.
+    shrinkage: share of its own diagonal that the curvature inside is made of,
+      from 0, as it was found, to 1, as in EK-FAC.
     l2_weight: c, where the training loss had a term c/2 * |theta|^2, which the
       curvature has c more of.
     seed: of the random directions that large sides are searched by.
@@ -132,7 +135,7 @@ def fit(
     stack.path: _fitted(
       stack,
       directions[stack.path],
-      curvature[stack.path],
+      _shrunk(curvature[stack.path], shrinkage),
       np.trace(inside[stack.path], axis1=1, axis2=2),
       inside[f'{stack.path}/trace'],
       l2_weight,
@@ -148,6 +151,18 @@ def fit(
     by_path,
     {path: trace / (whole or 1) for path, trace in left_out.items()},
   )
+
+
+def _shrunk(curvature: np.ndarray, shrinkage: float) -> np.ndarray:
+  """The curvature with smaller entries beside its diagonal.
+
+  Off it, the moments of a sample are mostly chance where it is not many times
+  larger than there are coordinates; most of all of a model that has memorised
+  it. The diagonal is estimated much better (Ledoit and Wolf, 2004; Schaefer and
+  Strimmer, 2005, target D), and in these directions is most of the matrix.
+  """
+  diagonal = np.eye(curvature.shape[-1])
+  return curvature * (1 - shrinkage * (1 - diagonal))
 
 
 def _fitted(

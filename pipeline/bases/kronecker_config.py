@@ -28,6 +28,8 @@ class KroneckerConfig:
       task has a split_loss, else empirical_fisher.
     inside: matrix inside the subspaces, with kronecker: these second moments,
       or the Hessian of the loss, by a product with each coordinate.
+    shrinkage: share of its own diagonal that the curvature inside is made of,
+      from 0, as it was found, to 1, as in EK-FAC, with kronecker.
     basis_dtype: dtype of stored directions.
     seed: random seed of sample and draws.
   """
@@ -38,6 +40,7 @@ class KroneckerConfig:
   sample_size: int = 4096
   curvature: Curvature | None = None
   inside: Inside = 'second_moment'
+  shrinkage: float = 0.5
   basis_dtype: choices.BasisDtype = 'float32'
   seed: int = 0
 
@@ -47,6 +50,10 @@ class KroneckerConfig:
       num_draws=self.num_draws,
       sample_size=self.sample_size,
     )
+    if not 0 <= self.shrinkage <= 1:
+      raise errors.InputError(
+        f'shrinkage is {self.shrinkage}, expected a number from 0 to 1'
+      )
 
   def curvature_of(self, *, has_split_loss: bool) -> Curvature:
     """Whose second moments are taken for a task."""

@@ -140,6 +140,7 @@ def fitted(
   draws_for_directions=None,
   has_hessian=False,
   tables='left_out',
+  shrinkage=0.0,
 ):
   params, features, split = case
   selected = parameter_selection.select_parameters(params)
@@ -159,6 +160,7 @@ def fitted(
     coordinates,
     directions_of=directions_of,
     hessian_of=plain if has_hessian else None,
+    shrinkage=shrinkage,
   )
   return layers, bases.stacks, bases.left_out
 
@@ -239,6 +241,57 @@ def test_all_coordinates_are_the_inverse_of_the_blocks(case):
     influence, expected, atol=1e-5 * np.abs(expected).max()
   )
   np.testing.assert_allclose(projected.squared_gradient_norms, norms, rtol=1e-4)
+
+
+class Plain(nn.Module):
+  """Two layers without biases."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = jnp.tanh(nn.Dense(4, use_bias=False)(x.reshape(len(x), -1)[:, :6]))
+    return nn.Dense(3, use_bias=False)(x)
+
+
+@pytest.mark.slow
+def test_the_diagonal_alone_weights_each_coordinate_by_its_moment():
+  """As EK-FAC does in its directions."""
+  case = case_of(Plain())
+  layers, bases, _ = fitted(case, 10**6, shrinkage=1.0)
+  vectors = np.asarray(project(case, layers, bases).projections, np.float64)
+  weights = [
+    1 / (bases[stack.path].eigenvalues[0] + 0.1 * mean)
+    for stack in layers.stacks
+    for mean in bases[stack.path].mean_curvatures
+  ]
+  roots, plain = gauss_newton_gradients(case), plain_gradients(case)
+  expected = np.zeros((NUM_EXAMPLES, NUM_EXAMPLES))
+  for stack in layers.stacks:
+    own = bases[stack.path].directions
+
+    def inside(gradients, own=own):
+      turned = np.einsum(
+        '...rc,rk,cl->...kl', gradients, own.rows[0], own.columns[0]
+      )
+      return turned.reshape(*gradients.shape[:-2], -1)
+
+    moments = np.square(inside(roots[stack.path])).sum(axis=1).mean(axis=0)
+    found = inside(plain[stack.path]).astype(np.float64)
+    expected += found / (moments + 0.1 * moments.mean()) @ found.T
+  np.testing.assert_allclose(  # float32 gradients and moments.
+    vectors * np.concatenate(weights) @ vectors.T,
+    expected,
+    atol=1e-5 * np.abs(expected).max(),
+  )
+
+
+@pytest.mark.parametrize('shrinkage', [0.25, 1.0])
+def test_a_shrunk_curvature_keeps_its_diagonal(shrinkage):
+  curvature = np.random.default_rng(0).normal(size=(2, 5, 5))
+  shrunk = kronecker._shrunk(curvature, shrinkage)
+  for own, whole in zip(shrunk, curvature, strict=True):
+    np.testing.assert_array_equal(np.diag(own), np.diag(whole))
+    off = ~np.eye(5, dtype=bool)
+    np.testing.assert_allclose(own[off], (1 - shrinkage) * whole[off])
 
 
 class Bag(nn.Module):
