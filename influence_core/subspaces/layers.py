@@ -229,15 +229,20 @@ def _shared(path: str, other: str) -> int:
 def num_coordinates(
   stack: LayerStack, coordinates_per_layer: int
 ) -> tuple[int, int]:
-  """(k, l): directions of rows and of columns, in the ratio of their numbers.
+  """(k, l): directions of rows and of columns.
 
-  All of them where there are no more entries than coordinates.
+  Their ratio is the square root of that of their numbers: by the ratio itself,
+  of ten outputs three would be kept. All directions where there are no more
+  entries than coordinates.
   """
   num_rows, num_columns = stack.num_rows, stack.num_columns
   if stack.is_table:
     return 1, min(num_columns, coordinates_per_layer)
   if num_rows * num_columns <= coordinates_per_layer:
     return num_rows, num_columns
-  ratio = coordinates_per_layer * num_rows / num_columns
-  k = min(num_rows, coordinates_per_layer, max(1, round(ratio**0.5)))
+  ratio = (num_rows / num_columns) ** 0.5
+  k = max(1, round((coordinates_per_layer * ratio) ** 0.5))
+  # Of a side with fewer directions all are taken, and more of the other.
+  k = max(k, -(-coordinates_per_layer // num_columns))
+  k = min(num_rows, coordinates_per_layer, k)
   return k, min(num_columns, max(1, coordinates_per_layer // k))

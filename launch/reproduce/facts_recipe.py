@@ -27,12 +27,15 @@ class FactsRecipe:
     training: flags of the training.
     coordinates_per_layer: of the subspaces.
     sample_size: of the curvature.
+    arnoldi_sample_size: the same of the eigenpairs, which take as many products
+      with it as iterations.
     needs_data: whether a TFDS directory must be given.
   """
 
   training: recipes.Argv
   coordinates_per_layer: int
   sample_size: int
+  arnoldi_sample_size: int
   needs_data: bool
 
   @property
@@ -45,8 +48,8 @@ class FactsRecipe:
       Method(
         'arnoldi',
         (
-          *('fit-basis', '--method', 'arnoldi', *sample),
-          *('--num_trace_probes', '0'),
+          *('fit-basis', '--method', 'arnoldi', '--num_trace_probes', '0'),
+          *('--sample_size', str(self.arnoldi_sample_size)),
         ),
       ),
       Method('ekfac', (*solved, 'ekfac', '--damping', '0.1x', *sample)),
@@ -148,5 +151,6 @@ FACTS = FactsRecipe(
   training=('--train_split', 'train[:8000]'),
   coordinates_per_layer=256,
   sample_size=4096,
+  arnoldi_sample_size=512,
   needs_data=True,
 )

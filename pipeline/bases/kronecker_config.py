@@ -40,7 +40,7 @@ class KroneckerConfig:
   sample_size: int = 4096
   curvature: Curvature | None = None
   inside: Inside = 'second_moment'
-  shrinkage: float = 0.5
+  shrinkage: float = 0.4
   basis_dtype: choices.BasisDtype = 'float32'
   seed: int = 0
 

@@ -21,6 +21,7 @@ TINY = dataclasses.replace(
   ),
   coordinates_per_layer=32,
   sample_size=128,
+  arnoldi_sample_size=16,
 )
 
 
