@@ -3,9 +3,9 @@
 Of the gradient G of a layer only U^T G V is kept: its coordinates in the
 leading directions of its rows and of its columns, the eigenvectors of E[G G^T]
 and E[G^T G] over gradients whose second moment is the curvature. Inside, the
-curvature is a small matrix, E[c c^T] of the coordinates c, and known exactly.
-Turned to its eigenvectors, coordinates are columns with an eigenvalue each, and
-influence is a weighted inner product as with eigenpairs.
+curvature is a small matrix, E[c c^T] of the coordinates c, shrunk towards its
+diagonal. Turned to its eigenvectors, coordinates are columns with an eigenvalue
+each, and influence is a weighted inner product as with eigenpairs.
 
 No vector of the size of the parameters is formed, and two passes over a sample
 are all that it takes.

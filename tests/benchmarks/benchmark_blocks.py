@@ -1,4 +1,4 @@
-"""Is one curvature for all layers together better than a block for each?
+"""Which curvature inside subspaces predicts retraining best?
 
     python -m tests.benchmarks.benchmark_blocks --index K --lds L \
         --dampings 0.03 0.1 0.3 1
@@ -6,10 +6,10 @@
 The coordinates of an index by `fit-basis --method kronecker` are weighted
 anew: by the inverse of the curvature inside the subspace of all layers
 together, whose eigenvectors mix layers, as Arnoldi iteration on that subspace
-would find them all; and by its block of each layer, as queries do. Damping is
-in units of the mean curvature of a block, which is the whole or a layer.
-Scores are linear datamodelling scores over the retrainings that
-`influence evaluate lds --index K --out L` made, 95 % interval over queries.
+would find them all; and by its block of each layer, with several shares of
+shrinkage. Damping is in units of the mean curvature of a block, which is the
+whole or a layer. Scores are linear datamodelling scores over the retrainings
+that `influence evaluate lds --index K --out L` made, 95 % interval over queries.
 """
 
 import argparse
@@ -42,6 +42,9 @@ def main() -> None:
   parser.add_argument(
     '--dampings', type=float, nargs='+', default=[0.03, 0.1, 0.3, 1.0]
   )
+  parser.add_argument(
+    '--shrinkages', type=float, nargs='+', default=[0.0, 0.2, 0.4, 0.6, 1.0]
+  )
   flags = parser.parse_args()
   session = QuerySession(flags.index)
   loaded = session.loaded
@@ -53,17 +56,19 @@ def main() -> None:
     Retraining(num_repeats=flags.num_repeats),
   )
   ids = [str(x) for x in session.index.rows().column('id').to_pylist()]
-  examples = session.index.vectors(np.arange(len(ids)))
-  queries = session.project(flags.query_split).projections
   [record] = session.records
-  inside = curvature_inside(loaded, record)
+  turned = rotation(record)
+  examples = session.index.vectors(np.arange(len(ids))) @ turned.T
+  queries = session.project(flags.query_split).projections @ turned.T
+  inside = turned @ curvature_inside(loaded, record) @ turned.T
+  each = layer_blocks(record.layers)
+  ways = {'together': (0.0, whole_block(inside, record.layers))}
+  ways |= {f'blocks, shrunk by {x:g}': (x, each) for x in flags.shrinkages}
   for damping in flags.dampings:
     row: dict[str, Any] = {'damping': f'{damping:g}x'}
-    for name, blocks in (
-      ('together', whole_block(inside, record.layers)),
-      ('blocks', layer_blocks(record.layers)),
-    ):
-      scores = solved(inside, blocks, damping, queries) @ examples.T
+    for name, (shrinkage, blocks) in ways.items():
+      curvature = inside * (1 - shrinkage * (1 - np.eye(len(inside))))
+      scores = solved(curvature, blocks, damping, queries) @ examples.T
       own = datamodelling.scores(measured.losses_by(scores, ids), actual)
       row[name] = [round(x, 4) for x in evaluation.mean_interval(own, seed=0)]
     print(json.dumps(row), flush=True)
@@ -112,6 +117,18 @@ def solved(
     damped = curvature + damping * mean_curvature * np.eye(len(curvature))
     found[:, own] = np.linalg.solve(damped, vectors[:, own].T).T
   return found
+
+
+def rotation(record: stored_basis.BasisRecord) -> np.ndarray:
+  """[coordinates, columns]: the coordinates that columns stand for."""
+  basis = stored_basis.load(record)
+  whole = np.zeros((record.projection_dim,) * 2)
+  parts = iter(columns.slices(record.layers))
+  for stack in basis.report.stacks:
+    for own in basis.directions[stack.path].rotation:
+      part = next(parts)
+      whole[part, part] = own
+  return whole
 
 
 def curvature_inside(
