@@ -8,8 +8,8 @@ anew: by the inverse of the curvature inside the subspace of all layers
 together, whose eigenvectors mix layers, as Arnoldi iteration on that subspace
 would find them all; and by its block of each layer, with several shares of
 shrinkage. Damping is in units of the mean curvature of a block, which is the
-whole or a layer. Scores are linear datamodelling scores over the retrainings
-that `influence evaluate lds --index K --out L` made, 95 % interval over queries.
+whole or a layer. Scores are linear datamodelling scores over the retrainings of
+`influence evaluate lds --index K --out L`, 95 % interval over queries.
 """
 
 import argparse
