@@ -37,6 +37,13 @@ def pytest_configure(config):
     jax.config.update(name.lower(), value)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+  """One worker more than cores: tests wait for processes of their own."""
+  del config
+  return (os.cpu_count() or 1) + 1
+
+
 def pytest_addoption(parser):
   parser.addoption(
     '--scale', action='store_true', help='run what takes minutes, too'

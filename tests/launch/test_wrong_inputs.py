@@ -82,6 +82,7 @@ ONE = {ExitStatus.FAILED, ExitStatus.USAGE}
 MAY_BE_ZERO = {
   'corrupt_pairs',
   'damping',
+  'shrinkage',
   'data_seed',
   'flip_labels',
   'grace_hours',
