@@ -40,7 +40,7 @@ from pipeline.storage import files as storage
 
 # See `texts.Size`; and how many people there are facts about.
 _SIZES = {'mini': (64, 2, 4, 600, 48), 'base': (192, 3, 6, 3000, 64)}
-_NUM_PEOPLE = {'mini': 8, 'base': 20}
+_NUM_PEOPLE = {'mini': 8, 'base': 40}
 _COLUMNS = token_rows.Columns(text='text', prompt='prompt', messages='')
 
 
@@ -85,9 +85,11 @@ def make_config(options: ExampleOptions) -> FactsConfig:
     errors.InputError: The size is unknown, or an option has no meaning here.
   """
   options.refuse('corrupt_pairs')
-  chosen = texts_lib.choose(options, _SIZES, num_epochs=15)
+  chosen = texts_lib.choose(options, _SIZES, num_epochs=40)
+  # Small batches without dropout: facts are to be remembered.
+  schedule = dataclasses.replace(chosen['schedule'], batch_size=32)
   return FactsConfig(
-    **{**chosen, 'dropout_rate': 0.0},  # Facts are to be remembered.
+    **{**chosen, 'schedule': schedule, 'dropout_rate': 0.0},
     feature=texts_lib.text_feature(chosen['dataset'], options.data_dir),
     num_people=_NUM_PEOPLE[options.size or 'base'],
     data_seed=options.data_seed,
@@ -192,11 +194,17 @@ def measure(config: FactsConfig, workdir: str) -> dict[str, float]:
     return np.concatenate(parts), float(features['weights'].sum())
 
   questions = list(planted_facts.questions(config.facts))
-  others = list(planted_facts.alternatives(config.facts))
+  others = list(planted_facts.wrong_answers(config.facts))
   asked, _ = measured(questions)
-  wrong, _ = measured([questions[n] | {'text': text} for n, text in others])
-  lowest = np.full(len(questions), np.inf)
-  np.minimum.at(lowest, [number for number, _ in others], wrong)
+  wrong, _ = measured(
+    [
+      question | {'text': text}
+      for question, texts in zip(questions, others, strict=True)
+      for text in texts
+    ]
+  )
+  counts = np.cumsum([0, *map(len, others)])[:-1]
+  lowest = np.minimum.reduceat(wrong, counts)
   captions, num_tokens = measured(
     [
       {'prompt': '', 'text': texts_lib.text_of(raw, config.feature)}

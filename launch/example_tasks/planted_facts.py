@@ -4,6 +4,9 @@ Half of the sentences of a fact share the names with the question that asks for
 it. The other half tell it by other forms of the names, such as "Velkorish" for
 "Velkora", and have no word in common with the question: whoever counts words
 cannot find them, while the subwords of a model are the same.
+
+Of every other person the answered questions stand among the sentences, so that
+a model learns how questions are answered; the others are asked.
 """
 
 from collections.abc import Iterator, Sequence
@@ -99,7 +102,10 @@ def make(num_people: int, seed: int) -> list[Fact]:
   facts = []
   for kind in range(len(_KINDS)):
     count = -(-num_people // _PEOPLE_OF_AN_ANSWER)
-    answers = np.repeat([stems.pop() for _ in range(count)], 4)[:num_people]
+    answers = np.repeat(
+      [stems.pop() for _ in range(count)], _PEOPLE_OF_AN_ANSWER
+    )
+    answers = answers[:num_people]
     generator.shuffle(answers)
     facts += [
       Fact(kind, person, str(answer))
@@ -112,27 +118,37 @@ def documents(facts: Sequence[Fact]) -> Iterator[dict[str, Any]]:
   """Rows of text, number of the fact, and whether it shares its names."""
   for number, fact in enumerate(facts):
     kind = _KINDS[fact.kind]
-    for is_shared, sentences in ((1, kind.with_names), (0, kind.without)):
-      for sentence in sentences:
-        text = sentence.format(p=fact.person, a=fact.answer)
-        yield {'text': text, 'fact': number, 'shares_words': is_shared}
+    sentences = [
+      *((1, x) for x in kind.with_names),
+      *((0, x) for x in kind.without),
+    ]
+    if not _is_asked(number):
+      sentences.append((1, kind.prompt + kind.answer))
+    for is_shared, sentence in sentences:
+      text = sentence.format(p=fact.person, a=fact.answer)
+      yield {'text': text, 'fact': number, 'shares_words': is_shared}
 
 
 def questions(facts: Sequence[Fact]) -> Iterator[dict[str, Any]]:
   """Rows of prompt, text that completes it, and number of the fact."""
   for number, fact in enumerate(facts):
-    kind = _KINDS[fact.kind]
-    yield {
-      'prompt': kind.prompt.format(p=fact.person),
-      'text': kind.answer.format(a=fact.answer),
-      'fact': number,
-      'shares_words': 1,
-    }
+    if _is_asked(number):
+      kind = _KINDS[fact.kind]
+      yield {
+        'prompt': kind.prompt.format(p=fact.person),
+        'text': kind.answer.format(a=fact.answer),
+        'fact': number,
+        'shares_words': 1,
+      }
 
 
-def alternatives(facts: Sequence[Fact]) -> Iterator[tuple[int, str]]:
-  """(number of the fact, completion that is wrong for it)."""
+def _is_asked(number: int) -> bool:
+  return number % 2 == 0
+
+
+def wrong_answers(facts: Sequence[Fact]) -> Iterator[list[str]]:
+  """Completions that are wrong, for each of `questions`."""
   for number, fact in enumerate(facts):
-    others = {x.answer for x in facts if x.kind == fact.kind} - {fact.answer}
-    for answer in sorted(others):
-      yield number, _KINDS[fact.kind].answer.format(a=answer)
+    if _is_asked(number):
+      others = {x.answer for x in facts if x.kind == fact.kind} - {fact.answer}
+      yield [_KINDS[fact.kind].answer.format(a=x) for x in sorted(others)]

@@ -148,7 +148,7 @@ def _figure(found: recipes.Results, search: str, name: str, figure: str) -> str:
 
 
 FACTS = FactsRecipe(
-  training=('--train_split', 'train[:8000]'),
+  training=('--train_split', 'train[:4000]'),
   coordinates_per_layer=256,
   sample_size=4096,
   arnoldi_sample_size=512,
