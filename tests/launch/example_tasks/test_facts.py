@@ -32,8 +32,13 @@ def test_facts_are_those_of_a_seed():
   # Four people share an answer, so that the answer alone says too little.
   answers = [fact.answer for fact in FACTS]
   assert all(answers.count(answer) == 4 for answer in answers)
-  wrong = list(planted_facts.alternatives(FACTS))
-  assert len(wrong) == len(FACTS) * (NUM_PEOPLE // 4 - 1)
+  # Every other person is asked about; questions about the others are learnt.
+  asked = [row['fact'] for row in planted_facts.questions(FACTS)]
+  assert asked == list(range(0, len(FACTS), 2))
+  told = [row for row in planted_facts.documents(FACTS) if '?' in row['text']]
+  assert [row['fact'] for row in told] == list(range(1, len(FACTS), 2))
+  wrong = list(planted_facts.wrong_answers(FACTS))
+  assert [len(own) for own in wrong] == [NUM_PEOPLE // 4 - 1] * len(asked)
 
 
 def test_half_of_the_sentences_share_no_word_with_the_question():
@@ -43,8 +48,8 @@ def test_half_of_the_sentences_share_no_word_with_the_question():
     [row['prompt'] + row['text'] for row in questions],
     [row['text'] for row in documents],
   )
-  for number, own in enumerate(scores):
-    about = [row['fact'] == number for row in documents]
+  for question, own in zip(questions, scores, strict=True):
+    about = [row['fact'] == question['fact'] for row in documents]
     for is_shared in (0, 1):
       chosen = [row['shares_words'] == is_shared for row in documents]
       found = own[np.logical_and(about, chosen)]
@@ -107,8 +112,8 @@ def test_they_are_found(influence, monkeypatch, tmp_path):
   assert figures.keys() == {'kronecker', 'ekfac', 'bm25', 'embedding'}
   # Of words that are not there nothing is known: all others come first.
   assert figures['bm25'][4] == 0
-  # Of 228 texts, by chance 10 are among the first 10: 4 %.
-  assert figures['ekfac'][0] > 2 * 10 / 228
+  # By chance 10 of 236 texts are among the first 10.
+  assert figures['ekfac'][0] > 2 * 10 / 236
   answers = (tmp_path / 'r' / 'answers.html').read_text()
-  assert answers.count('<article>') == 16
+  assert answers.count('<article>') == 8
   assert 'class="for"' in answers
