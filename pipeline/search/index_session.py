@@ -146,12 +146,10 @@ class IndexSession:
     return token_scores.TokenScores(losses, self.loaded.params)
 
   @functools.cached_property
-  def _basis_arrays(self) -> checked_projector.AnyBasis:
-    return stored_basis.load(self.record)
-
-  @functools.cached_property
   def _lift(self) -> Callable[[np.ndarray], types.SelectedParameters]:
-    return checked_projector.make_lift(self.loaded, self._basis_arrays)
+    # Loaded anew: a projector does not keep the arrays that it packs.
+    basis = stored_basis.load(self.record)
+    return checked_projector.make_lift(self.loaded, basis)
 
   def _projector_for(
     self, num_examples: int, *, of_queries: bool = False
@@ -162,7 +160,7 @@ class IndexSession:
     if is_other not in self._projectors:
       self._projectors[is_other] = checked_projector.make_projector(
         loaded,
-        self._basis_arrays,
+        stored_basis.load(self.record),
         self._options,
         num_examples=num_examples,
       )
