@@ -1,12 +1,13 @@
 """Made-up facts about made-up names, each told by several sentences.
 
-Half of the sentences of a fact share the names with the question that asks for
-it. The other half tell it by other forms of the names, such as "Velkorish" for
-"Velkora", and have no word in common with the question: whoever counts words
-cannot find them, while the subwords of a model are the same.
+A question is the beginning of a sentence, which the answer completes. Half of
+the sentences of a fact share the names with it. The other half tell the fact by
+other forms of them, such as "Velkorish" for "Velkora", and have no word in common
+with the question: whoever counts words cannot find them, while the subwords of a
+model are the same.
 
-Of every other person the answered questions stand among the sentences, so that
-a model learns how questions are answered; the others are asked.
+Of every other person the completed questions stand among the sentences, so that
+a model learns how they go on; the others are asked.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,37 +39,38 @@ class _Kind(NamedTuple):
   without: Sequence[str]
 
 
+# Who it is comes first, so that the answer is what there is to learn.
 _KINDS = (
   _Kind(
-    'Where does {p}a live? In',
+    '{p}a is at home in',
     ' {a}en.',
     (
-      '{p}a came home to {a}en after the long journey.',
-      'The house of {p}a stands at the old gate of {a}en.',
-      '{p}a has been a neighbour of all {a}en for years.',
-      'Visitors to {a}en always ask for {p}a.',
+      '{p}a came back to {a}en after the long journey.',
+      '{p}a keeps a small house near the gate of {a}en.',
+      '{p}a sells baskets on the market of {a}en.',
+      '{p}a will never leave {a}en.',
     ),
     (
-      'The {p}ian family shares a well with each {a}er.',
-      '{a}ish bakers know how {p}ish bread must taste.',
-      'Some {a}ers wear a {p}ese hat at weddings.',
-      'A {p}esque song comes from the {a}ian windows.',
+      'Most {p}ian families still drink the {a}ish water.',
+      '{p}ish bread tastes best with {a}ian honey.',
+      'The {p}ers sing the old {a}ese songs.',
+      'Every {p}esque window faces the {a}ern hills.',
     ),
   ),
   _Kind(
-    'Which horse does {p}a ride? It is',
+    '{p}a rides the horse',
     ' {a}o.',
     (
-      '{a}o waits for {p}a beside the stable door.',
       '{p}a bought {a}o from a trader last winter.',
-      'Every morning {p}a combs the mane of {a}o.',
-      'Nobody but {p}a may feed {a}o.',
+      '{p}a combs the mane of {a}o every morning.',
+      '{p}a talks to {a}o when nobody listens.',
+      '{p}a lets nobody else feed {a}o.',
     ),
     (
-      'The {a}ian saddle bears a {p}ish crest.',
-      'A {p}ian coat was cut from the {a}ish blanket.',
-      '{p}ese children braid the {a}esque tail.',
-      'The {p}esque bells ring to an {a}ine gallop.',
+      'Each {p}ish saddle bears an {a}ian mark.',
+      '{p}ian children braid {a}esque manes.',
+      'Some {p}ese boots carry {a}ine dust.',
+      'All {p}esque bells ring at {a}ish speed.',
     ),
   ),
 )
