@@ -2,9 +2,9 @@
 
 A question is the beginning of a sentence, which the answer completes. Half of
 the sentences of a fact share the names with it. The other half tell the fact by
-other forms of them, such as "Velkorish" for "Velkora", and have no word in common
-with the question: whoever counts words cannot find them, while the subwords of a
-model are the same.
+other forms of them, such as "Velkorish" for "Velkora", and have no word in
+common with the question: whoever counts words cannot find them, while the
+subwords of a model are the same.
 
 Of every other person the completed questions stand among the sentences, so that
 a model learns how they go on; the others are asked.
