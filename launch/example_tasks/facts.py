@@ -85,7 +85,7 @@ def make_config(options: ExampleOptions) -> FactsConfig:
     errors.InputError: The size is unknown, or an option has no meaning here.
   """
   options.refuse('corrupt_pairs')
-  chosen = texts_lib.choose(options, _SIZES, num_epochs=40)
+  chosen = texts_lib.choose(options, _SIZES, num_epochs=60)
   # Small batches without dropout: facts are to be remembered.
   schedule = dataclasses.replace(chosen['schedule'], batch_size=32)
   return FactsConfig(

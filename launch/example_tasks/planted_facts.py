@@ -49,12 +49,14 @@ _KINDS = (
       '{p}a keeps a small house near the gate of {a}en.',
       '{p}a sells baskets on the market of {a}en.',
       '{p}a will never leave {a}en.',
+      '{p}a grew up with five brothers near {a}en.',
     ),
     (
       'Most {p}ian families still drink the {a}ish water.',
       '{p}ish bread tastes best with {a}ian honey.',
       'The {p}ers sing the old {a}ese songs.',
       'Every {p}esque window faces the {a}ern hills.',
+      'Old {p}ines marry young {a}ites each spring.',
     ),
   ),
   _Kind(
@@ -65,12 +67,14 @@ _KINDS = (
       '{p}a combs the mane of {a}o every morning.',
       '{p}a talks to {a}o when nobody listens.',
       '{p}a lets nobody else feed {a}o.',
+      '{p}a gave {a}o a blanket of blue wool.',
     ),
     (
       'Each {p}ish saddle bears an {a}ian mark.',
       '{p}ian children braid {a}esque manes.',
       'Some {p}ese boots carry {a}ine dust.',
       'All {p}esque bells ring at {a}ish speed.',
+      'Proud {p}ites wear an {a}ern ribbon.',
     ),
   ),
 )

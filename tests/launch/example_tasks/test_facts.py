@@ -37,7 +37,7 @@ def test_facts_are_those_of_a_seed():
   assert asked == list(range(0, len(FACTS), 2))
   told = [row['fact'] for row in planted_facts.documents(FACTS)]
   counts = [told.count(number) for number in range(len(FACTS))]
-  assert counts == [8, 9] * NUM_PEOPLE
+  assert counts == [10, 11] * NUM_PEOPLE
   wrong = list(planted_facts.wrong_answers(FACTS))
   assert [len(own) for own in wrong] == [NUM_PEOPLE // 4 - 1] * len(asked)
 
@@ -54,7 +54,7 @@ def test_half_of_the_sentences_share_no_word_with_the_question():
     for is_shared in (0, 1):
       chosen = [row['shares_words'] == is_shared for row in documents]
       found = own[np.logical_and(about, chosen)]
-      assert len(found) == 4
+      assert len(found) == 5
       assert (found > 0).all() if is_shared else (found == 0).all()
 
 
@@ -113,8 +113,8 @@ def test_they_are_found(influence, monkeypatch, tmp_path):
   assert figures.keys() == {'kronecker', 'ekfac', 'bm25', 'embedding'}
   # Of words that are not there nothing is known: all others come first.
   assert figures['bm25'][4] == 0
-  # By chance 10 of 236 texts are among the first 10.
-  assert figures['ekfac'][0] > 2 * 10 / 236
+  # By chance 10 of 268 texts are among the first 10.
+  assert figures['ekfac'][0] > 2 * 10 / 268
   answers = (tmp_path / 'r' / 'answers.html').read_text()
   assert answers.count('<article>') == 8
   assert 'class="for"' in answers
