@@ -131,8 +131,12 @@ class _NothingCollected:
 
 
 def _nothing_given(scope: projection_plan.Scope) -> dict[str, Any]:
-  scopes = scope.scopes.items()
-  return {'scopes': {str(n): _nothing_given(inner) for n, inner in scopes}}
+  return {
+    'scopes': {
+      scope.places[number]: _nothing_given(inner)
+      for number, inner in scope.scopes.items()
+    }
+  }
 
 
 def _mean_input(
