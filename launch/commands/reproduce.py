@@ -56,7 +56,11 @@ def run(
       f'{recipe} needs --data_dir, the TFDS directory that its dataset was '
       'prepared in'
     )
-  steps = chosen.steps(out, data_dir and storage.absolute(data_dir))
+  directories = {out: 'OUT'}
+  if data_dir is not None:
+    data_dir = storage.absolute(data_dir)
+    directories[data_dir] = 'DATA'
+  steps = chosen.steps(out, data_dir)
   found = {}
   for number, step in enumerate(steps):
     console.print(
@@ -64,7 +68,7 @@ def run(
     )
     history = fingerprints.of_json([x.argv for x in steps[: number + 1]])
     found[step.name] = _run_step(console, step, out, history)
-  page = results_page.render(recipe, chosen, steps, found, out)
+  page = results_page.render(recipe, chosen, steps, found, directories)
   path = storage.join(out, 'RESULTS.md')
   with storage.open_for_writing(path) as file:
     file.write(page.encode())

@@ -50,9 +50,9 @@ def scores(
     errors.InputError: The corpus is another by now, or the task has nothing
       that the baseline is made of.
   """
+  index.check_examples(f'baseline {name}')
   rows = index.rows(columns=['id', *_COLUMNS.values()])
   ids = rows['id'].to_pylist()
-  index.check_examples(f'baseline {name}')
   if name in _COLUMNS:
     num_queries = loaded.task.corpus.with_split(query_split).num_examples
     values = rows[_COLUMNS[name]].to_numpy()

@@ -292,8 +292,9 @@ def _intact_shard(
 def _check_accounts(
   example_range: ExampleRange, rows: pa.Table, rejected: dict[str, str]
 ) -> None:
-  # An example may have several rows, one for each token.
-  num_examples = len(pc.unique(rows['id']))
+  num_examples = rows.num_rows
+  if {*shard_files.TOKEN_COLUMNS} <= {*rows.column_names}:
+    num_examples = len(pc.unique(rows['id']))
   if num_examples + len(rejected) != example_range.num_examples:
     raise storage.DamagedFileError(
       f'{example_range.stem} has {num_examples} examples and {len(rejected)} '

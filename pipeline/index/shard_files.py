@@ -17,6 +17,8 @@ from pipeline.storage import checked_files, files as storage
 # Columns of every rows file; the last one only where vectors are not exact.
 ERROR_COLUMN = 'projection_error'
 OWN_COLUMNS = ('id', 'loss', 'squared_gradient_norm', ERROR_COLUMN)
+# Columns that rows have which are tokens of an example.
+TOKEN_COLUMNS = ('position', 'token')
 
 _METADATA_KEY = b'influence_shard'
 

@@ -82,7 +82,7 @@ class TokenShares:
     Args:
       queries: that were asked.
       found: for them.
-      progress: called with the number of pairs whose tokens are told apart.
+      progress: called with the number of directions done, and of all.
 
     Raises:
       errors.InputError: The corpus has changed since, or an example cannot be

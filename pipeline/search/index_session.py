@@ -130,13 +130,15 @@ class IndexSession:
     projector = self._projector_for(CERTIFIED_BATCH)
     return reprojection.Reprojection(self.index, self.loaded, projector)
 
-  def direction(self, weights: np.ndarray) -> types.SelectedParameters:
-    """The direction v in parameters with <v, g> = <weights, projection of g>.
+  @functools.cached_property
+  def direction(self) -> Callable[[np.ndarray], types.SelectedParameters]:
+    """Gives v with <v, g> = <weights, projection of g> for weights of columns.
 
-    Args:
-      weights: [projection_dim] float32 of the columns of a projection.
+    See `checked_projector.make_lift`.
     """
-    return self._lift(weights)
+    # Loaded anew: a projector does not keep the arrays that it packs.
+    basis = stored_basis.load(self.record)
+    return checked_projector.make_lift(self.loaded, basis)
 
   @functools.cached_property
   def token_scores(self) -> token_scores.TokenScores:
@@ -144,12 +146,6 @@ class IndexSession:
     losses = self.loaded.task.token_losses
     assert losses is not None  # Checked by `check_token_losses`.
     return token_scores.TokenScores(losses, self.loaded.params)
-
-  @functools.cached_property
-  def _lift(self) -> Callable[[np.ndarray], types.SelectedParameters]:
-    # Loaded anew: a projector does not keep the arrays that it packs.
-    basis = stored_basis.load(self.record)
-    return checked_projector.make_lift(self.loaded, basis)
 
   def _projector_for(
     self, num_examples: int, *, of_queries: bool = False

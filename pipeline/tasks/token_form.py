@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from influence_core import errors, types
 from pipeline.corpora import corpus as corpus_lib
+from pipeline.index import shard_files
 from pipeline.tasks import task as task_lib
 
 # Columns of a row: which token of the example it is, and its text.
-POSITION, TEXT = 'position', 'token'
+POSITION, TEXT = shard_files.TOKEN_COLUMNS
 NO_TOKEN = 'no token of it has a gradient'
 
 
