@@ -56,11 +56,7 @@ def run(
       f'{recipe} needs --data_dir, the TFDS directory that its dataset was '
       'prepared in'
     )
-  directories = {out: 'OUT'}
-  if data_dir is not None:
-    data_dir = storage.absolute(data_dir)
-    directories[data_dir] = 'DATA'
-  steps = chosen.steps(out, data_dir)
+  steps = chosen.steps(out, data_dir and storage.absolute(data_dir))
   found = {}
   for number, step in enumerate(steps):
     console.print(
@@ -68,7 +64,7 @@ def run(
     )
     history = fingerprints.of_json([x.argv for x in steps[: number + 1]])
     found[step.name] = _run_step(console, step, out, history)
-  page = results_page.render(recipe, chosen, steps, found, directories)
+  page = results_page.render(recipe, chosen, steps, found, out)
   path = storage.join(out, 'RESULTS.md')
   with storage.open_for_writing(path) as file:
     file.write(page.encode())

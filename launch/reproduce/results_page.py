@@ -17,7 +17,7 @@ def render(
   recipe: recipes.Recipe,
   steps: Sequence[recipes.Step],
   found: recipes.Results,
-  directories: Mapping[str, str],
+  out: str,
 ) -> str:
   """A page with tables, commands, hardware and versions.
 
@@ -26,7 +26,7 @@ def render(
     recipe: what was run.
     steps: of it.
     found: argv, seconds and result of each step by name.
-    directories: what stands for each in the commands of the page, by path.
+    out: directory, which commands in the page do not name.
   """
   seconds = sum(step['seconds'] for step in found.values())
   lines = [
@@ -39,8 +39,7 @@ def render(
     '',
     '```sh',
     *(
-      f'influence {_typed(step, directories)}'
-      f'  # {found[step.name]["seconds"]:.0f} s'
+      f'influence {_typed(step, out)}  # {found[step.name]["seconds"]:.0f} s'
       for step in steps
     ),
     '```',
@@ -51,12 +50,9 @@ def render(
   return '\n'.join(lines)
 
 
-def _typed(step: recipes.Step, directories: Mapping[str, str]) -> str:
-  """The command without directories, which are others for everyone."""
-  argv = list(step.argv)
-  for path, name in directories.items():
-    argv = [word.replace(path, name) for word in argv]
-  return shlex.join(argv)
+def _typed(step: recipes.Step, out: str) -> str:
+  """The command with OUT for the directory, which is another for everyone."""
+  return shlex.join(x.replace(out, 'OUT') for x in step.argv)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
