@@ -81,13 +81,11 @@ def make_task(
     return _in_windows(network, params, features, window)
 
   def output_losses(logits: jax.Array, features: types.Features) -> jax.Array:
-    weights = features['weights']
-    losses = weights * optax.softmax_cross_entropy_with_integer_labels(
-      logits, features['targets']
-    )
+    losses = token_losses(logits, features)
     if loss_reduction == 'sum':
       return losses
-    return losses / jnp.maximum(weights.sum(axis=1, keepdims=True), 1)
+    num_tokens = features['weights'].sum(axis=1, keepdims=True)
+    return losses / jnp.maximum(num_tokens, 1)
 
   return Task(
     name=f'{model.rstrip("/").rpartition("/")[2]}_language_model',
@@ -105,6 +103,18 @@ def make_task(
     loss_reduction=loss_reduction,
     token_texts=lambda raw: tokenizer.token_texts(read, raw),
     **texts_lib.losses_by_token(outputs, output_losses),
+  )
+
+
+def token_losses(logits: jax.Array, features: types.Features) -> jax.Array:
+  """[batch, tokens] losses, 0 of tokens that do not count.
+
+  Args:
+    logits: [batch, tokens, vocabulary_size].
+    features: with the targets and weights of `token_rows.row`.
+  """
+  return features['weights'] * optax.softmax_cross_entropy_with_integer_labels(
+    logits, features['targets']
   )
 
 

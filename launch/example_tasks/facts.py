@@ -18,9 +18,7 @@ import json
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from influence_core import types
 from launch.example_tasks import (
@@ -224,10 +222,7 @@ def _losses(
   logits: Any = decoder.Decoder(model).apply(
     params, features['tokens'], features['positions']
   )
-  losses = optax.softmax_cross_entropy_with_integer_labels(
-    logits, features['targets']
-  )
-  return jnp.sum(features['weights'] * losses, axis=1)
+  return causal_lm.token_losses(logits, features).sum(axis=1)
 
 
 def _features(

@@ -99,8 +99,8 @@ class TokenShares:
     scales = self._scales(positions)
     state = _Progress(progress, total)
     of_examples = self._of_examples(queries, pairs, examples, scales, state)
-    of_queries = self._of_queries(
-      queries, pairs, asked, positions, scales, state
+    of_queries = (
+      self._of_queries(queries, pairs, asked, scales, state) if asked else {}
     )
     return {
       value: dataclasses.replace(
@@ -114,30 +114,42 @@ class TokenShares:
   def _of_examples(self, queries, pairs, examples, scales, state):
     """Tokens of the example, by pair."""
     weighted = self._index.weight_queries(queries.projections, self._options)
-    totals: dict[tuple[int, int], Tokens] = {}
-    for query in np.unique(pairs[:, 0]):
-      directions = self._directions(weighted[query])
-      for position in pairs[pairs[:, 0] == query, 1]:
-        totals[query, position] = self._tokens(
-          examples[position], directions, scales[position]
-        )
-      state.step()
-    return totals
 
-  def _of_queries(self, queries, pairs, asked, positions, scales, state):
-    """Tokens of the query, by pair; empty where they are none."""
-    totals: dict[tuple[int, int], Tokens] = {}
-    if not asked:
-      return totals
+    def tokens(query, position, directions):
+      return self._tokens(examples[position], directions, scales[position])
+
+    return self._by_pair(pairs, 0, weighted.__getitem__, tokens, state)
+
+  def _of_queries(self, queries, pairs, asked, scales, state):
+    """Tokens of the query, by pair."""
     own = self._query_scales(queries)
     weights = self._index.column_weights(self._options)
-    for position in positions:
+
+    def weighted(position):
       [vector] = self._index.vectors([position])
-      directions = self._directions((vector * weights).astype(np.float32))
-      for query in pairs[pairs[:, 1] == position, 0]:
-        totals[query, position] = self._tokens(
-          asked[query], directions, scales[position] * own[query]
-        )
+      return (vector * weights).astype(np.float32)
+
+    def tokens(query, position, directions):
+      scale = scales[position] * own[query]
+      return self._tokens(asked[query], directions, scale)
+
+    return self._by_pair(pairs, 1, weighted, tokens, state)
+
+  def _by_pair(self, pairs, side, weights_of, tokens_of, state):
+    """Tokens along the directions of each query, or of each example.
+
+    Args:
+      pairs: [n, 2] (query, position).
+      side: 0 for directions of queries, 1 for those of examples.
+      weights_of: of one of these, [projection_dim] of its direction.
+      tokens_of: (query, position, directions) -> `Tokens`.
+      state: of the progress.
+    """
+    totals: dict[tuple[int, int], Tokens] = {}
+    for one in np.unique(pairs[:, side]):
+      directions = self._directions(weights_of(one))
+      for query, position in pairs[pairs[:, side] == one]:
+        totals[query, position] = tokens_of(query, position, directions)
       state.step()
     return totals
 

@@ -115,15 +115,10 @@ class LossCheck:
       'split_loss',
     )
     params, features = self._placed_params(), finite.batch.features
-    tolerance = loss_contract.LOW_PRECISION_TOLERANCE
     with self._naming_the_task():
       loss_contract.check_form(split, params, features)
       losses = loss_contract.evaluate(split, params, features)
-      if not np.allclose(losses, finite.losses, tolerance, tolerance):
-        raise errors.InputError(
-          f'the split_loss of {finite.batch.ids[0]} is {losses[0]:.6g} and its '
-          f'per_example_loss {finite.losses[0]:.6g}; they must be the same'
-        )
+      _check_same('split_loss', losses, finite)
 
   def check_tokens(self, finite: FiniteBatch) -> None:
     """Compares the sums of the losses of tokens with the loss itself.
@@ -144,7 +139,6 @@ class LossCheck:
       self._task.token_losses, 'token_losses'
     )
     params, features = self._placed_params(), finite.batch.features
-    tolerance = loss_contract.LOW_PRECISION_TOLERANCE
     with self._naming_the_task():
       loss_tracing.check_traceable(token_losses, params, features)
       losses = loss_contract.evaluate(token_losses, params, features)
@@ -154,13 +148,7 @@ class LossCheck:
           f'token_losses returned shape {losses.shape}, expected ({count}, '
           'tokens), a loss for each token of each example'
         )
-      sums = losses.sum(axis=1)
-      if not np.allclose(sums, finite.losses, tolerance, tolerance):
-        raise errors.InputError(
-          f'the token_losses of {finite.batch.ids[0]} add up to {sums[0]:.6g} '
-          f'and its per_example_loss is {finite.losses[0]:.6g}; they must be '
-          'the same'
-        )
+      _check_same('sum of token_losses', losses.sum(axis=1), finite)
 
   def _placed_params(self) -> types.Params:
     """On a device, so that they are copied there once."""
@@ -172,3 +160,20 @@ class LossCheck:
       yield
     except errors.InputError as error:
       raise errors.InputError(f'task {self._task.name}: {error}') from error
+
+
+def _check_same(name: str, losses: np.ndarray, finite: FiniteBatch) -> None:
+  """Raises `errors.InputError` unless losses are those of the batch.
+
+  Args:
+    name: of the losses.
+    losses: [num_examples] of them.
+    finite: with what they should be.
+  """
+  tolerance = loss_contract.LOW_PRECISION_TOLERANCE
+  is_same = np.isclose(losses, finite.losses, tolerance, tolerance)
+  for place in np.flatnonzero(~is_same):
+    raise errors.InputError(
+      f'the {name} of {finite.batch.ids[place]} is {losses[place]:.6g} and its '
+      f'per_example_loss {finite.losses[place]:.6g}; they must be the same'
+    )

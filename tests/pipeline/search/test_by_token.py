@@ -157,7 +157,7 @@ def test_of_nothing_there_are_none(make_index):
   ('fault', 'told'),
   [
     ('none', 'task tokens has no tokens; give it token_losses and'),
-    ('other_sum', r'the token_losses of .* add up to .*; they must be'),
+    ('other_sum', r'the sum of token_losses of .* is .*; they must be'),
     ('many_texts', 'expected one text for each loss'),
   ],
 )
