@@ -1,8 +1,9 @@
 """A subspace for each layer, with the curvature inside it.
 
-Of the gradient G of a layer only U^T G V is kept: its coordinates in the
-leading directions of its rows and of its columns, the eigenvectors of E[G G^T]
-and E[G^T G] over gradients whose second moment is the curvature. Inside, the
+Of the gradient G of a layer only U^T G V is kept: its coordinates along a few
+directions of its rows and of its columns, by default the leading eigenvectors
+of E[G G^T] and E[G^T G] over gradients whose second moment is the curvature.
+Inside, the
 curvature is a small matrix, E[c c^T] of the coordinates c, shrunk towards its
 diagonal. Turned to its eigenvectors, coordinates are columns with an eigenvalue
 each, and influence is a weighted inner product as with eigenpairs.
@@ -29,8 +30,8 @@ from influence_core.subspaces import (
   hessian_inside,
   layer_collectors,
   layers as layers_lib,
-  leading_directions,
   matrix_gradients,
+  side_directions,
 )
 
 
@@ -87,6 +88,7 @@ def fit(
   *,
   directions_of: factored_sample.FactoredSample | None = None,
   hessian_of: factored_sample.FactoredSample | None = None,
+  kind: side_directions.Kind = 'leading',
   shrinkage: float = 0.0,
   l2_weight: float = 0.0,
   seed: int = 0,
@@ -100,11 +102,12 @@ def fit(
     directions_of: gradients of the same second moment, which may be fewer, as
       directions need to be known less well; None for those of `sample`.
     hessian_of: the loss whose Hessian is to be inside instead, in a third pass.
+    kind: of the directions.
     shrinkage: share of its own diagonal that the curvature inside is made of,
       from 0, as it was found, to 1, as in EK-FAC.
     l2_weight: c, where the training loss had a term c/2 * |theta|^2, which the
       curvature has c more of.
-    seed: of the random directions that large sides are searched by.
+    seed: of random directions.
 
   Returns:
     The subspaces, and how much of the curvature they hold.
@@ -114,15 +117,18 @@ def fit(
     stack.path: layers_lib.num_coordinates(stack, coordinates_per_layer)
     for stack in stacks
   }
-  searched = dict(leading_directions.random_directions(stacks, counts, seed))
+  searched = dict(side_directions.random_directions(stacks, counts, seed))
   few = directions_of or sample
   moments = few.mean('moments', _moments(few.gradients, stacks), searched)
-  directions = {
-    stack.path: leading_directions.find(
-      stack, moments, counts[stack.path], searched.get(stack.path, {})
+  generator = np.random.default_rng((seed, 1))
+  directions = {}
+  for stack in stacks:
+    path = stack.path
+    directions[path] = side_directions.find(
+      *(stack, moments, counts[path], searched.get(path, {})),
+      kind=kind,
+      generator=generator,
     )
-    for stack in stacks
-  }
   inside = sample.mean('inside', _inside(sample.gradients, stacks), directions)
   curvature = inside
   if hessian_of is not None:
@@ -241,7 +247,7 @@ def _moments(
     known = searched or {}
     if stack_of[path].is_table:
       unit = jnp.eye(stack_of[path].num_columns)[None]
-      rows = leading_directions.sum_of_rows(stack_of[path].num_rows)
+      rows = side_directions.sum_of_rows(stack_of[path].num_rows)
       summed = matrix_gradients.coordinates(own, jnp.asarray(rows), unit)
       return {'columns': jnp.einsum('bi,bj->bij', summed, summed)}
     return {

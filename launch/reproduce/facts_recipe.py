@@ -16,7 +16,10 @@ _SEARCHES = {
 # What stands beside the methods, measured with the index of one of them.
 _BASELINES = ('bm25', 'embedding')
 _WITH_BASELINES = 'kronecker'
+_SHOWN = 'kronecker_whitened'
 _K = 10
+# Long captions have large gradients, and would come first for every question.
+_NORMALIZED = ('--normalization', 'gradient_norm')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,7 @@ class FactsRecipe:
   Attributes:
     training: flags of the training.
     coordinates_per_layer: of the subspaces.
+    many_coordinates: of larger ones.
     sample_size: of the curvature.
     arnoldi_sample_size: the same of the eigenpairs, which take as many products
       with it as iterations.
@@ -34,6 +38,7 @@ class FactsRecipe:
 
   training: recipes.Argv
   coordinates_per_layer: int
+  many_coordinates: int
   sample_size: int
   arnoldi_sample_size: int
   needs_data: bool
@@ -41,10 +46,17 @@ class FactsRecipe:
   @property
   def methods(self) -> list[Method]:
     sample = ('--sample_size', str(self.sample_size))
-    coordinates = ('--coordinates_per_layer', str(self.coordinates_per_layer))
+    layers = ('fit-basis', '--method', 'kronecker', *sample)
+    few, many = (
+      ('--coordinates_per_layer', str(number))
+      for number in (self.coordinates_per_layer, self.many_coordinates)
+    )
+    whitened = (*layers, '--directions', 'whitened')
     solved = ('query-basis', *_QUERIES, '--method')
     return [
-      Method('kronecker', ('fit-basis', *coordinates, *sample)),
+      Method('kronecker', (*layers, *few)),
+      Method('kronecker_whitened', (*whitened, *few)),
+      Method('kronecker_whitened_many', (*whitened, *many)),
       Method(
         'arnoldi',
         (
@@ -76,7 +88,7 @@ class FactsRecipe:
         'topk',
         (
           *('topk', *task, *_QUERIES, '--tokens', '--k', '3', '--out', page),
-          *('--index', methods_lib.index_path(out, 'kronecker')),
+          *('--index', methods_lib.index_path(out, _SHOWN), *_NORMALIZED),
         ),
       ),
     ]
@@ -85,7 +97,9 @@ class FactsRecipe:
     self, out: str, task: recipes.Argv, method: Method, search: str
   ) -> recipes.Step:
     where, _ = _SEARCHES[search]
-    flags: recipes.Argv = ('--where', where) if where else ()
+    flags: recipes.Argv = _NORMALIZED
+    if where:
+      flags += ('--where', where)
     if method.name == _WITH_BASELINES:
       flags += command_line.repeated('--baseline', _BASELINES)
     index = methods_lib.index_path(out, method.name)
@@ -128,7 +142,7 @@ class FactsRecipe:
       f'{about["num_queries"]} questions, 95 % intervals, seed '
       f'{about["seed"]}. Half of the sentences have the names of the question; '
       'the others tell the fact by other forms of them and have no word in '
-      'common with it.',
+      'common with it. Scores are divided by gradient norms.',
       '',
       *results_page.table(
         ['method', 'of', *headings, *methods_lib.COSTS], rows
@@ -150,6 +164,7 @@ def _figure(found: recipes.Results, search: str, name: str, figure: str) -> str:
 FACTS = FactsRecipe(
   training=('--train_split', 'train[:2000]'),
   coordinates_per_layer=256,
+  many_coordinates=2304,
   sample_size=4096,
   arnoldi_sample_size=512,
   needs_data=True,

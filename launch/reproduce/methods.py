@@ -19,6 +19,9 @@ DESCRIPTIONS = {
   'kronecker': 'coordinates of each layer, curvature inside (George et al., '
   '2018, for the directions)',
   'kronecker_few': 'the same, fewer of them',
+  'kronecker_whitened': 'the same along random directions of whitened '
+  'gradients (`--directions whitened`)',
+  'kronecker_whitened_many': 'the same, more of them',
   'arnoldi': 'Schioppa et al., 2022: leading eigenpairs of the curvature',
   'arnoldi_wide': 'the same, more of them, of the Gauss-Newton matrix',
   'random_gram': 'Park et al., 2023 (TRAK): random directions, Gram matrix',

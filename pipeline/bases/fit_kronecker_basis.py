@@ -165,6 +165,7 @@ def _fit(
     min(config.coordinates_per_layer, sample_size * roots.num_draws),
     directions_of=directions_of,
     hessian_of=losses,
+    kind=config.directions,
     shrinkage=config.shrinkage,
     l2_weight=loaded.task.l2_weight,
     seed=config.seed,

@@ -8,6 +8,7 @@ from influence_core import choices, errors
 Curvature = Literal['gauss_newton', 'empirical_fisher']
 Tables = Literal['sum', 'left_out']
 Inside = Literal['second_moment', 'hessian']
+Directions = Literal['leading', 'whitened']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,10 @@ class KroneckerConfig:
       kept, at most; with kronecker.
     tables: what of tables that rows are looked up in, such as embeddings, has
       coordinates: the sum over their rows, or nothing, with kronecker.
+    directions: of rows and columns that coordinates are along, with kronecker:
+      the leading ones of the curvature, which predict retraining best, or
+      random ones of whitened gradients, which find best what a single fact was
+      learned from.
     num_draws: number of random gradients of an example that its curvature is
       taken from, with kronecker; default: all of them where outputs are few,
       else 4.
@@ -36,6 +41,7 @@ class KroneckerConfig:
 
   coordinates_per_layer: int = 256
   tables: Tables = 'left_out'
+  directions: Directions = 'leading'
   num_draws: int | None = None
   sample_size: int = 4096
   curvature: Curvature | None = None

@@ -140,7 +140,7 @@ def fitted(
   draws_for_directions=None,
   has_hessian=False,
   tables='left_out',
-  shrinkage=0.0,
+  **options,
 ):
   params, features, split = case
   selected = parameter_selection.select_parameters(params)
@@ -160,7 +160,7 @@ def fitted(
     coordinates,
     directions_of=directions_of,
     hessian_of=plain if has_hessian else None,
-    shrinkage=shrinkage,
+    **options,
   )
   return layers, bases.stacks, bases.left_out
 
@@ -208,8 +208,9 @@ def flat_of(gradients, path, bias, layer, lead):
 
 
 @pytest.mark.slow
-def test_all_coordinates_are_the_inverse_of_the_blocks(case):
-  layers, bases, _ = fitted(case, 10**6)
+@pytest.mark.parametrize('kind', ['leading', 'whitened'])
+def test_all_coordinates_are_the_inverse_of_the_blocks(case, kind):
+  layers, bases, _ = fitted(case, 10**6, kind=kind)
   found = {
     stack.path: (stack.bias, stack.num_layers) for stack in layers.stacks
   }

@@ -20,6 +20,7 @@ TINY = dataclasses.replace(
     *('--train_split', 'train[:100]'),
   ),
   coordinates_per_layer=32,
+  many_coordinates=64,
   sample_size=128,
   arnoldi_sample_size=16,
 )

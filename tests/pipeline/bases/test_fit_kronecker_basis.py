@@ -147,6 +147,17 @@ def test_fewer_coordinates_hold_less(make, influence, task_flags, tmp_path):
   assert 'has coordinates_per_layer 4, not 5' in again.error_line
 
 
+def test_whitened_directions_hold_less_of_the_curvature(make, tmp_path):
+  held = {}
+  for name in ('leading', 'whitened'):
+    make(name, '--coordinates_per_layer', 4, '--directions', name)
+    record = stored_basis.load_record(str(tmp_path / f'{name}-basis'))
+    [layer] = record.report.layers
+    assert layer.count == 4
+    held[name] = layer.captured
+  assert 0 < held['whitened'] < held['leading']
+
+
 def test_the_method_follows_from_the_options(influence, task_flags, tmp_path):
   fit = ('fit-basis', *task_flags, '--out')
   first, again = (
