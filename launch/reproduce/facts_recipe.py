@@ -13,9 +13,9 @@ _SEARCHES = {
   'names': ('fact < 0 or shares_words = 1', '5 with the names asked for'),
   'forms': ('fact < 0 or shares_words = 0', '5 without a word of the question'),
 }
-# What stands beside the methods, measured with the index of one of them.
+# What stands beside the methods, measured with the index of the one that is
+# looked at.
 _BASELINES = ('bm25', 'embedding')
-_WITH_BASELINES = 'kronecker'
 _SHOWN = 'kronecker_whitened'
 _K = 10
 # Long captions have large gradients, and would come first for every question.
@@ -100,7 +100,7 @@ class FactsRecipe:
     flags: recipes.Argv = _NORMALIZED
     if where:
       flags += ('--where', where)
-    if method.name == _WITH_BASELINES:
+    if method.name == _SHOWN:
       flags += command_line.repeated('--baseline', _BASELINES)
     index = methods_lib.index_path(out, method.name)
     name = f'{search} {method.name}'
@@ -115,8 +115,8 @@ class FactsRecipe:
 
   def tables(self, found: recipes.Results) -> list[str]:
     """What each method finds, with and without words in common."""
-    train, about = (found[x]['result'] for x in ('train', 'all kronecker'))
-    project = found['project kronecker']['result']
+    train, about = (found[x]['result'] for x in ('train', f'all {_SHOWN}'))
+    project = found[f'project {_SHOWN}']['result']
     rows = []
     for name in (*(x.name for x in self.methods), *_BASELINES):
       cells = []
@@ -152,7 +152,7 @@ class FactsRecipe:
 
 def _figure(found: recipes.Results, search: str, name: str, figure: str) -> str:
   is_baseline = name in _BASELINES
-  step = _WITH_BASELINES if is_baseline else name
+  step = _SHOWN if is_baseline else name
   row = results_page.row_of(
     found[f'{search} {step}']['result']['figures'],
     score=name if is_baseline else 'influence',

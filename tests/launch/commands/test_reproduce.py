@@ -14,7 +14,7 @@ from launch.reproduce import (
   recipes,
   translation_recipe,
 )
-from tests.kit import text_corpus
+from tests.kit import recipe_methods, text_corpus
 
 _TINY_TRAINING = (
   *('--flip_labels', '0.1', '--size', 'mini'),
@@ -56,13 +56,6 @@ TINY_ENSEMBLE = dataclasses.replace(
 )
 
 
-def leave_out(monkeypatch, recipe, names):
-  """Methods whose commands are tested by themselves, and add minutes here."""
-  whole = type(recipe).methods.fget
-  few = property(lambda own: [x for x in whole(own) if x.name not in names])
-  monkeypatch.setattr(type(recipe), 'methods', few)
-
-
 @pytest.mark.parametrize('name', reproduce.RECIPES)
 def test_commands_of_a_recipe_can_be_typed(name):
   steps = reproduce.RECIPES[name].steps('OUT', 'DATA')
@@ -75,7 +68,7 @@ def test_commands_of_a_recipe_can_be_typed(name):
 @pytest.mark.slow
 def test_classifier_recipe(influence, monkeypatch, tmp_path):
   monkeypatch.setitem(reproduce.RECIPES, 'digits', TINY_DIGITS)
-  leave_out(monkeypatch, TINY_DIGITS, ('cg', 'lissa', 'tracin'))
+  recipe_methods.leave_out(monkeypatch, TINY_DIGITS, ('cg', 'lissa', 'tracin'))
   command = ['reproduce', 'digits', '--out', tmp_path]
   done = influence(*command)
   assert done.status == 0, done.stderr
@@ -100,7 +93,7 @@ def test_translation_recipe(influence, monkeypatch, tmp_path):
   text_corpus.prepare(tmp_path / 'data')
   monkeypatch.setitem(reproduce.RECIPES, 'multi30k', TINY_TRANSLATION)
   solved = 'ekfac', 'lissa', 'gradient', 'tracin'
-  leave_out(monkeypatch, TINY_TRANSLATION, solved)
+  recipe_methods.leave_out(monkeypatch, TINY_TRANSLATION, solved)
   done = influence(
     *('reproduce', 'multi30k', '--out', tmp_path / 'r'),
     *('--data_dir', tmp_path / 'data', '--json'),
