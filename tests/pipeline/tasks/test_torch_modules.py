@@ -62,15 +62,23 @@ def features():
   }
 
 
-def make_task(path: str) -> pipeline.Task:
+def task_of(module, path: str, **functions) -> pipeline.Task:
   return pipeline.from_torch(
-    network,
+    module,
     loss,
     name='network',
     corpus=pipeline.FileCorpus(path),
     preprocess=lambda raw: {
       name: np.array(raw[name], np.float32) for name in ('x', 'y')
     },
+    **functions,
+  )
+
+
+def make_task(path: str) -> pipeline.Task:
+  return task_of(
+    network,
+    path,
     predict=lambda module, features: {
       'largest': module(features['x']).argmax(axis=1)
     },
@@ -180,15 +188,7 @@ def make_branching_task(path: str) -> pipeline.Task:
     def forward(self, x):
       return self.linear(x) if x.sum() > 0 else x
 
-  return pipeline.from_torch(
-    Branching,
-    loss,
-    name='branching',
-    corpus=pipeline.FileCorpus(path),
-    preprocess=lambda raw: {
-      name: np.array(raw[name], np.float32) for name in ('x', 'y')
-    },
-  )
+  return task_of(Branching, path)
 
 
 def test_without_torch_the_extra_is_named(monkeypatch):
