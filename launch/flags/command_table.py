@@ -54,7 +54,7 @@ COMMANDS: dict[str, Command] = {
   ),
   'fit-basis': Command(
     fit_basis_flags.add_fit_basis,
-    'fits the leading eigenpairs of the Hessian',
+    'fits a subspace of the gradients of each layer, or leading eigenpairs',
     f'{_TASK_EXAMPLE} --out W/basis --projection_dim 50',
   ),
   'random-basis': Command(

@@ -5,11 +5,11 @@ import dataclasses
 import io
 from typing import Any
 
-import jinja2
 import markupsafe
 import matplotlib.figure
 
 from influence_core.subspaces import columns
+from launch.output import templates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +45,8 @@ def render(
     suspicious: examples of the highest self-influence.
     queries: with what was retrieved for them.
   """
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('launch', 'output'),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  return environment.get_template('html_page.html.j2').render(
+  return templates.render(
+    'html_page',
     title=title,
     summary=summary,
     spectrum=markupsafe.Markup(

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 import itertools
 from typing import Any, NamedTuple
 
-import jinja2
 import pyarrow as pa
 
+from launch.output import templates
 from pipeline.index import members as members_lib
 from pipeline.storage import files as storage
 
@@ -51,18 +51,13 @@ def write(
     queries: what they are, with `id`.
     results: from `result_tables.influence_table`.
   """
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('launch', 'output'),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.filters |= {'shaded': shaded, 'known': known}
   described = {row['id']: row for row in queries.to_pylist()}
   by_query = itertools.groupby(results.to_pylist(), lambda row: row['query_id'])
-  page = environment.get_template('search_page.html.j2').render(
+  page = templates.render(
+    'search_page',
     index=index,
+    shaded=shaded,
+    known=known,
     queries=[
       (described.get(query_id, {'id': query_id}), _ends(list(rows)))
       for query_id, rows in by_query
