@@ -12,6 +12,10 @@ BasisDtype = Literal['float32', 'bfloat16']
 NegativeEigenvalues = Literal['drop', 'abs', 'clip']
 Normalization = Literal['none', 'gradient_norm', 'cosine']
 PairChoice = Literal['leading', 'random']
+# The sum over a table's rows, or nothing.
+Tables = Literal['sum', 'left_out']
+# See `subspaces.side_directions`.
+Directions = Literal['leading', 'whitened']
 QueryMethod = Literal['gradient', 'cg', 'lissa', 'exact', 'ekfac']
 RandomMethod = Literal['random', 'random_gram']
 

@@ -3,10 +3,10 @@
 Of the gradient G of a layer only U^T G V is kept: its coordinates along a few
 directions of its rows and of its columns, by default the leading eigenvectors
 of E[G G^T] and E[G^T G] over gradients whose second moment is the curvature.
-Inside, the
-curvature is a small matrix, E[c c^T] of the coordinates c, shrunk towards its
-diagonal. Turned to its eigenvectors, coordinates are columns with an eigenvalue
-each, and influence is a weighted inner product as with eigenpairs.
+Inside, the curvature is a small matrix, E[c c^T] of the coordinates c, shrunk
+towards its diagonal. Turned to its eigenvectors, coordinates are columns with
+an eigenvalue each, and influence is a weighted inner product as with
+eigenpairs.
 
 No vector of the size of the parameters is formed, and two passes over a sample
 are all that it takes.
@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from influence_core import choices
 from influence_core.subspaces import (
   factored_gradients,
   factored_sample,
@@ -88,7 +89,7 @@ def fit(
   *,
   directions_of: factored_sample.FactoredSample | None = None,
   hessian_of: factored_sample.FactoredSample | None = None,
-  kind: side_directions.Kind = 'leading',
+  kind: choices.Directions = 'leading',
   shrinkage: float = 0.0,
   l2_weight: float = 0.0,
   seed: int = 0,
@@ -113,22 +114,9 @@ def fit(
     The subspaces, and how much of the curvature they hold.
   """
   stacks = layers.stacks
-  counts = {
-    stack.path: layers_lib.num_coordinates(stack, coordinates_per_layer)
-    for stack in stacks
-  }
-  searched = dict(side_directions.random_directions(stacks, counts, seed))
-  few = directions_of or sample
-  moments = few.mean('moments', _moments(few.gradients, stacks), searched)
-  generator = np.random.default_rng((seed, 1))
-  directions = {}
-  for stack in stacks:
-    path = stack.path
-    directions[path] = side_directions.find(
-      *(stack, moments, counts[path], searched.get(path, {})),
-      kind=kind,
-      generator=generator,
-    )
+  directions = side_directions.from_sample(
+    directions_of or sample, stacks, coordinates_per_layer, kind, seed
+  )
   inside = sample.mean('inside', _inside(sample.gradients, stacks), directions)
   curvature = inside
   if hessian_of is not None:
@@ -231,41 +219,6 @@ def norms_and_coordinates(
     }
 
   return statistic
-
-
-def _moments(
-  gradients: factored_gradients.FactoredGradients,
-  stacks: Sequence[layers_lib.LayerStack],
-) -> factored_sample.Total:
-  """Second moments of both sides of each stack."""
-  stack_of = {stack.path: stack for stack in stacks}
-
-  def statistic(path, gradient, searched):
-    if path not in stack_of:
-      return {}
-    own = stack_of[path].read(gradient)
-    known = searched or {}
-    if stack_of[path].is_table:
-      unit = jnp.eye(stack_of[path].num_columns)[None]
-      rows = side_directions.sum_of_rows(stack_of[path].num_rows)
-      summed = matrix_gradients.coordinates(own, jnp.asarray(rows), unit)
-      return {'columns': jnp.einsum('bi,bj->bij', summed, summed)}
-    return {
-      'rows': matrix_gradients.row_moments(own, known.get('rows')),
-      'columns': matrix_gradients.row_moments(
-        own.transposed(), known.get('columns')
-      ),
-    }
-
-  def total(leaves, features, mask, searched):
-    found = gradients.total(leaves, features, statistic, searched, mask=mask)
-    return {
-      f'{path}/{name}': sums
-      for path, own in found.items()
-      for name, sums in own.items()
-    }
-
-  return total
 
 
 def _inside(

@@ -6,13 +6,12 @@ one more entry of its input, which is 1. Slices of a stack are layers each.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import types
+from influence_core import choices, types
 from influence_core.subspaces import (
   factored_gradients,
   matrix_gradients,
@@ -22,9 +21,6 @@ from influence_core.subspaces import (
 # The gradient of a bias is the sum of the cotangents of its layer's output:
 # float32 sums of the same numbers in another order.
 _TOLERANCE = 1e-4
-
-# The sum over a table's rows, or nothing.
-Tables = Literal['sum', 'left_out']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +109,7 @@ def find(
   leaves: types.SelectedParameters,
   features: types.Features,
   *,
-  tables: Tables = 'left_out',
+  tables: choices.Tables = 'left_out',
 ) -> Layers:
   """The layers of a loss.
 

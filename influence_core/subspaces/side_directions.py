@@ -7,13 +7,18 @@ found from products with random directions, so that no large matrix is formed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from influence_core.subspaces import layers as layers_lib
-
-Kind = Literal['leading', 'whitened']
+from influence_core import choices
+from influence_core.subspaces import (
+  factored_gradients,
+  factored_sample,
+  layers as layers_lib,
+  matrix_gradients,
+)
 
 # Moments of larger sides are not formed: their leading eigenvectors are found
 # from products with so many random directions for each that is wanted.
@@ -27,7 +32,7 @@ class _Eigenpairs(NamedTuple):
   """The largest eigenvalues of a second moment.
 
   Attributes:
-    values: [n] float64, falling.
+    values: [n] float64, falling, none below zero.
     vectors: [side, n], orthonormal.
     trace: of the whole moment.
   """
@@ -35,6 +40,45 @@ class _Eigenpairs(NamedTuple):
   values: np.ndarray
   vectors: np.ndarray
   trace: float
+
+
+def from_sample(
+  sample: factored_sample.FactoredSample,
+  stacks: Sequence[layers_lib.LayerStack],
+  coordinates_per_layer: int,
+  kind: choices.Directions,
+  seed: int,
+) -> dict[str, dict[str, np.ndarray]]:
+  """'rows' and 'columns' of each stack by path, in a pass over a sample.
+
+  Args:
+    sample: of gradients whose second moment is the curvature.
+    stacks: of layers.
+    coordinates_per_layer: at most, for each.
+    kind: see the module.
+    seed: of random directions.
+
+  Returns:
+    [matrix, side, count] float32 of each side, orthonormal.
+  """
+  counts = {
+    stack.path: layers_lib.num_coordinates(stack, coordinates_per_layer)
+    for stack in stacks
+  }
+  searched = dict(random_directions(stacks, counts, seed))
+  moments = sample.mean('moments', _moments(sample.gradients, stacks), searched)
+  generator = np.random.default_rng((seed, 1))
+  return {
+    stack.path: find(
+      stack,
+      moments,
+      counts[stack.path],
+      searched.get(stack.path, {}),
+      kind=kind,
+      generator=generator,
+    )
+    for stack in stacks
+  }
 
 
 def random_directions(
@@ -66,7 +110,7 @@ def find(
   counts: tuple[int, int],
   searched: Mapping[str, np.ndarray],
   *,
-  kind: Kind = 'leading',
+  kind: choices.Directions,
   generator: np.random.Generator,
 ) -> dict[str, np.ndarray]:
   """[matrix, side, count] float32 of both sides of a stack, orthonormal.
@@ -102,12 +146,48 @@ def sum_of_rows(num_rows: int) -> np.ndarray:
   return np.full((1, num_rows, 1), num_rows**-0.5, np.float32)
 
 
+def _moments(
+  gradients: factored_gradients.FactoredGradients,
+  stacks: Sequence[layers_lib.LayerStack],
+) -> factored_sample.Total:
+  """Second moments of both sides of each stack."""
+  stack_of = {stack.path: stack for stack in stacks}
+
+  def statistic(path, gradient, searched):
+    if path not in stack_of:
+      return {}
+    own = stack_of[path].read(gradient)
+    known = searched or {}
+    if stack_of[path].is_table:
+      unit = jnp.eye(stack_of[path].num_columns)[None]
+      rows = sum_of_rows(stack_of[path].num_rows)
+      summed = matrix_gradients.coordinates(own, jnp.asarray(rows), unit)
+      return {'columns': jnp.einsum('bi,bj->bij', summed, summed)}
+    return {
+      'rows': matrix_gradients.row_moments(own, known.get('rows')),
+      'columns': matrix_gradients.row_moments(
+        own.transposed(), known.get('columns')
+      ),
+    }
+
+  def total(leaves, features, mask, searched):
+    found = gradients.total(leaves, features, statistic, searched, mask=mask)
+    return {
+      f'{path}/{name}': sums
+      for path, own in found.items()
+      for name, sums in own.items()
+    }
+
+  return total
+
+
 def _eigenpairs(moment: np.ndarray, searched: np.ndarray | None) -> _Eigenpairs:
   """Of [side, side], or of its products with [side, more] directions."""
   if searched is not None:
     return _nystrom(moment, searched)
   values, vectors = np.linalg.eigh(moment)
-  return _Eigenpairs(values[::-1], vectors[:, ::-1], np.trace(moment))
+  values = np.maximum(values[::-1], 0)
+  return _Eigenpairs(values, vectors[:, ::-1], np.trace(moment))
 
 
 def _nystrom(products: np.ndarray, directions: np.ndarray) -> _Eigenpairs:
@@ -153,6 +233,6 @@ def _whitened(
   inside = pairs.vectors.T @ random
   outside = random - pairs.vectors @ inside
   added = _WHITENING * mean
-  roots = np.sqrt(np.maximum(pairs.values, 0) + added)
+  roots = np.sqrt(pairs.values + added)
   whitened = pairs.vectors @ (inside / roots[:, None])
   return np.linalg.qr(whitened + outside / np.sqrt(rest + added))[0]

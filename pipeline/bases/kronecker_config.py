@@ -6,9 +6,7 @@ from typing import Literal
 from influence_core import choices, errors
 
 Curvature = Literal['gauss_newton', 'empirical_fisher']
-Tables = Literal['sum', 'left_out']
 Inside = Literal['second_moment', 'hessian']
-Directions = Literal['leading', 'whitened']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +38,8 @@ class KroneckerConfig:
   """
 
   coordinates_per_layer: int = 256
-  tables: Tables = 'left_out'
-  directions: Directions = 'leading'
+  tables: choices.Tables = 'left_out'
+  directions: choices.Directions = 'leading'
   num_draws: int | None = None
   sample_size: int = 4096
   curvature: Curvature | None = None
