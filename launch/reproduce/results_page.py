@@ -88,7 +88,9 @@ def with_intervals(row: Mapping[str, Any], figures: Sequence[str]) -> list[str]:
 
 def _machine() -> str:
   versions = ', '.join(f'{x} {metadata.version(x)}' for x in _PACKAGES)
+  kept = 'JAX_COMPILATION_CACHE_DIR' in os.environ
   return (
     f'{os.cpu_count()} cores ({platform.machine()}), Python '
     f'{platform.python_version()}, {versions}'
+    + (', programs compiled once for all steps' if kept else '')
   )

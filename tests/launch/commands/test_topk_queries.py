@@ -70,8 +70,12 @@ def test_ids_of_any_split(ask, expected, index):
   asked = ask('--query_split', 'test[:3]').json['queries']
   [first, *_, last] = [query['id'] for query in asked]
   found = ask('--query_ids', last, first)
-  # Gradients of two examples and of three are float32 sums in another order.
-  np.testing.assert_allclose(scores(found), expected[[2, 0]], rtol=1e-5)
+  # Gradients of two examples and of three are float32 sums in another order,
+  # whose rounding goes with the largest terms, not with what is left of them.
+  rounding = 1e-6 * abs(expected).max()
+  np.testing.assert_allclose(
+    scores(found), expected[[2, 0]], rtol=1e-5, atol=rounding
+  )
   own = open_index(str(index)).rows([5])['id'].to_pylist()
   assert ask('--query_ids', *own, '--exclude_self').status == 0
 
