@@ -172,7 +172,8 @@ def _check_same(name: str, losses: np.ndarray, finite: FiniteBatch) -> None:
   """
   tolerance = loss_contract.LOW_PRECISION_TOLERANCE
   is_same = np.isclose(losses, finite.losses, tolerance, tolerance)
-  for place in np.flatnonzero(~is_same):
+  if not is_same.all():
+    place = int(is_same.argmin())
     raise errors.InputError(
       f'the {name} of {finite.batch.ids[place]} is {losses[place]:.6g} and its '
       f'per_example_loss {finite.losses[place]:.6g}; they must be the same'

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from influence_core import errors, parameter_arrays
+from influence_core.curvature import products
 from pipeline.index import reader as index_reader
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
+from tests.kit import linear_task
 
 
 def flags(workdir, name, value):
@@ -73,10 +75,28 @@ def test_bad_split_loss(influence, workdir, tmp_path, command, split, message):
   assert not (tmp_path / 'b' / 'basis.json').exists()
 
 
-def test_measurement_is_called_by_its_name(workdir):
-  loaded = loaded_task.LoadedTask.load(
+def load(workdir):
+  return loaded_task.LoadedTask.load(
     TaskReference('tests.kit.odd_tasks:make_task', {'workdir': str(workdir)})
   )
+
+
+def test_the_example_whose_split_loss_differs_is_named(workdir):
+  loaded = load(workdir)
+  losses = products.SplitLoss(
+    linear_task.outputs,
+    lambda outputs, features: (
+      linear_task.output_loss(outputs, features)
+      + (features['y'] == loaded.checked_features['y'][2])
+    ),
+  )
+  task = dataclasses.replace(loaded.task, split_loss=losses)
+  with pytest.raises(errors.InputError, match='the split_loss of .*__2 is '):
+    dataclasses.replace(loaded, task=task).check_split_loss()
+
+
+def test_measurement_is_called_by_its_name(workdir):
+  loaded = load(workdir)
   task = dataclasses.replace(loaded.task, measurement=lambda p, f: f['absent'])
   asked = dataclasses.replace(loaded, task=task).measuring()
   with pytest.raises(errors.InputError, match='linear: measurement failed on'):
