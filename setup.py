@@ -22,7 +22,7 @@ setuptools.setup(
       'launch.*',
     ]
   ),
-  package_data={'launch': ['deploy/*', 'output/*.html.j2']},
+  package_data={'launch': ['deploy/*', 'pages/*.j2', 'pages/page.*']},
   install_requires=[
     'jax>=0.9,<0.12',
     'flax>=0.12,<0.13',
@@ -72,6 +72,8 @@ setuptools.setup(
     'dask': ['dask[distributed]>=2025.1'],
     'test': [
       'apache-beam[gcp]>=2.70,<3',
+      # Pages are looked at where there is a Chromium.
+      'axe-playwright-python>=0.1.4',
       'dask[distributed]>=2025.1',
       'faiss-cpu>=1.9',
       'gcp-storage-emulator>=2024.8.3',
@@ -80,6 +82,7 @@ setuptools.setup(
       'google-cloud-batch>=0.17',
       'kubernetes-validate>=1.30',
       'mypy>=1.15',
+      'playwright>=1.40',
       'psutil>=5',
       'pytest>=8',
       'pytest-xdist>=3.6',

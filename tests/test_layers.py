@@ -33,6 +33,7 @@ FLOORS = {
   ),
   'launch': (
     'output example_tasks',
+    'pages',
     'flags',
     'running',
     'cloud schedule reproduce',

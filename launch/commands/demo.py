@@ -5,7 +5,6 @@ from typing import Any
 import pyarrow as pa
 
 from launch.output import console as console_lib, json_text, result_tables
-from launch.reproduce import demo_report
 from launch.running import command_line
 from pipeline.index import manifest as manifest_lib, reader as index_reader
 from pipeline.storage import files as storage, output_places
@@ -14,6 +13,7 @@ from pipeline.tasks.reference import TaskReference
 _FLIPPED_FRACTION = 0.1
 _NUM_SUSPICIOUS = '100'
 _QUERY_SPLIT = 'test[:3]'
+_BAD = 'label <> true_label'
 
 
 def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
@@ -37,9 +37,6 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     *('project', *task_flags, '--basis', basis, *found_in),
     *('--range_size', '128'),
   )
-  suspicious = command_line.run(
-    console.quiet(), 'self-influence', *found_in, '--k', _NUM_SUSPICIOUS
-  )
   found = command_line.run(
     console.quiet(),
     *('topk', *task_flags, *found_in, '--k', '4'),
@@ -47,7 +44,7 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
   )
   evaluated = command_line.run(
     console.quiet(),
-    *('evaluate', 'detection', *found_in, '--bad', 'label <> true_label'),
+    *('evaluate', 'detection', *found_in, '--bad', _BAD),
     *('--num_first', _NUM_SUSPICIOUS, '--num_bootstrap', '0'),
   )
   manifest = index_reader.Index(index).manifest
@@ -64,9 +61,11 @@ def run(console: console_lib.Console, *, out: str) -> dict[str, Any]:
     'seconds': dict(console.seconds),
   }
   _write(storage.join(out, 'summary.json'), json_text.encode(summary, indent=1))
-  with console.stage('report', 'pages'):
-    page = demo_report.render(task, summary, suspicious['results'])
-    _write(summary['report'], page)
+  command_line.run(
+    console.quiet(),
+    *('report', *task_flags, *found_in, '--query_split', _QUERY_SPLIT),
+    *('--bad', _BAD, '--out', summary['report']),
+  )
   _print_findings(console, out, summary)
   return summary
 

@@ -12,8 +12,8 @@ from launch.output import (
   error_lines,
   result_tables,
   search_notes,
-  search_page,
 )
+from launch.pages import query_page, report_page
 from pipeline.beam import runner_options, scan_on_beam
 from pipeline.beam.engines import EngineChoice
 from pipeline.search import scan as scan_lib
@@ -64,7 +64,11 @@ def run(
       found = session.by_token(projected, found, options, progress=progress)
   table = result_tables.influence_table(opened, projected.ids, found)
   if out and out.endswith('.html'):
-    search_page.write(out, opened, described, table)
+    with console.stage('page'):
+      page = query_page.make(
+        session, projected, found, options, described=described, results=table
+      )
+      report_page.write(out, page)
   elif out:
     result_tables.write_table(out, table)
   search_notes.tell_after(console, table, request.selection.where)

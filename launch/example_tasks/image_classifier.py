@@ -162,6 +162,10 @@ def make_task(workdir: str) -> Task:
     preprocess=lambda raw: preprocess(raw, config, flips),
     row_columns=row_columns,
     split_loss=split_loss,
+    predict=lambda params, features: {
+      'predicted': split_loss.outputs(params, features).argmax(axis=1)
+    },
+    show=lambda raw: {'image': np.asarray(raw['image']) / config.max_pixel},
   )
 
 

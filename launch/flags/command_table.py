@@ -14,6 +14,7 @@ from launch.flags import (
   fit_basis as fit_basis_flags,
   index as index_flags,
   project as project_flags,
+  report as report_flags,
   schedule as schedule_flags,
   search as search_flags,
 )
@@ -123,6 +124,11 @@ COMMANDS: dict[str, Command] = {
     'finds proponents and opponents of queries in an index',
     f"{_TASK_EXAMPLE} --index W/index --query_split 'test[:100]' --k 10",
     rest='beam_arguments',
+  ),
+  'report': Command(
+    report_flags.add_report,
+    'writes an index as a page: suspicious examples, queries, classes, basis',
+    "--index W/index --query_split 'test[:10]' --out report.html",
   ),
   'self-influence': Command(
     search_flags.add_self_influence,

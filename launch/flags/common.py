@@ -133,6 +133,16 @@ def add_indexes(parser: argparse.ArgumentParser) -> None:
   add_scale(parser)
 
 
+def add_bases(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--basis',
+    nargs='+',
+    dest='bases',
+    metavar='PATH',
+    help='path of the basis of each index, if it is no longer where it was',
+  )
+
+
 def add_scale(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--scale',

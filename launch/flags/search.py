@@ -14,13 +14,7 @@ def add_topk(parser: fields.CommandParser) -> None:
   parser.add(common_flags.INDEX_TASK)
   common_flags.add_indexes(parser)
   parser.add(fields.Group('queries', QueryChoice))
-  parser.add_argument(
-    '--basis',
-    nargs='+',
-    dest='bases',
-    metavar='PATH',
-    help='path of the basis of each index, if it is no longer where it was',
-  )
+  common_flags.add_bases(parser)
   parser.add(project_flags.PROJECTION)
   parser.add(
     fields.Group(

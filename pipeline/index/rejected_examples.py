@@ -93,16 +93,20 @@ def save_list(
   return file
 
 
-def load_ids(
-  index: str, file: checked_files.StoredFile | None
-) -> frozenset[str]:
-  """Ids of what was left out, of the list that a manifest names.
+def load(index: str, file: checked_files.StoredFile | None) -> pa.Table:
+  """What was left out, of the list that a manifest names: `id` and `reason`.
 
   Raises:
     storage.DamagedFileError: It is damaged.
   """
   if file is None:
-    return frozenset()
+    return _SCHEMA.empty_table()
   data = checked_files.read_checked(storage.join(index, file.name), file)
-  table = pq.read_table(pa.BufferReader(data), columns=['id'])
-  return frozenset(table['id'].to_pylist())
+  return pq.read_table(pa.BufferReader(data))
+
+
+def load_ids(
+  index: str, file: checked_files.StoredFile | None
+) -> frozenset[str]:
+  """Ids of what was left out; see `load`."""
+  return frozenset(load(index, file)['id'].to_pylist())

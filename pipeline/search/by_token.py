@@ -7,22 +7,21 @@ along which those of the query are.
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from influence_core import errors, types, user_code
+from influence_core import errors, types
+from influence_core.scores import influence as influence_scores
 from influence_core.scores.options import ScoreOptions
-from pipeline.corpora.corpus import RawExample
 from pipeline.index import members as members_lib
 from pipeline.search import (
   index_session,
   member_rows,
-  reprojection,
   retrieve,
+  token_examples,
 )
 from pipeline.search.projected_queries import ProjectedQueries
-from pipeline.tasks import example_form, loaded_task
 
 
 class Tokens(NamedTuple):
@@ -35,13 +34,6 @@ class Tokens(NamedTuple):
 
   texts: Sequence[str]
   scores: np.ndarray
-
-
-class _Example(NamedTuple):
-  """An example as each member sees it."""
-
-  texts: Sequence[str]
-  features: Sequence[types.Features]
 
 
 class TokenShares:
@@ -92,7 +84,7 @@ class TokenShares:
     if not len(pairs):
       return dict(found)
     positions = np.unique(pairs[:, 1])
-    examples = dict(zip(positions, self._read(positions), strict=True))
+    examples = token_examples.read(self._index, self._sessions, positions)
     asked = self._asked(queries)
     # Work is counted in directions: forward-mode passes hardly cost more.
     total = len(np.unique(pairs[:, 0])) + len(positions) * bool(asked)
@@ -111,6 +103,50 @@ class TokenShares:
       for value, result in found.items()
     }
 
+  def of_self_influence(
+    self,
+    positions: np.ndarray,
+    progress: types.ProgressCallback = types.no_progress,
+  ) -> dict[int, Tokens]:
+    """Shares of tokens in the influence of examples on themselves.
+
+    Args:
+      positions: of the examples, each once.
+      progress: called with the number of examples done, and of all.
+
+    Raises:
+      errors.InputError: See `attach`.
+    """
+    examples = token_examples.read(self._index, self._sessions, positions)
+    rows = member_rows.MemberRows(self._index, self._options)
+    own = rows.self_influences(self._index.vectors(positions))
+    normalized = influence_scores.normalized_self_influence(
+      own, rows.squared_norms_at(positions), self._options.normalization
+    )
+    tiny = np.finfo(np.float32).tiny
+    scales = dict(
+      zip(positions, normalized / np.maximum(own, tiny), strict=True)
+    )
+
+    def tokens(query, position, directions):
+      del query
+      return self._tokens(examples[position], directions, scales[position])
+
+    found = self._by_pair(
+      np.stack([positions, positions], axis=1),
+      1,
+      self._weighted,
+      tokens,
+      _Progress(progress, len(positions)),
+    )
+    return {position: own for (_, position), own in found.items()}
+
+  def _weighted(self, position: int) -> np.ndarray:
+    """[projection_dim] of the direction of an example."""
+    [vector] = self._index.vectors([position])
+    weights = self._index.column_weights(self._options)
+    return (vector * weights).astype(np.float32)
+
   def _of_examples(self, queries, pairs, examples, scales, state):
     """Tokens of the example, by pair."""
     weighted = self._index.weight_queries(queries.projections, self._options)
@@ -123,17 +159,12 @@ class TokenShares:
   def _of_queries(self, queries, pairs, asked, scales, state):
     """Tokens of the query, by pair."""
     own = self._query_scales(queries)
-    weights = self._index.column_weights(self._options)
-
-    def weighted(position):
-      [vector] = self._index.vectors([position])
-      return (vector * weights).astype(np.float32)
 
     def tokens(query, position, directions):
       scale = scales[position] * own[query]
       return self._tokens(asked[query], directions, scale)
 
-    return self._by_pair(pairs, 1, weighted, tokens, state)
+    return self._by_pair(pairs, 1, self._weighted, tokens, state)
 
   def _by_pair(self, pairs, side, weights_of, tokens_of, state):
     """Tokens along the directions of each query, or of each example.
@@ -162,7 +193,7 @@ class TokenShares:
 
   def _tokens(
     self,
-    example: _Example,
+    example: token_examples.TokenExample,
     directions: Sequence[types.SelectedParameters],
     scales: np.ndarray,
   ) -> Tokens:
@@ -200,7 +231,9 @@ class TokenShares:
     )
     return lengths / np.maximum(plain, np.finfo(np.float32).tiny)
 
-  def _asked(self, queries: ProjectedQueries) -> list[_Example]:
+  def _asked(
+    self, queries: ProjectedQueries
+  ) -> list[token_examples.TokenExample]:
     """The queries, if their scores are sums over their tokens."""
     is_loss = not any(
       session.loaded.task.measurement
@@ -209,38 +242,9 @@ class TokenShares:
     )
     if not (is_loss and queries.is_single):
       return []
-    return self._prepared([queries.examples] * len(self._sessions))
-
-  def _read(self, positions: np.ndarray) -> list[_Example]:
-    """Examples by position, from the corpus of each member."""
-    raw = []
-    for session, member in zip(
-      self._sessions, self._index.members, strict=True
-    ):
-      own = member.own(positions)
-      reprojection.check_sources(
-        session.index, session.loaded, own, 'leave --tokens out'
-      )
-      ids = session.index.rows(own, ['id'])['id'].to_pylist()
-      read = dict(session.loaded.task.corpus.read_ids(ids))
-      raw.append([(example_id, read[example_id]) for example_id in ids])
-    return self._prepared(raw)
-
-  def _prepared(
-    self,
-    examples: Sequence[Sequence[tuple[str, example_form.AnyExample]]],
-  ) -> list[_Example]:
-    """The same examples, of each member."""
-    features = [
-      [_features(session.loaded, *one) for one in own]
-      for session, own in zip(self._sessions, examples, strict=True)
-    ]
-    task = self._sessions[0].loaded.task
-    prepared = []
-    for (example_id, raw), *own in zip(examples[0], *features, strict=True):
-      texts = _texts(task.token_texts, example_id, raw)
-      prepared.append(_Example(texts, own))
-    return prepared
+    return token_examples.prepare(
+      self._sessions, [queries.examples] * len(self._sessions)
+    )
 
 
 class _Progress:
@@ -278,27 +282,3 @@ def _with(
   return dataclasses.replace(
     top, tokens=tokens, query_tokens=query_tokens if of_queries else None
   )
-
-
-def _features(
-  loaded: loaded_task.LoadedTask,
-  example_id: str,
-  raw: example_form.AnyExample,
-) -> types.Features:
-  """[1, ...] features of an example.
-
-  Raises:
-    errors.InputError: It cannot be used any more.
-  """
-  batch = loaded.preprocess_batch([(example_id, raw)])
-  for reason in batch.rejected.values():
-    raise errors.InputError(
-      f'{example_id} cannot be read again ({reason}); correct that or leave '
-      '--tokens out'
-    )
-  return batch.features
-
-
-def _texts(function: Any, example_id: str, raw: RawExample) -> list[str]:
-  with user_code.user_errors(f'token_texts of {example_id}', function):
-    return [str(text) for text in function(raw)]

@@ -66,6 +66,9 @@ class Task:
       None where there are none.
     token_texts: a raw example -> the text of each of its tokens, in the order
       of `token_losses`, which may have padding after them.
+    show: a raw example -> what people look at of it, by name: images (arrays of
+      pixels, or the bytes of an encoded file), texts, numbers and short arrays;
+      None for what the form of its features suggests, see `display`.
     version: change it to mark a change of model code or preprocessing that
       parameters and a few preprocessed examples do not show.
   """
@@ -92,6 +95,7 @@ class Task:
   retrain: Callable[[frozenset[str], int], types.Params] | None = None
   token_losses: types.TokenLosses | None = None
   token_texts: Callable[[corpus_lib.RawExample], Sequence[str]] | None = None
+  show: Callable[[corpus_lib.RawExample], Mapping[str, Any]] | None = None
   version: str = '1'
 
   def num_selected(self) -> int:

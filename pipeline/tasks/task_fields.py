@@ -113,5 +113,6 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     'a function of (params, features), or None',
   ),
   'token_texts': (_or_none(callable), 'a function of a raw example, or None'),
+  'show': (_or_none(callable), 'a function of a raw example, or None'),
   'version': (_is_text, "text such as '2'"),
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from launch import cli
 from pipeline import FileCorpus, Task
 
 NUM_WORDS = 12
@@ -78,3 +79,17 @@ def make_task(path: str, seed: str = '1', fault: str = '') -> Task:
     token_losses=losses,
     token_texts=token_texts,
   )
+
+
+def make_index(place: Path) -> Path:
+  """An index of the texts, with a basis of layers; all below a directory."""
+  write(place / 'texts.jsonl')
+  task = [
+    *('--task', 'tests.kit.token_task:make_task'),
+    *('--task_arg', f'path={place}/texts.jsonl'),
+  ]
+  fit = ['fit-basis', *task, '--out', f'{place}/basis']
+  assert cli.main([*fit, '--coordinates_per_layer', '8', '--json']) == 0
+  where = ['--basis', f'{place}/basis', '--index', f'{place}/index']
+  assert cli.main(['project', *task, *where, '--json']) == 0
+  return place / 'index'

@@ -43,6 +43,7 @@ RIGHT = {
   'schedule': ('--config', CONFIG, '--cron', '0 3 * * *', '--out', OUT),
   'topk': (*TASK, '--index', INDEX, *QUERIES, '--out', f'{OUT}.csv'),
   'self-influence': ('--index', INDEX, '--out', f'{OUT}.csv'),
+  'report': (*TASK, '--index', INDEX, *QUERIES, '--out', f'{OUT}.html'),
   'evaluate detection': ('--index', INDEX, '--bad', 'half = 1', '--out', OUT),
   'evaluate lds': (
     *(*TASK, '--index', INDEX, *QUERIES, '--out', OUT),

@@ -8,7 +8,7 @@ import pytest
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
 from launch import cli
-from pipeline.search import retrieve
+from pipeline.search import by_token, retrieve, self_influence
 from pipeline.search.query_session import QuerySession
 from pipeline.search.request import SearchRequest
 from pipeline.search.selection import EVERYTHING, Selection
@@ -168,3 +168,16 @@ def test_wrong_tokens_are_told(fault, told, make_index, corpus):
   queries = session.project(rows_of(corpus)[:1])
   with pytest.raises(errors.InputError, match=told):
     search(session, queries)
+
+
+@pytest.mark.parametrize('normalization', ['none', 'gradient_norm'])
+def test_they_add_up_to_self_influence(normalization, make_index):
+  session = QuerySession([make_index('kronecker'), make_index('arnoldi')])
+  options = ScoreOptions(normalization=normalization)
+  top = self_influence.top(session.index, k=5, options=options)
+  shares = by_token.TokenShares(session.index, session.members, options)
+  [positions] = top.positions
+  found = shares.of_self_influence(positions)
+  totals = [found[x].scores.sum() for x in positions.tolist()]
+  # float32 sums in another order.
+  np.testing.assert_allclose(totals, top.scores[0], rtol=1e-4)

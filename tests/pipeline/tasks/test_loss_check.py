@@ -91,7 +91,7 @@ def test_the_example_whose_split_loss_differs_is_named(workdir):
     ),
   )
   task = dataclasses.replace(loaded.task, split_loss=losses)
-  with pytest.raises(errors.InputError, match='the split_loss of .*__2 is '):
+  with pytest.raises(errors.InputError, match=r'the split_loss of .*__2 is '):
     dataclasses.replace(loaded, task=task).check_split_loss()
 
 

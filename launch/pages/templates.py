@@ -13,7 +13,7 @@ def render(template: str, **values: Any) -> str:
     **values: and functions that the template names.
   """
   environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('launch', 'output'),
+    loader=jinja2.PackageLoader('launch', 'pages'),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,

@@ -1,0 +1,316 @@
+"""Gathers what a report says from indexes, their task and their bases."""
+
+from collections.abc import Mapping
+import functools
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from influence_core import errors
+from launch.output import console as console_lib, result_tables, search_notes
+from launch.pages import (
+  cards,
+  corpus_sections,
+  query_sections,
+  report,
+  sources,
+)
+from launch.pages.report_request import ReportRequest
+from pipeline.search import (
+  by_token,
+  corpus_summary,
+  near_duplicates,
+  retrieve,
+  row_filter,
+  self_influence,
+)
+from pipeline.search.query_session import QuerySession
+from pipeline.search.request import SearchRequest
+from pipeline.search.selection import Selection
+from pipeline.search.shown_examples import Shown, of_queries
+from pipeline.tasks.query_choice import QueryChoice
+
+_DEFAULT_CLASS_COLUMN = 'label'
+# Nearer than this, gradients are those of copies, or nearly.
+_NEAR = 0.95
+_MAX_PAIRS = 24
+_OTHERWISE = 'leave the examples out with --rows_only'
+
+
+class _Asked(NamedTuple):
+  """What was found for queries.
+
+  Attributes:
+    described: what the queries are, with `id`.
+    results: from `result_tables.influence_table`.
+    shown: what is seen of the queries, by id.
+    positions: of all examples that were found.
+  """
+
+  described: pa.Table
+  results: pa.Table
+  shown: Mapping[str, Shown]
+  positions: np.ndarray
+
+
+class ReportBuilder:
+  """Reads each part of a report once."""
+
+  def __init__(
+    self,
+    console: console_lib.Console,
+    session: QuerySession,
+    request: ReportRequest,
+  ):
+    """Checks what is asked for, before any work.
+
+    Args:
+      console: that shows progress.
+      session: of the indexes.
+      request: what to show.
+
+    Raises:
+      errors.InputError: A condition or a column does not fit the index, or
+        something of the task is missing.
+    """
+    self._console = console
+    self._session = session
+    self._index = session.index
+    self._request = request
+    self._search = SearchRequest(
+      request.k,
+      request.options,
+      Selection(request.where),
+      by_layer=all(x.index.layers for x in self._index.members),
+    )
+    self._index.check_examples('report')
+    session.check(self._search)
+    self._ranks = search_notes.ranks_examples(self._index)
+    if request.class_column:
+      self._index.check_column(request.class_column)
+    self._is_bad = None
+    if request.bad is not None:
+      self._is_bad = row_filter.RowFilter(
+        request.bad, self._index.schema, flag='--bad'
+      )
+    self._records = [] if request.rows_only else session.records
+    if not request.rows_only:
+      _ = session.loaded
+      if request.tokens:
+        session.loaded.check_token_losses()
+
+  def build(self, queries: QueryChoice | None) -> report.Report:
+    """All sections.
+
+    Args:
+      queries: to ask; None for none.
+
+    Raises:
+      errors.InputError: A query cannot be used, the corpus has changed, or
+        something does not fit the index.
+    """
+    asked = self._ask(queries) if queries is not None else None
+    top = self._top()
+    pairs = self._near(top.positions[0])
+    shown = self._read(top.positions[0], pairs, asked)
+    summary = self._summary()
+    first, *others = self._index.members
+    with self._console.stage('drift', 'files') as progress:
+      drift = None
+      if not others and self._ranks:
+        options = self._request.options
+        drift = corpus_sections.drift(first.index, options, progress)
+    return report.Report(
+      title=self._title(),
+      sources=self._sources(),
+      num_examples=self._index.num_examples,
+      made=sources.now(),
+      gallery=self._gallery(top, shown) if self._ranks else None,
+      detection=self._detection(),
+      queries=self._queries(asked, shown) if asked else (),
+      classes=summary.classes if summary else None,
+      layers=corpus_sections.layers(self._index, summary) if summary else (),
+      spectrum=corpus_sections.spectrum(self._records),
+      pairs=self._pairs(pairs, shown),
+      num_compared=top.positions.shape[1],
+      rejected=corpus_sections.rejected(first.index),
+      drift=drift,
+    )
+
+  def _title(self) -> str:
+    *_, last = self._session.task.import_path.rpartition('.')
+    return f'Influence: {last.partition(":")[0].replace("_", " ")}'
+
+  def _sources(self) -> list[report.Source]:
+    return [
+      sources.describe(member.index, record)
+      for member, record in itertools.zip_longest(
+        self._index.members, self._records
+      )
+    ]
+
+  @functools.cached_property
+  def _class_column(self) -> str | None:
+    given = self._request.class_column
+    if given is not None:
+      return given or None
+    has_label = _DEFAULT_CLASS_COLUMN in self._index.schema.names
+    return _DEFAULT_CLASS_COLUMN if has_label else None
+
+  def _top(self) -> retrieve.TopExamples:
+    """The examples of the gallery; none where there is no such order."""
+    if not self._ranks:
+      return retrieve.no_result(1).self_influence
+    with self._console.stage('self-influence') as progress:
+      return self_influence.top(
+        self._index,
+        k=self._request.num_examples,
+        options=self._request.options,
+        selection=self._search.selection,
+        by_layer=self._search.by_layer,
+        progress=progress,
+      )
+
+  def _ask(self, queries: QueryChoice) -> _Asked:
+    session, options = self._session, self._request.options
+    projected, copies = session.project(queries).distinct()
+    search_notes.tell_copies(self._console, copies)
+    described = session.described(projected)
+    with self._console.stage('topk') as progress:
+      found = session.search(projected, self._search, progress=progress)
+    positions = query_sections.positions_of(found.values())
+    if self._request.tokens:
+      with self._console.stage('tokens', 'directions') as progress:
+        found = session.by_token(projected, found, options, progress=progress)
+    return _Asked(
+      described,
+      result_tables.influence_table(self._index, projected.ids, found),
+      of_queries(session.members[0], projected),
+      positions,
+    )
+
+  def _near(self, positions: np.ndarray) -> list[near_duplicates.Pair]:
+    if not len(positions):
+      return []
+    with self._console.stage('near-duplicates') as progress:
+      return near_duplicates.find(
+        self._index,
+        positions,
+        at_least=_NEAR,
+        options=self._request.options,
+        where=self._request.where,
+        progress=progress,
+      )[:_MAX_PAIRS]
+
+  def _read(
+    self,
+    positions: np.ndarray,
+    pairs: list[near_duplicates.Pair],
+    asked: _Asked | None,
+  ) -> dict[str, Shown]:
+    """What is seen of all examples on the page, by id."""
+    shown = {} if asked is None else dict(asked.shown)
+    if self._request.rows_only:
+      return shown
+    wanted = {*positions.tolist(), *(x for pair in pairs for x in pair[:2])}
+    wanted |= set() if asked is None else set(asked.positions.tolist())
+    with self._console.stage('read'):
+      return shown | query_sections.read_shown(
+        self._session, np.array(sorted(wanted), np.int64), _OTHERWISE
+      )
+
+  def _marks(self, positions: np.ndarray) -> dict[str, bool] | None:
+    """Which examples are known to be bad, by id."""
+    if self._is_bad is None:
+      return None
+    rows = self._index.rows(np.unique(positions))
+    marks = self._is_bad.matches(rows).tolist()
+    return dict(zip(rows['id'].to_pylist(), marks, strict=True))
+
+  def _gallery(
+    self, top: retrieve.TopExamples, shown: Mapping[str, Shown]
+  ) -> report.Gallery:
+    [positions] = top.positions
+    marks = self._marks(positions)
+    tokens: dict[int, by_token.Tokens] = {}
+    if self._request.tokens:
+      shares = by_token.TokenShares(
+        self._index, self._session.members, self._request.options
+      )
+      with self._console.stage('tokens of examples') as progress:
+        tokens = shares.of_self_influence(positions, progress)
+    rows = result_tables.self_influence_table(self._index, top).to_pylist()
+    found = [
+      cards.make(
+        row,
+        shown.get(row['id']),
+        tokens=tokens.get(position),
+        is_bad=None if marks is None else marks[row['id']],
+      )
+      for row, position in zip(rows, positions.tolist(), strict=True)
+    ]
+    orders = list(dict.fromkeys(name for card in found for name in card.values))
+    return report.Gallery(found, orders, marks is not None)
+
+  def _detection(self) -> report.Detection | None:
+    bad = self._request.bad
+    if bad is None or not self._ranks:
+      return None
+    with self._console.stage('detection'):
+      return corpus_sections.detection(
+        self._index, bad, self._request.where, self._request.options
+      )
+
+  def _queries(
+    self, asked: _Asked, shown: Mapping[str, Shown]
+  ) -> list[report.Query]:
+    sections = query_sections.QuerySections(
+      self._session,
+      self._request.options,
+      shown,
+      class_column=self._class_column,
+      is_bad=self._marks(asked.positions),
+    )
+    return sections.make(asked.described, asked.results)
+
+  def _summary(self) -> corpus_summary.CorpusSummary | None:
+    if not self._ranks:
+      return None
+    with self._console.stage('summary') as progress:
+      summary = corpus_summary.summarise(
+        self._index,
+        self._request.options,
+        class_column=self._class_column,
+        progress=progress,
+      )
+    if self._request.class_column and summary.classes is None:
+      raise errors.InputError(
+        f'class_column is {self._request.class_column}, which has more than '
+        f'{corpus_summary.MAX_CLASSES} values, too many for classes; name '
+        "another column, or '' for none"
+      )
+    return summary
+
+  def _pairs(
+    self, pairs: list[near_duplicates.Pair], shown: Mapping[str, Shown]
+  ) -> list[report.Pair]:
+    if not pairs:
+      return []
+    positions = np.unique([x for pair in pairs for x in pair[:2]])
+    marks = self._marks(positions)
+    made = {
+      position: cards.make(
+        row,
+        shown.get(row['id']),
+        is_bad=None if marks is None else marks[row['id']],
+      )
+      for position, row in zip(
+        positions.tolist(), self._index.rows(positions).to_pylist(), strict=True
+      )
+    }
+    return [
+      report.Pair(pair.cosine, (made[pair.first], made[pair.second]))
+      for pair in pairs
+    ]
