@@ -17,6 +17,7 @@ class EnsembleRecipe:
     num_models: of seeds 0, 1, ...
     basis: flags of fit-basis.
     num_subsets: parts of the corpus to train on.
+    num_repeats: trainings on each of them.
     needs_data: whether a TFDS directory must be given.
   """
 
@@ -25,6 +26,7 @@ class EnsembleRecipe:
   num_models: int
   basis: recipes.Argv
   num_subsets: int
+  num_repeats: int
   needs_data: bool
 
   @property
@@ -71,18 +73,25 @@ class EnsembleRecipe:
         [
           name,
           results_page.with_interval(score, 'lds'),
+          results_page.with_interval(score, 'difference', 'difference_'),
           *results_page.with_intervals(own, ('average_precision',)),
         ]
       )
+    alone = [x['lds'] for x in lds['scores'][: self.num_models]]
     return [
       f'{self.num_models} models of `{self.example}`, other seeds, '
       f'`fit-basis {" ".join(self.basis)}`. Linear datamodelling score: '
-      f'{lds["num_subsets"]} random halves trained anew, {lds["num_queries"]} '
-      f'test queries, seed {lds["seed"]}, 95 % interval over queries. Average '
-      f'precision of self-influence for {about["num_bad"]:,} wrong labels of '
+      f'{lds["num_subsets"]} random halves trained anew, {lds["num_repeats"]} '
+      f'times each, {lds["num_queries"]} test queries, seed {lds["seed"]}, 95 '
+      '% interval over queries; the noise ceiling is '
+      f'{results_page.with_interval(lds["ceiling"], "mean")}, the mean of '
+      f'models alone {sum(alone) / len(alone):.3f}. Average precision of '
+      f'self-influence for {about["num_bad"]:,} wrong labels of '
       f'{about["num_examples"]:,}.',
       '',
-      *results_page.table(['models', 'score', 'average precision'], rows),
+      *results_page.table(
+        ['models', 'score', 'difference to seed 0', 'average precision'], rows
+      ),
     ]
 
   def _datamodelling_scores(self, out: str) -> recipes.Step:
@@ -96,6 +105,8 @@ class EnsembleRecipe:
         *('evaluate', 'lds', '--out', f'{out}/lds'),
         *('--query_split', 'test[:50]'),
         *('--num_subsets', str(self.num_subsets)),
+        *('--num_repeats', str(self.num_repeats)),
+        *('--against', _index(out, 0)),
         *(flag for flags in indexes for flag in flags),
       ),
     )
@@ -118,13 +129,14 @@ def _index(out: str, number: int) -> str:
   return f'{out}/model_{number}/index'
 
 
-_BASIS = ('--method', 'kronecker', '--coordinates_per_layer', '256')
+_BASIS = ('--method', 'kronecker', '--coordinates_per_layer')
 DIGITS = EnsembleRecipe(
   'digits_cnn',
   training=('--flip_labels', '0.1'),
   num_models=5,
-  basis=(*_BASIS, '--sample_size', '1497'),
+  basis=(*_BASIS, '400', '--sample_size', '1497'),
   num_subsets=50,
+  num_repeats=2,
   needs_data=False,
 )
 MNIST = EnsembleRecipe(
@@ -134,7 +146,8 @@ MNIST = EnsembleRecipe(
     *('--num_epochs', '40'),
   ),
   num_models=5,
-  basis=(*_BASIS, '--sample_size', '1500'),
+  basis=(*_BASIS, '350', '--sample_size', '1500'),
   num_subsets=50,
+  num_repeats=2,
   needs_data=True,
 )

@@ -52,7 +52,7 @@ TINY_ENSEMBLE = dataclasses.replace(
   training=(*_TINY_TRAINING, '--num_epochs', '1'),
   num_models=2,
   basis=('--method', 'kronecker', '--coordinates_per_layer', '4'),
-  num_subsets=2,
+  num_subsets=3,
 )
 
 
