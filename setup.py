@@ -56,6 +56,9 @@ setuptools.setup(
     # TensorFlow Datasets needs it to write a dataset and does not say so.
     'importlib_resources>=6',
     'scikit-learn>=1.5,<2',
+    # For influence explore.
+    'starlette>=0.40,<2',
+    'uvicorn>=0.30,<1',
     # For the example tasks of images and the demo.
     'optax>=0.2.5,<0.3',
   ],
@@ -78,6 +81,8 @@ setuptools.setup(
       'faiss-cpu>=1.9',
       'gcp-storage-emulator>=2024.8.3',
       'grain>=0.2.12,<0.3',
+      # The test client of starlette.
+      'httpx>=0.27',
       'hypothesis>=6',
       'google-cloud-batch>=0.17',
       'kubernetes-validate>=1.30',

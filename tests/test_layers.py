@@ -36,7 +36,7 @@ FLOORS = {
     'pages',
     'flags',
     'running',
-    'cloud schedule reproduce',
+    'cloud schedule reproduce explorer',
     'commands',
     '.',
   ),

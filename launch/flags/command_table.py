@@ -130,6 +130,11 @@ COMMANDS: dict[str, Command] = {
     'writes an index as a page: suspicious examples, queries, classes, basis',
     "--index W/index --query_split 'test[:10]' --out report.html",
   ),
+  'explore': Command(
+    search_flags.add_explore,
+    'serves an index as a page to ask questions on, on this machine',
+    '--index W/index',
+  ),
   'self-influence': Command(
     search_flags.add_self_influence,
     'finds mislabelled and atypical training examples in an index',

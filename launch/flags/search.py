@@ -60,3 +60,23 @@ def _add_out(parser: fields.CommandParser, formats: str) -> None:
   parser.add_argument(
     '--out', help=f'also write the result to this file, {formats}'
   )
+
+
+def add_explore(parser: fields.CommandParser) -> None:
+  parser.add(common_flags.INDEX_TASK)
+  common_flags.add_indexes(parser)
+  common_flags.add_bases(parser)
+  parser.add(project_flags.PROJECTION)
+  parser.add_argument(
+    '--host',
+    default='127.0.0.1',
+    help='address to listen on; any but this machine alone is told '
+    '(default: %(default)s)',
+  )
+  parser.add_argument(
+    '--port',
+    type=int,
+    default=0,
+    metavar='N',
+    help='port to listen on (default: one that is free)',
+  )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import json
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -93,10 +93,15 @@ def check_table_file(
 def write_table(path: str, table: pa.Table) -> None:
   """Writes a table as one file, Parquet or CSV, replacing an older one."""
   with storage.open_for_writing(path) as file:
-    if path.endswith('.csv'):
-      csv.write_csv(_flat(table), file)
-    else:
-      pq.write_table(table, file, compression='zstd')
+    encode(file, path, table)
+
+
+def encode(file: BinaryIO, name: str, table: pa.Table) -> None:
+  """Writes a table as CSV or Parquet, by the end of a name."""
+  if name.endswith('.csv'):
+    csv.write_csv(_flat(table), file)
+  else:
+    pq.write_table(table, file, compression='zstd')
 
 
 def _flat(table: pa.Table) -> pa.Table:

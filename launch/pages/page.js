@@ -10,7 +10,7 @@ theme?.addEventListener('click', () => {
 });
 
 // A gallery: its cards searched, filtered, ordered, and shown page by page.
-for (const gallery of document.querySelectorAll('[data-gallery]')) {
+function startGallery(gallery) {
   const list = gallery.querySelector('ol');
   const cards = [...list.children].map((element) => ({
     element,
@@ -62,7 +62,7 @@ for (const gallery of document.querySelectorAll('[data-gallery]')) {
   next.addEventListener('click', () => turn(1));
   document.addEventListener('keydown', (event) => {
     const typing = event.target.closest('input, select, textarea');
-    if (typing || event.ctrlKey || event.metaKey || event.altKey) {
+    if (typing || !gallery.isConnected || event.ctrlKey || event.metaKey || event.altKey) {
       return;
     }
     const pages = {ArrowLeft: -1, ArrowRight: 1}[event.key];
@@ -74,3 +74,5 @@ for (const gallery of document.querySelectorAll('[data-gallery]')) {
   tools.hidden = false;
   show();
 }
+
+document.querySelectorAll('[data-gallery]').forEach(startGallery);

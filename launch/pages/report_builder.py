@@ -30,6 +30,7 @@ from pipeline.search.query_session import QuerySession
 from pipeline.search.request import SearchRequest
 from pipeline.search.selection import Selection
 from pipeline.search.shown_examples import Shown, of_queries
+from pipeline.tasks import queries as query_lib
 from pipeline.tasks.query_choice import QueryChoice
 
 _DEFAULT_CLASS_COLUMN = 'label'
@@ -83,6 +84,7 @@ class ReportBuilder:
       request.k,
       request.options,
       Selection(request.where),
+      exclude_self=request.exclude_self,
       by_layer=all(x.index.layers for x in self._index.members),
     )
     self._index.check_examples('report')
@@ -100,6 +102,33 @@ class ReportBuilder:
       _ = session.loaded
       if request.tokens:
         session.loaded.check_token_losses()
+
+  def gallery(self) -> report.Gallery:
+    """The most suspicious training examples alone.
+
+    Raises:
+      errors.InputError: The corpus has changed since.
+    """
+    top = self._top()
+    return self._gallery(top, self._read(top.positions[0], [], None))
+
+  def answer(
+    self, queries: query_lib.Queries
+  ) -> tuple[list[report.Query], pa.Table]:
+    """What is found for queries alone.
+
+    Args:
+      queries: see `QuerySession.project`.
+
+    Returns:
+      A section for each, and the rows of all results.
+
+    Raises:
+      errors.InputError: A query cannot be used, or the corpus has changed.
+    """
+    asked = self._ask(queries)
+    shown = self._read(np.empty(0, np.int64), [], asked)
+    return self._queries(asked, shown), asked.results
 
   def build(self, queries: QueryChoice | None) -> report.Report:
     """All sections.
@@ -173,7 +202,7 @@ class ReportBuilder:
         progress=progress,
       )
 
-  def _ask(self, queries: QueryChoice) -> _Asked:
+  def _ask(self, queries: query_lib.Queries) -> _Asked:
     session, options = self._session, self._request.options
     projected, copies = session.project(queries).distinct()
     search_notes.tell_copies(self._console, copies)

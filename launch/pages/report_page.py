@@ -10,7 +10,7 @@ from launch.pages.report import Report
 from pipeline.search.corpus_summary import ClassInfluence
 from pipeline.storage import files as storage
 
-_PAGE_SIZE = 48
+PAGE_SIZE = 48
 _MAX_REJECTED = 100
 
 
@@ -44,7 +44,7 @@ def render(report: Report) -> str:
     'report',
     report=report,
     sections=list(_sections(report)),
-    page_size=_PAGE_SIZE,
+    page_size=PAGE_SIZE,
     has_tokens=any(
       card.tokens
       for query in report.queries

@@ -23,6 +23,7 @@ class ReportRequest:
       none. Default: label, where there is one.
     tokens: also shade the tokens of texts by their share in each score; each
       example that is shown takes a gradient.
+    exclude_self: leave out the query itself where it is a training example.
     rows_only: leave the corpus and the model alone: rows of the index, without
       images, texts and predictions.
   """
@@ -34,6 +35,7 @@ class ReportRequest:
   bad: str | None = None
   class_column: str | None = None
   tokens: bool = False
+  exclude_self: bool = False
   rows_only: bool = False
 
   def __post_init__(self):

@@ -78,15 +78,17 @@ def _pieces(prefix: str, values: Mapping[str, Any]) -> Iterator[Piece]:
     if isinstance(value, Mapping):
       yield from _pieces(f'{prefix}{name}/', value)
     elif value is not None:
-      yield Piece(f'{prefix}{name}', _shown(value))
+      yield Piece(f'{prefix}{name}', shown(value))
 
 
-def _shown(value: Any) -> PIL.Image.Image | str | np.ndarray:
+def shown(value: Any) -> PIL.Image.Image | str | np.ndarray:
+  """A feature as people see it, see `Piece`."""
   if isinstance(value, PIL.Image.Image):
     return value
   if isinstance(value, bytes):
-    is_encoded = value.startswith(_SIGNATURES)
-    return _decoded(value) if is_encoded else value.decode(errors='replace')
+    if not value.startswith(_SIGNATURES):
+      return value.decode(errors='replace')
+    return decode_image(value) or f'{len(value):,} bytes that are no image'
   if isinstance(value, str):
     return value
   array = np.asarray(value)
@@ -126,14 +128,13 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
   return np.round((values - low) / ((high - low) or 1) * 255).astype(np.uint8)
 
 
-def _decoded(data: bytes) -> PIL.Image.Image | str:
-  """An encoded image, or what it is instead."""
+def decode_image(data: bytes) -> PIL.Image.Image | None:
+  """An encoded image; None where it is none, or too large to be meant."""
   try:
     with warnings.catch_warnings():
-      # Of files whose pixels need more memory than anybody meant.
       warnings.simplefilter('error', PIL.Image.DecompressionBombWarning)
       image = PIL.Image.open(io.BytesIO(data), formats=_FORMATS)
       image.load()
   except _NO_IMAGE:
-    return f'{len(data):,} bytes that are no image'
+    return None
   return image

@@ -1,0 +1,1 @@
+"""The local web page over an index: `influence explore`."""
