@@ -9,6 +9,7 @@ import pytest
 import pipeline
 from tests import test_layers
 from tests.conftest import ROOT
+from tests.kit import documentation
 
 FACE = {
   'Corpus',
@@ -71,7 +72,7 @@ def test_tasks_that_were_written_before_go_on_working():
 
 def user_code():
   """Python that users read: in README, and the examples to start from."""
-  readme = (ROOT / 'README.md').read_text()
+  readme = documentation.text()
   yield from re.findall(r'```python\n(.*?)```', readme, flags=re.DOTALL)
   yield (ROOT / 'tests' / 'kit' / 'linear_task.py').read_text()
 

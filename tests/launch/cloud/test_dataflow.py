@@ -18,7 +18,7 @@ from pipeline.beam import engines
 from pipeline.index import reader as index_reader
 from pipeline.storage import files as storage
 from tests.conftest import ROOT
-from tests.kit import linear_task
+from tests.kit import documentation, linear_task
 from tests.pipeline.storage.test_object_store import url
 from tests.pipeline.storage.test_remote_files import upload
 
@@ -86,7 +86,7 @@ def test_three_commands_of_the_readme(influence, api, workdir):
   """From a laptop to a running job, as a newcomer types them."""
   for part in ('data', 'checkpoint'):
     upload(workdir / part, f'w/{part}')
-  readme = (ROOT / 'README.md').read_text()
+  readme = documentation.text()
   block = readme.partition('## On Dataflow')[2].split('```')[1]
   lines = block.strip().splitlines()
   assert [line.split()[1] for line in lines] == [

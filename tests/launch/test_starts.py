@@ -1,7 +1,6 @@
-"""The three starts of README, typed as they stand there."""
+"""The starts for models of one's own, typed as pipeline/README has them."""
 
 import io
-from pathlib import Path
 import re
 import shlex
 import sys
@@ -22,9 +21,8 @@ import safetensors.numpy
 import tensorflow_datasets as tfds
 
 from influence_core import parameter_selection
-from tests.kit import datasets
+from tests.kit import datasets, documentation
 
-ROOT = Path(__file__).parent.parent.parent
 MODEL = """
 import flax.linen as nn
 import jax.numpy as jnp
@@ -74,7 +72,7 @@ def fixture_here(tmp_path, monkeypatch):
 
 def start(name):
   """(program, commands) of the start whose program has this name."""
-  readme = (ROOT / 'README.md').read_text()
+  readme = documentation.text()
   [found] = re.findall(
     rf'```python\n(# {name}\.py.*?)```\n\n```\n(.*?)```', readme, re.DOTALL
   )
@@ -185,7 +183,7 @@ def test_a_prepared_dataset_with_a_train_state(here, influence, monkeypatch):
 
 def test_the_names_of_readme_fit_what_it_says(here):
   """The table of names turns a linear layer of PyTorch around."""
-  readme = (ROOT / 'README.md').read_text()
+  readme = documentation.text()
   [block] = re.findall(r'```python\n(load_arrays\(\n.*?)```', readme, re.DOTALL)
   arrays = {
     'h.10.fc.weight': np.arange(6.0).reshape(2, 3),

@@ -1,0 +1,121 @@
+"""What users read: links lead somewhere, commands can be typed, code runs."""
+
+import re
+import tomllib
+
+import pytest
+
+from launch.flags import command_table, parser as flags
+from launch.schedule import reindex_config
+from tests.kit import documentation
+from tests.kit.devices import ROOT
+
+PAGES = documentation.PAGES
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+def anchors(page):
+  """What headings can be linked to, as GitHub names them."""
+  headings = re.findall(r'^#+ (.*)$', page.read_text(), re.MULTILINE)
+  return {
+    re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+    for heading in headings
+  }
+
+
+@pytest.mark.parametrize('page', PAGES, ids=IDS)
+def test_links_lead_somewhere(page):
+  links = re.findall(r'\]\((?!http)([^)\s]+)\)', page.read_text())
+  for link in links:
+    path, _, anchor = link.partition('#')
+    target = (page.parent / path).resolve() if path else page
+    assert target.exists(), link
+    if anchor:
+      assert anchor in anchors(target), link
+
+
+def test_every_command_can_be_typed():
+  typed = list(documentation.commands())
+  assert len(typed) > 30
+  for words in typed:
+    parsed, _ = flags.parse(words)
+    assert ' '.join(words).startswith(parsed.command)
+
+
+def test_every_command_is_explained():
+  text = documentation.text()
+  for name in command_table.COMMANDS:
+    assert f'influence {name}' in text or f'`{name}' in text, name
+
+
+def test_the_configuration_can_be_read(tmp_path):
+  [block] = documentation.blocks('toml')
+  path = tmp_path / 'reindex.toml'
+  path.write_text(block)
+  assert tomllib.loads(block)
+  assert reindex_config.load(str(path)).index == 'gs://bucket/index'
+
+
+def test_the_errors_that_are_explained_are_those_of_the_program():
+  page = (ROOT / 'launch' / 'TROUBLESHOOTING.md').read_text()
+  # Words of messages, however their lines are broken.
+  code = ' '.join(
+    path.read_text()
+    for layer in ('influence_core', 'pipeline', 'launch')
+    for path in (ROOT / layer).rglob('*.py')
+  )
+  code = re.sub(r"'\s+(?:f|r)?'", '', code)
+  told = re.findall(
+    r'^\| `(.*?)`(?: \(.*?\))?(?: or `(.*?)`)? ?…? ?\|', page, re.MULTILINE
+  )
+  assert len(told) > 15
+  for lines in told:
+    for part in re.split('…|NO-GO: ', ' … '.join(lines)):
+      words = part.strip(' ;')
+      assert words in code, words
+
+
+def test_the_readme_is_one_screen():
+  lines = (ROOT / 'README.md').read_text().splitlines()
+  assert len(lines) <= 70
+
+
+def run(code, **names):
+  exec(compile(code, 'documentation', 'exec'), names)
+  return names
+
+
+def test_an_index_in_a_notebook(index):
+  [block] = [x for x in documentation.blocks('python') if 'open_index(' in x]
+  import numpy as np
+
+  code = block.replace('gs://bucket/index', str(index))
+  code = code.replace('label = 3', 'half = 1')
+  run(code, query_projections=np.ones((2, 6), np.float32))
+
+
+def test_a_session_in_a_notebook(index):
+  [block] = [x for x in documentation.blocks('python') if 'QuerySession(' in x]
+  code = block.replace('gs://bucket/index', str(index))
+  found = run(code.replace('test[:100]', 'test[:10]'))
+  assert found['answer'][None].proponents.positions.shape == (10, 10)
+
+
+def test_a_projector_in_python(basis, workdir):
+  import jax.numpy as jnp
+  import numpy as np
+
+  from pipeline import load_arrays
+  from tests.kit import linear_task
+
+  [block] = [x for x in documentation.blocks('python') if 'load_basis(' in x]
+  code = block.replace('W/arnoldi', str(basis))
+  code = code.replace("('Dense_0', 'Dense_1')", "('weights', 'bias')")
+  like = {'weights': jnp.zeros(5), 'bias': jnp.zeros(())}
+  found = run(
+    code.replace('projector.project', 'found = projector.project'),
+    per_example_loss=linear_task.per_example_loss,
+    params=load_arrays(f'{workdir}/checkpoint', like=like),
+    batch={'x': np.ones((3, 5), np.float32), 'y': np.ones(3, np.float32)},
+  )
+  assert found['found'].shape == (3, 2, 6)
