@@ -56,6 +56,7 @@ setuptools.setup(
     # TensorFlow Datasets needs it to write a dataset and does not say so.
     'importlib_resources>=6',
     'scikit-learn>=1.5,<2',
+    'tomli-w>=1.1',
     # For influence explore.
     'starlette>=0.40,<2',
     'uvicorn>=0.30,<1',

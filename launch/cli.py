@@ -21,6 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   except errors.InputError as error:
     print(f'influence: error: {error}', file=sys.stderr)
     return exit_status.ExitStatus.FAILED
+  if getattr(flags, 'print_config', False):
+    import tomli_w
+
+    print(tomli_w.dumps(flags.resolved), end='')
+    return exit_status.ExitStatus.DONE
   from launch.running import program
 
   return program.run(flags, values)

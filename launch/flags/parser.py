@@ -1,12 +1,12 @@
 """Parses the `influence` command line."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 import math
 from typing import Any
 
-from launch.flags import command_table, fields
+from launch.flags import command_table, config_file, fields
 from launch.output import exit_status
 
 _DISTRIBUTION = 'influence-pipeline'
@@ -74,10 +74,26 @@ def _add_reporting(command: fields.CommandParser) -> None:
   command.add_argument(
     '--verbose', action='store_true', help='show warnings of libraries too'
   )
+  if config_file.FLAG in command._option_string_actions:
+    return  # A file of its own, of the same form.
+  command.add_argument(
+    config_file.FLAG,
+    dest='config_file',
+    metavar='FILE',
+    help='TOML file with flags, those of reindex, too; what is typed wins',
+  )
+  command.add_argument(
+    '--print_config',
+    action='store_true',
+    help='print all flags as such a file, and do nothing else',
+  )
 
 
 # Flags of every command, which the program itself follows.
-REPORTING = ('command', 'json', 'log_json', 'metrics_file', 'verbose')
+REPORTING = (
+  *('command', 'json', 'log_json', 'metrics_file', 'verbose'),
+  *('config_file', 'print_config'),
+)
 
 
 def _add_group(parser: fields.CommandParser) -> Any:
@@ -87,7 +103,7 @@ def _add_group(parser: fields.CommandParser) -> Any:
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   """Splits a command line into common flags and the command's arguments."""
   parser, commands = build_parser()
-  own, rest = _split_at_separator(argv)
+  own, rest = _with_config(commands, *_split_at_separator(argv))
   flags, unknown = parser.parse_known_args(own)
   command = commands[flags.command]
   if unknown:
@@ -95,8 +111,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     command.error(f'unknown argument {unknown[0]}{hint}')
   _check_numbers(command, flags)
   values = vars(flags).copy()
+  flags.resolved = _resolved(command, flags, rest)
   for name in REPORTING:
-    del values[name]
+    values.pop(name, None)
   if argument := command_table.COMMANDS[flags.command].rest:
     values[argument] = rest
   elif rest:
@@ -104,6 +121,44 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   for group in command.groups:
     values[group.name] = group.take(values)
   return flags, values
+
+
+def _with_config(
+  commands: Mapping[str, fields.CommandParser],
+  own: list[str],
+  rest: list[str],
+) -> tuple[list[str], list[str]]:
+  """A command line with the flags of the file that it names.
+
+  Raises:
+    errors.InputError: The file cannot be used.
+  """
+  names = (' '.join(own[:count]) for count in (2, 1))
+  name = next((x for x in names if x in commands), None)
+  if name is None or not _takes_file(commands[name]):
+    return own, rest
+  path = config_file.path_in(own)
+  if path is None:
+    return own, rest
+  start = len(name.split())
+  words, more = config_file.expand(
+    name, commands[name], list(commands), own[start:], path
+  )
+  return [*own[:start], *words, *own[start:]], rest or more
+
+
+def _takes_file(command: fields.CommandParser) -> bool:
+  return '--print_config' in command._option_string_actions
+
+
+def _resolved(
+  command: fields.CommandParser, flags: argparse.Namespace, rest: list[str]
+) -> dict[str, Any] | None:
+  """The command line as a file; None where files are other ones."""
+  if not _takes_file(command):
+    return None
+  values = {k: v for k, v in vars(flags).items() if k not in REPORTING}
+  return config_file.resolved(flags.command, command, values, rest)
 
 
 def _check_numbers(

@@ -8,6 +8,8 @@ import sys
 import traceback
 from typing import Any, NamedTuple
 
+import tomli_w
+
 from influence_core import errors
 from influence_core.devices import host_allocator
 from launch.output import (
@@ -18,6 +20,10 @@ from launch.output import (
   metrics,
 )
 from launch.running import command_line
+from pipeline.storage import files as storage
+
+# Flags that say where a command writes.
+_OUTPUTS = ('out', 'workdir')
 
 # Beam's threads, which may be blocked for ever, can be stopped in no other way.
 _ENDING_AT_ONCE = (
@@ -62,6 +68,7 @@ def run(flags: argparse.Namespace, values: dict[str, Any]) -> int:
       traceback.print_exception(error)
   finally:
     console.end_wait()
+  failure = failure or _keep_config(flags)
   status = failure.status if failure else exit_status.ExitStatus.DONE
   unwritten = _write_metrics(flags, console, status, result)
   failure = failure or unwritten
@@ -105,6 +112,26 @@ def _write_metrics(
     )
   except errors.InputError as error:
     return _Failure(str(error), exit_status.ExitStatus.FAILED)
+  return None
+
+
+def _keep_config(flags: argparse.Namespace) -> _Failure | None:
+  """Writes all flags beside what was made; says why if it cannot."""
+  out = next(
+    (path for name in _OUTPUTS if (path := getattr(flags, name, None))), None
+  )
+  if flags.command == 'project':
+    out = flags.index
+  if out is None or flags.resolved is None:
+    return None
+  name = f'{flags.command.replace(" ", "-")}.toml'
+  is_file = '.' in out.rpartition('/')[2]
+  path = f'{out}.toml' if is_file else storage.join(out, name)
+  try:
+    with storage.open_for_writing(path) as file:
+      file.write(tomli_w.dumps(flags.resolved).encode())
+  except (OSError, errors.InputError) as error:
+    return _failure(error)
   return None
 
 

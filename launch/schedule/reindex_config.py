@@ -29,7 +29,7 @@ import typing
 from typing import Any
 
 from influence_core import errors
-from launch.flags import fields, parser as flags_lib
+from launch.flags import command_table, fields, parser as flags_lib
 from launch.running import command_line
 from pipeline.storage import files as storage
 from pipeline.tasks.reference import TaskReference
@@ -103,6 +103,13 @@ def load(path: str) -> ReindexConfig:
     content = tomllib.loads(storage.read_bytes(path).decode())
   except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
     raise errors.InputError(f'{path} is no TOML file ({error})') from error
+  # The same file may have tables for other commands, see `flags.config_file`.
+  known = {field.name for field in dataclasses.fields(ReindexConfig)}
+  content = {
+    name: value
+    for name, value in content.items()
+    if name in known or name not in command_table.COMMANDS
+  }
   _check_keys(path, content)
   config = ReindexConfig(**content)
   config.project_arguments(config.basis)
