@@ -116,3 +116,7 @@ def _print_findings(
   console.print(f'summary   {storage.join(out, "summary.json")}')
   console.print(f'index     {summary["index"]}')
   console.print(f'manifest  {summary["manifest"]}')
+  console.suggest(
+    f'open {summary["report"]} in a browser',
+    f'influence explore --index {summary["index"]}',
+  )

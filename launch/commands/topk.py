@@ -75,7 +75,7 @@ def run(
   result_tables.print_rows(console, 'queries', described.slice(0, _NUM_PRINTED))
   asked = 'measurement' if session.loaded.task.measurement else 'loss'
   _print_first(console, table, len(projected.ids), f'the query {asked}')
-  search_notes.tell_next(console, opened)
+  search_notes.suggest_next(console, opened)
   return {
     **search_notes.searched(opened),
     'num_queries': len(projected.ids),

@@ -108,7 +108,8 @@ def make_task(workdir: str, epochs: str = 'last') -> Task:
 
   Args:
     workdir: of the training.
-    epochs: 'last', or 'all' for the sum over those that were kept.
+    epochs: 'last', 'all' for the sum over those that were kept, or one of
+      them by its number.
   """
   config = load_config(workdir)
   task = causal_lm.make_task(

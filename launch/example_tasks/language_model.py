@@ -88,7 +88,8 @@ def make_task(
   Args:
     workdir: of `influence train-example language_model`.
     loss_reduction: 'sum' or 'mean' over the tokens of a text.
-    epochs: 'last', or 'all' for the sum over those that were kept.
+    epochs: 'last', 'all' for the sum over those that were kept, or one of
+      them by its number.
   """
   config = load_config(workdir)
   vocabulary = load_vocabulary(config, workdir)

@@ -115,7 +115,8 @@ def make_task(
     config: of the training.
     workdir: where the parameters are.
     like: their shapes.
-    epochs: 'last', or 'all' for the sum over those that were kept.
+    epochs: 'last', 'all' for the sum over those that were kept, or one of
+      them by its number.
     **more: fields of the task, among them those of `losses_by_token`.
   """
   task = Task(

@@ -78,7 +78,8 @@ def make_task(workdir: str, epochs: str = 'last') -> Task:
 
   Args:
     workdir: of `influence train-example`.
-    epochs: 'last', or 'all' for the sum over those that were kept.
+    epochs: 'last', 'all' for the sum over those that were kept, or one of
+      them by its number.
   """
   config = image_classifier.load_config(workdir)
   flips = image_classifier.load_flips(workdir)

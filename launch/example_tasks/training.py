@@ -132,31 +132,36 @@ def with_epochs(
   num_epochs: int,
   like: types.Params,
 ) -> Task:
-  """The task after the last epoch, or summed over all that were kept.
+  """The task after the last epoch or another, or summed over several.
 
   Args:
     task: after the last.
     workdir: where checkpoints are kept.
-    which: 'last' or 'all'.
+    which: 'last', 'all' that were kept, or one of them by its number.
     num_epochs: of the training; a directory may hold epochs of one before,
       which was interrupted.
     like: shapes of the parameters.
 
   Raises:
-    errors.InputError: `which` is neither.
+    errors.InputError: `which` is none of these.
   """
   if which == 'last':
     return task
-  if which != 'all':
-    raise errors.InputError(f'epochs is {which!r}, expected last or all')
+  kept = _kept_epochs(num_epochs)
 
   def load(epoch: int) -> types.Params:
     return load_arrays(epoch_path(workdir, epoch), like=like)
 
+  if which in map(str, kept):
+    return dataclasses.replace(
+      task, load_parameters=functools.partial(load, int(which))
+    )
+  if which != 'all':
+    raise errors.InputError(
+      f'epochs is {which!r}, expected last, all or one of '
+      f'{", ".join(map(str, kept))}'
+    )
   return sum_checkpoints(
     task,
-    {
-      f'{epoch:03d}': functools.partial(load, epoch)
-      for epoch in _kept_epochs(num_epochs)
-    },
+    {f'{epoch:03d}': functools.partial(load, epoch) for epoch in kept},
   )

@@ -110,7 +110,8 @@ def make_task(
   Args:
     workdir: of `influence train-example seq2seq`.
     loss_reduction: 'sum' or 'mean' over the tokens of a sentence.
-    epochs: 'last', or 'all' for the sum over those that were kept.
+    epochs: 'last', 'all' for the sum over those that were kept, or one of
+      them by its number.
   """
   config = load_config(workdir)
   corruptions = load_corruptions(workdir)

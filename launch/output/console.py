@@ -36,6 +36,7 @@ class Console:
     self._err = rich.console.Console(file=sys.stderr)
     self.seconds: dict[str, float] = {}
     self._warned: set[str] = set()
+    self._suggested: tuple[str, ...] = ()
     self._spinner: rich.status.Status | None = None
 
   def quiet(self) -> 'Console':
@@ -71,6 +72,15 @@ class Console:
     self.end_wait()
     if not self._json_only:
       logger.info(text)
+
+  def suggest(self, *commands: str) -> None:
+    """Keeps what may be run next, instead of what was suggested before."""
+    self._suggested = commands
+
+  def print_suggestions(self) -> None:
+    """Prints what may be run next, at the very end."""
+    for number, command in enumerate(self._suggested):
+      self.print(f'{"      " if number else "next: "}{command}')
 
   def warn(self, text: str) -> None:
     """Tells what the result alone might hide, a text once for each command."""

@@ -87,17 +87,20 @@ def tell_after(
     console.warn(f'no example matches --where {where!r}')
 
 
-def tell_next(console: console_lib.Console, index: ensemble.Ensemble) -> None:
+def suggest_next(
+  console: console_lib.Console, index: ensemble.Ensemble
+) -> None:
   """Says what else an index answers."""
-  console.print(
-    "next: --where 'CONDITION' searches some examples alone, --out "
-    'FILE.parquet keeps all results'
-  )
+  commands = [
+    "--where 'CONDITION' searches some examples alone, --out FILE.parquet or "
+    '.html keeps all results'
+  ]
   if ranks_examples(index):
-    console.print(
-      f'      influence self-influence --index {index.path} ranks training '
-      'examples that the model had to memorise, such as wrong labels'
+    commands.append(
+      f'influence self-influence --index {index.path} ranks training examples '
+      'that the model had to memorise, such as wrong labels'
     )
+  console.suggest(*commands)
 
 
 def ranks_examples(index: ensemble.Ensemble) -> bool:

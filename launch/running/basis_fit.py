@@ -3,6 +3,7 @@
 Where one is there that ended in NO-GO, more of it is fitted.
 """
 
+import shlex
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax
 from influence_core import parameter_selection
 from influence_core.devices import multi_device
 from launch.output import basis_page, console as console_lib
-from launch.running import processes
+from launch.running import command_line, processes
 from pipeline.bases import (
   fit_basis,
   fit_basis_config,
@@ -47,6 +48,7 @@ def fit_and_show(
   if isinstance(config, KroneckerConfig):
     fitted, found = _fit_subspaces(console, loaded, path, config, resources)
     shown = basis_page.describe_basis(console, found)
+    _suggest(console, task, found)
     return {'fitted': fitted, 'selected': selected, **shown}
   record = None
   if jax.process_index() == 0:
@@ -75,6 +77,7 @@ def fit_and_show(
   if record is None:
     return {'fitted': False}
   _warn(console, record, config)
+  _suggest(console, task, record)
   return {
     'fitted': fitted,
     'selected': selected,
@@ -108,6 +111,20 @@ def _fit_subspaces(
       progress=progress,
     )
   return True, record
+
+
+def _suggest(
+  console: console_lib.Console,
+  task: TaskReference,
+  record: stored_basis.BasisRecord,
+) -> None:
+  """Says what a good basis is for."""
+  if not record.report.objections:
+    flags = shlex.join(command_line.task_flags(task))
+    console.suggest(
+      f'influence project {flags} --basis {shlex.quote(record.path)} --index '
+      'INDEX'
+    )
 
 
 def _tell_found(console: console_lib.Console, path: str) -> None:

@@ -58,6 +58,7 @@ def run(flags: argparse.Namespace, values: dict[str, Any]) -> int:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
       console.wait(f'{flags.command}: loading')
       result = _run(console, flags, values)
+      console.print_suggestions()
   except (Exception, KeyboardInterrupt) as error:
     failure = _failure(error)
     if failure is None:

@@ -1,5 +1,6 @@
 """Projects a corpus and says what changed: for `project` and `reindex`."""
 
+import shlex
 from typing import Any
 
 import jax
@@ -43,6 +44,7 @@ def project_and_tell(
   if jax.process_index() == 0:
     basis_notes.tell(console, stored_basis.load_record(request.basis))
   if job.changes.is_empty:
+    suggest_queries(console, job.index)
     console.print(
       f'nothing to do: {job.index} holds all {job.plan.num_examples} examples'
     )
@@ -63,6 +65,7 @@ def project_and_tell(
     )
   result = _result(job, num_projected=num_projected)
   rate = num_projected / console.seconds['project']
+  suggest_queries(console, job.index)
   console.print(
     f'published generation {result["generation"]} of {job.index}: '
     f'{result["num_examples"]} {"tokens" if request.per_token else "examples"}'
@@ -70,6 +73,16 @@ def project_and_tell(
     f'{result["num_rejected"]} rejected, {rate:.1f} examples/s'
   )
   return {**result, 'examples_per_second': rate}
+
+
+def suggest_queries(console: console_lib.Console, index: str) -> None:
+  """Says what an index is for."""
+  index = shlex.quote(index)
+  console.suggest(
+    f"influence topk --index {index} --query_split 'test[:10]'",
+    f'influence report --index {index} --out report.html',
+    f'influence explore --index {index}',
+  )
 
 
 def tell_changes(
