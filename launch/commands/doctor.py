@@ -6,11 +6,9 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from influence_core import errors, parameter_selection, types
+from influence_core import errors, types
 from influence_core.devices import (
-  memory as device_memory,
   program as device_program,
 )
 from influence_core.projection import (
@@ -20,13 +18,12 @@ from influence_core.projection import (
 )
 from influence_core.projection.options import ProjectionOptions
 from influence_core.subspaces import (
-  factored_gradients,
   layers as layers_lib,
   projector as subspace_projector,
 )
 from influence_core.subspaces.subspace_basis import SubspaceBasis
-from launch.output import basis_notes, console as console_lib
-from pipeline.bases import stored_basis
+from launch.output import console as console_lib
+from launch.running import trial_projector
 from pipeline.tasks import checked_projector, loaded_task
 from pipeline.tasks.reference import TaskReference
 
@@ -50,24 +47,20 @@ def run(
     projection_dim=projection_dim,
     num_examples=num_examples,
   )
-  gradient_projection.check_batch_size(projection_options.batch_size)
-  budgets: list[dict[str, int]] = []
-  vectors: checked_projector.AnyBasis
-  if basis is not None:
-    loaded, vectors = _load(console, task, basis)
-  else:
-    loaded = loaded_task.LoadedTask.unchecked(task)
-    loaded.check_loss()
-    layers = _find_layers(loaded)
-    budgets = [_bought(layers, num_bytes) for num_bytes in _BUDGETS]
-    if projection_dim:
-      vectors = _random_vectors(loaded.selected, projection_dim)
-    else:
-      vectors = SubspaceBasis.random(layers, coordinates_per_layer)
-  with console.stage('compile'):
-    projector = checked_projector.compile_projector(
-      loaded, vectors, projection_options
-    )
+  trial = trial_projector.make(
+    console,
+    task,
+    basis,
+    projection_options,
+    coordinates_per_layer=coordinates_per_layer,
+    projection_dim=projection_dim,
+  )
+  loaded, vectors, projector = trial.loaded, trial.basis, trial.projector
+  budgets = (
+    []
+    if trial.layers is None
+    else [_bought(trial.layers, num_bytes) for num_bytes in _BUDGETS]
+  )
   with console.stage('check'):
     error = checked_projector.check(projector, loaded, vectors)
   with console.stage('measure'):
@@ -110,32 +103,6 @@ def run(
   return {**result, 'parameters': parameters, 'budgets': budgets}
 
 
-def _load(
-  console: console_lib.Console, task: TaskReference, basis: str
-) -> tuple[loaded_task.LoadedTask, checked_projector.AnyBasis]:
-  """The task and the basis."""
-  record = stored_basis.load_record(basis)
-  loaded = loaded_task.LoadedTask.unchecked(
-    task.selecting(record.config['parameter_paths'])
-  )
-  probed = loaded.with_probe(stored_basis.load_probe(record))
-  stored_basis.check_belongs(record, probed.fingerprints)
-  loaded.check_loss()
-  basis_notes.tell(console, record)
-  return loaded, stored_basis.load(record)
-
-
-def _find_layers(loaded: loaded_task.LoadedTask) -> layers_lib.Layers:
-  gradients = factored_gradients.FactoredGradients(
-    loaded.task.per_example_loss,
-    loaded.params,
-    selected=loaded.selected,
-    features=loaded.checked_features,
-  )
-  leaves = parameter_selection.all_parameters(loaded.params)
-  return layers_lib.find(gradients, leaves, loaded.checked_features)
-
-
 def _bought(layers: layers_lib.Layers, num_bytes: int) -> dict[str, int]:
   """The most that an example has for so many bytes, in int8."""
 
@@ -154,27 +121,6 @@ def _bought(layers: layers_lib.Layers, num_bytes: int) -> dict[str, int]:
     'coordinates_per_layer': most,
     'coordinates': columns(most),
     'eigenpairs': num_bytes,
-  }
-
-
-def _random_vectors(
-  selected: types.SelectedParameters, projection_dim: int
-) -> dict[str, np.ndarray]:
-  """Vectors of about unit length; memory and rate are those of any basis."""
-  parameter_selection.check_projection_dim(projection_dim, selected)
-  generator = np.random.default_rng(0)
-  size = parameter_selection.num_parameters(selected)
-  device_memory.check_host_memory(
-    2 * 4 * projection_dim * size,  # The projector has a copy.
-    f'{projection_dim} vectors of {size:,} parameters',
-    'pass a smaller --projection_dim',
-  )
-  return {
-    path: generator.standard_normal(
-      (projection_dim, *leaf.shape), dtype=np.float32
-    )
-    / np.float32(np.sqrt(size))
-    for path, leaf in selected.items()
   }
 
 

@@ -28,10 +28,10 @@ def run(
   port: int,
 ) -> dict[str, Any]:
   """Serves the page until it is interrupted."""
-  listener = _listen(host, port)
   session = QuerySession(
     indexes, task, basis=bases, scales=scales, options=projection_options
   )
+  listener = _listen(host, port)
   explorer = Explorer(session)
   is_local = host in _LOOPBACK
   application = explorer.application([*_LOOPBACK] if is_local else ['*'])

@@ -178,6 +178,16 @@ COMMANDS: dict[str, Command] = {
     'runs every method on an example and writes a page of results',
     'digits --out R',
   ),
+  'estimate': Command(
+    project_flags.add_estimate,
+    'times a few ranges: hours, bytes, requests and cost of a whole corpus',
+    f'{_TASK_EXAMPLE} --basis W/basis --num_workers 10 100',
+  ),
+  'runs': Command(
+    index_flags.add_runs,
+    'lists what was estimated for an index, and what its runs took',
+    '--index W/index',
+  ),
   'doctor': Command(
     project_flags.add_doctor,
     'checks a task and states memory, batch size and expected rate',

@@ -61,3 +61,7 @@ def add_gc(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--dry_run', action='store_true', help='only say what would be deleted'
   )
+
+
+def add_runs(parser: fields.CommandParser) -> None:
+  common_flags.add_index(parser)

@@ -1,4 +1,6 @@
-"""The flags of `influence project` and `doctor`."""
+"""The flags of `influence project`, `doctor` and `estimate`."""
+
+from typing import get_args
 
 from influence_core.projection.options import ProjectionOptions
 from launch.flags import (
@@ -6,6 +8,7 @@ from launch.flags import (
   engine as engine_flags,
   fields,
 )
+from pipeline.index import choices as index_choices
 from pipeline.projection.request import ProjectionRequest
 
 PROJECTION = fields.Group(
@@ -59,5 +62,49 @@ def add_doctor(parser: fields.CommandParser) -> None:
   )
   common_flags.add_number(
     parser, '--num_examples', 256, 'number of examples to measure the rate on'
+  )
+  parser.add(PROJECTION)
+
+
+def add_estimate(parser: fields.CommandParser) -> None:
+  parser.add(common_flags.TASK)
+  parser.add_argument(
+    '--basis', help='path of a basis (default: random directions)'
+  )
+  common_flags.add_number(
+    parser,
+    '--coordinates_per_layer',
+    256,
+    'number of coordinates of a layer, without --basis',
+  )
+  common_flags.add_number(
+    parser, '--num_ranges', 3, 'number of ranges to time, over the corpus'
+  )
+  common_flags.add_number(
+    parser, '--range_size', 4096, 'number of examples of a range'
+  )
+  for name, default, text in (
+    ('--num_workers', [1, 100], 'numbers of workers to plan for'),
+    ('--examples', [], 'numbers of examples, besides those of the corpus'),
+  ):
+    parser.add_argument(
+      name, nargs='+', type=int, metavar='N', default=default, help=text
+    )
+  parser.add_argument(
+    '--vector_dtype',
+    choices=get_args(index_choices.VectorDtype),
+    default='float32',
+    help='dtype of stored projections (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--prices', metavar='FILE', help='TOML file with prices, for costs'
+  )
+  parser.add_argument(
+    '--print_prices',
+    action='store_true',
+    help='print such a file to fill in, and do nothing else',
+  )
+  parser.add_argument(
+    '--index', help='keep the estimate there, for influence runs'
   )
   parser.add(PROJECTION)

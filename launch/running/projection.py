@@ -14,6 +14,7 @@ from pipeline.beam.engines import EngineChoice
 from pipeline.index import reader as index_reader
 from pipeline.projection import job as projection_job, plan as plan_lib
 from pipeline.projection.request import ProjectionRequest
+from pipeline.upkeep import run_records
 
 
 def project_and_tell(
@@ -40,6 +41,7 @@ def project_and_tell(
       console = console.quiet()  # The first one tells what all have done.
   else:
     beam_options = runner_options.make_options(engine, tell=console.tell)
+  started = run_records.now()
   job = projection_job.prepare(request)
   if jax.process_index() == 0:
     basis_notes.tell(console, stored_basis.load_record(request.basis))
@@ -65,6 +67,18 @@ def project_and_tell(
     )
   result = _result(job, num_projected=num_projected)
   rate = num_projected / console.seconds['project']
+  if jax.process_index() == 0:
+    run_records.save(
+      job.index,
+      run_records.RunRecord(
+        'project',
+        started,
+        num_projected,
+        engine.num_workers * jax.process_count(),
+        console.seconds['project'],
+        {'engine': engine.engine, 'generation': result['generation']},
+      ),
+    )
   suggest_queries(console, job.index)
   console.print(
     f'published generation {result["generation"]} of {job.index}: '

@@ -62,6 +62,9 @@ RIGHT = {
   'evaluate sensitivity': (*TASK, *QUERIES, '--out', OUT),
   'reproduce': ('digits', '--out', OUT),
   'doctor': (*TASK, '--basis', BASIS),
+  'estimate': (*TASK, '--basis', BASIS),
+  'runs': ('--index', INDEX),
+  'explore': ('--index', INDEX, '--port', '99999'),
   'install-engine': ('prism',),
   'generations': ('--index', INDEX),
   'diff': ('--index', INDEX),
@@ -92,6 +95,7 @@ MAY_BE_ZERO = {
   'num_retries',
   'num_trace_probes',
   'pair_seed',
+  'port',
   'seed',
 }
 PARSERS = flags.build_parser()[1]

@@ -1,0 +1,156 @@
+"""`influence estimate`: what projecting a corpus will take, before it does."""
+
+import dataclasses
+import time
+import tomllib
+from typing import Any
+
+import jax
+import tomli_w
+
+from influence_core import errors
+from influence_core.projection.options import ProjectionOptions
+from launch.output import console as console_lib
+from launch.running import trial_projector
+from pipeline.index import choices as index_choices, vector_codec
+from pipeline.projection import cost, measurement
+from pipeline.storage import files as storage
+from pipeline.tasks.reference import TaskReference
+from pipeline.upkeep import run_records
+
+_EXAMPLES = (10_000_000, 100_000_000)
+
+
+def run(
+  console: console_lib.Console,
+  *,
+  task: TaskReference,
+  basis: str | None,
+  coordinates_per_layer: int,
+  num_ranges: int,
+  range_size: int,
+  num_workers: list[int],
+  examples: list[int],
+  vector_dtype: index_choices.VectorDtype,
+  projection_options: ProjectionOptions,
+  prices: str | None,
+  print_prices: bool,
+  index: str | None,
+) -> dict[str, Any]:
+  """Times a few ranges, and says what all of them take."""
+  if print_prices:
+    text = tomli_w.dumps(dataclasses.asdict(cost.Prices(currency='USD')))
+    console.print(text.rstrip())
+    return {'prices': text}
+  errors.check_at_least_one(
+    coordinates_per_layer=coordinates_per_layer,
+    num_ranges=num_ranges,
+    range_size=range_size,
+    **{'num_workers': min(num_workers), 'examples': min(examples or [1])},
+  )
+  table = None if prices is None else _read_prices(prices)
+  begun = time.monotonic()
+  trial = trial_projector.make(
+    console,
+    task,
+    basis,
+    projection_options,
+    coordinates_per_layer=coordinates_per_layer,
+  )
+  start_seconds = time.monotonic() - begun
+  with console.stage('estimate', 'ranges'):
+    workload = measurement.measure(
+      trial.loaded,
+      trial.projector,
+      vector_codec.VectorCodec(vector_dtype, trial.eigenvalues, trial.columns),
+      num_ranges=num_ranges,
+      range_size=range_size,
+      start_seconds=start_seconds,
+    )
+  size = trial.loaded.task.corpus.num_examples
+  found = [
+    cost.estimate(workload, count, workers, table)
+    for count in dict.fromkeys([size, *examples, *_EXAMPLES])
+    for workers in num_workers
+  ]
+  _print(console, workload, found, table)
+  if index is not None:
+    _keep(index, workload, found[0])
+  return {
+    'task': trial.loaded.task.name,
+    'device': jax.devices()[0].device_kind,
+    'num_devices': jax.local_device_count(),
+    'peak_bytes': trial.projector.peak_bytes,
+    'basis_bytes': trial.basis_bytes,
+    'workload': dataclasses.asdict(workload),
+    'examples_per_second': 1 / workload.seconds,
+    'estimates': [dataclasses.asdict(x) for x in found],
+  }
+
+
+def _read_prices(path: str) -> cost.Prices:
+  if not storage.exists(path):
+    raise errors.InputError(
+      f'no prices at {path}; --print_prices prints a table to fill in'
+    )
+  try:
+    content = tomllib.loads(storage.read_bytes(path).decode())
+  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    raise errors.InputError(f'{path} is no TOML file ({error})') from error
+  return cost.Prices.of(content)
+
+
+def _print(
+  console: console_lib.Console,
+  workload: cost.Workload,
+  found: list[cost.Estimate],
+  prices: cost.Prices | None,
+) -> None:
+  parts = {
+    'reading and preprocessing': workload.read_seconds,
+    'projection': workload.project_seconds,
+    'writing': workload.write_seconds,
+  }
+  console.table(
+    f'an example takes {workload.seconds * 1e3:.3g} ms on this machine, and '
+    f'{workload.index_bytes:,.0f} bytes; a worker starts in '
+    f'{workload.start_seconds:.1f} s',
+    ['part', 'milliseconds', 'share'],
+    [
+      [name, f'{x * 1e3:.3g}', f'{x / workload.seconds:.0%}']
+      for name, x in parts.items()
+    ],
+  )
+  headings = ['examples', 'workers', 'worker hours', 'hours', 'index, GB']
+  headings += ['reads', 'writes']
+  if prices is not None:
+    headings += [f'cost, {prices.currency}', 'a month']
+  console.table(
+    'with workers such as this machine, one range at a time each',
+    headings,
+    [_cells(x) for x in found],
+  )
+
+
+def _cells(x: cost.Estimate) -> list[str]:
+  cells = [
+    *(f'{x.num_examples:,}', f'{x.num_workers:,}', f'{x.worker_hours:,.3g}'),
+    *(f'{x.wall_hours:,.3g}', f'{x.index_bytes / 1e9:,.3g}'),
+    *(f'{x.num_reads:,}', f'{x.num_writes:,}'),
+  ]
+  costs = x.cost, x.cost_a_month
+  return cells + [f'{value:,.2f}' for value in costs if value is not None]
+
+
+def _keep(index: str, workload: cost.Workload, found: cost.Estimate) -> None:
+  run_records.save(
+    index,
+    run_records.RunRecord(
+      'estimate',
+      run_records.now(),
+      found.num_examples,
+      found.num_workers,
+      found.wall_hours * 3600,
+      dataclasses.asdict(workload),
+    ),
+  )

@@ -1,0 +1,156 @@
+"""What projecting a corpus takes, by what a few ranges of it took."""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+
+from influence_core import errors
+
+# Requests of a worker for a range, besides those of its source: a listing for a
+# shard that is there, and the fingerprint of the source.
+_READS_OF_A_RANGE = 2
+# Vectors and rows.
+_WRITES_OF_A_RANGE = 2
+_GB = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+  """What was measured.
+
+  Attributes:
+    read_seconds: of reading and preprocessing an example.
+    project_seconds: of projecting one, compiled.
+    write_seconds: of its share of a shard.
+    start_seconds: until a worker projects its first example: loading,
+      compiling.
+    index_bytes: of an example.
+    reads_of_a_range: requests for the records of a range.
+    range_size: examples of a range.
+  """
+
+  read_seconds: float
+  project_seconds: float
+  write_seconds: float
+  start_seconds: float
+  index_bytes: float
+  reads_of_a_range: float
+  range_size: int
+
+  @property
+  def seconds(self) -> float:
+    """Of an example, one step after the other."""
+    return self.read_seconds + self.project_seconds + self.write_seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Prices:
+  """What things cost; of a TOML file with these names.
+
+  Attributes:
+    currency: of all of them.
+    worker_hour: of a worker with its accelerator.
+    gb_month: of a gigabyte (10^9 bytes) stored for a month.
+    reads_10000: of ten thousand reads of an object store.
+    writes_10000: of ten thousand writes, or listings.
+  """
+
+  currency: str = ''
+  worker_hour: float = 0.0
+  gb_month: float = 0.0
+  reads_10000: float = 0.0
+  writes_10000: float = 0.0
+
+  @classmethod
+  def of(cls, content: Mapping[str, object]) -> 'Prices':
+    """Those of a table.
+
+    Raises:
+      errors.InputError: A name is unknown, or a price no number.
+    """
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    for name, value in content.items():
+      if name not in known:
+        raise errors.InputError(
+          f'prices have an unknown key {name!r}, expected {", ".join(known)}'
+        )
+      kinds = (str,) if name == 'currency' else (int, float)
+      if not isinstance(value, kinds) or isinstance(value, bool):
+        raise errors.InputError(
+          f'price {name} is {value!r}, expected '
+          f'{"a text" if name == "currency" else "a number"}'
+        )
+    return cls(**content)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """What a number of examples takes.
+
+  Attributes:
+    num_examples: of the corpus.
+    num_workers: at the same time.
+    worker_hours: of all workers.
+    wall_hours: from begin to end, with even shares.
+    index_bytes: of the index.
+    num_reads: requests to the object store that read.
+    num_writes: those that write.
+    cost: of the run, without storage; None without prices.
+    cost_a_month: of storage; None without prices.
+  """
+
+  num_examples: int
+  num_workers: int
+  worker_hours: float
+  wall_hours: float
+  index_bytes: int
+  num_reads: int
+  num_writes: int
+  cost: float | None = None
+  cost_a_month: float | None = None
+
+
+def estimate(
+  workload: Workload,
+  num_examples: int,
+  num_workers: int,
+  prices: Prices | None = None,
+) -> Estimate:
+  """What a corpus of so many examples takes.
+
+  Args:
+    workload: what was measured.
+    num_examples: of the corpus.
+    num_workers: at the same time.
+    prices: None for no cost.
+  """
+  num_ranges = math.ceil(num_examples / workload.range_size)
+  num_workers = max(1, min(num_workers, num_ranges))
+  # The slowest has one range more than others, where they do not come out even.
+  most = math.ceil(num_ranges / num_workers) * workload.range_size
+  seconds = min(most, num_examples) * workload.seconds
+  wall_hours = (seconds + workload.start_seconds) / 3600
+  worker_hours = (
+    num_examples * workload.seconds + num_workers * workload.start_seconds
+  ) / 3600
+  index_bytes = round(num_examples * workload.index_bytes)
+  reads = round(num_ranges * (workload.reads_of_a_range + _READS_OF_A_RANGE))
+  writes = num_ranges * _WRITES_OF_A_RANGE
+  found = Estimate(
+    num_examples,
+    num_workers,
+    worker_hours,
+    wall_hours,
+    index_bytes,
+    reads,
+    writes,
+  )
+  if prices is None:
+    return found
+  return dataclasses.replace(
+    found,
+    cost=worker_hours * prices.worker_hour
+    + reads / 10_000 * prices.reads_10000
+    + writes / 10_000 * prices.writes_10000,
+    cost_a_month=index_bytes / _GB * prices.gb_month,
+  )

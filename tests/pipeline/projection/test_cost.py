@@ -1,0 +1,55 @@
+"""Estimates are sums that anybody can do by hand."""
+
+import pytest
+
+from influence_core import errors
+from pipeline.projection import cost
+
+WORKLOAD = cost.Workload(
+  read_seconds=0.01,
+  project_seconds=0.08,
+  write_seconds=0.01,
+  start_seconds=36.0,
+  index_bytes=500.0,
+  reads_of_a_range=3.0,
+  range_size=100,
+)
+PRICES = cost.Prices('EUR', 2.0, 0.02, 0.004, 0.05)
+
+
+def test_one_worker():
+  found = cost.estimate(WORKLOAD, 36_000, 1)
+  # An hour of work and 36 s of start.
+  assert found.worker_hours == pytest.approx(1.01)
+  assert found.wall_hours == pytest.approx(1.01)
+  assert found.index_bytes == 18_000_000
+  assert (found.num_reads, found.num_writes) == (360 * 5, 360 * 2)
+  assert found.cost is None
+
+
+def test_many_workers_with_prices():
+  found = cost.estimate(WORKLOAD, 36_000, 7, PRICES)
+  # The slowest of seven has 52 of 360 ranges; each starts by itself.
+  assert found.wall_hours == pytest.approx((52 * 100 * 0.1 + 36) / 3600)
+  assert found.worker_hours == pytest.approx(1 + 7 * 0.01)
+  assert found.cost == pytest.approx(2 * 1.07 + 0.18 * 0.004 + 0.072 * 0.05)
+  assert found.cost_a_month == pytest.approx(0.018 * 0.02)
+
+
+def test_there_are_no_more_workers_than_ranges():
+  found = cost.estimate(WORKLOAD, 250, 1000)
+  assert found.num_workers == 3
+  assert found.wall_hours == pytest.approx((100 * 0.1 + 36) / 3600)
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    ({'worker': 1}, "unknown key 'worker', expected currency, worker_hour"),
+    ({'worker_hour': '1'}, "worker_hour is '1', expected a number"),
+    ({'currency': 1}, 'currency is 1, expected a text'),
+  ],
+)
+def test_prices_are_checked(content, message):
+  with pytest.raises(errors.InputError, match=message):
+    cost.Prices.of(content)
