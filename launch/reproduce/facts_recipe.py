@@ -1,5 +1,6 @@
 """Planted facts: are the sentences found that a model knows a fact from?"""
 
+from collections.abc import Sequence
 import dataclasses
 
 from launch.reproduce import methods as methods_lib, recipes, results_page
@@ -17,7 +18,10 @@ _SEARCHES = {
 # looked at.
 _BASELINES = ('bm25', 'embedding')
 _SHOWN = 'kronecker_whitened'
+# Of one index for each checkpoint.
+_ENSEMBLE = 'kronecker_checkpoints'
 _K = 10
+_WHITENED = ('--directions', 'whitened')
 # Long captions have large gradients, and would come first for every question.
 _NORMALIZED = ('--normalization', 'gradient_norm')
 
@@ -30,6 +34,8 @@ class FactsRecipe:
     training: flags of the training.
     coordinates_per_layer: of the subspaces.
     many_coordinates: of larger ones.
+    checkpoint_coordinates: of those of each checkpoint.
+    checkpoints: epochs after which parameters were kept.
     sample_size: of the curvature.
     arnoldi_sample_size: the same of the eigenpairs, which take as many products
       with it as iterations.
@@ -39,6 +45,8 @@ class FactsRecipe:
   training: recipes.Argv
   coordinates_per_layer: int
   many_coordinates: int
+  checkpoint_coordinates: int
+  checkpoints: tuple[str, ...]
   sample_size: int
   arnoldi_sample_size: int
   needs_data: bool
@@ -51,7 +59,7 @@ class FactsRecipe:
       ('--coordinates_per_layer', str(number))
       for number in (self.coordinates_per_layer, self.many_coordinates)
     )
-    whitened = (*layers, '--directions', 'whitened')
+    whitened = (*layers, *_WHITENED)
     solved = ('query-basis', *_QUERIES, '--method')
     return [
       Method('kronecker', (*layers, *few)),
@@ -69,6 +77,19 @@ class FactsRecipe:
       Method('tracin', (*solved, 'gradient'), ('epochs=all',)),
     ]
 
+  @property
+  def members(self) -> list[Method]:
+    """Of the ensemble over checkpoints."""
+    fit = ('fit-basis', '--method', 'kronecker', *_WHITENED)
+    size = ('--coordinates_per_layer', str(self.checkpoint_coordinates))
+    sample = ('--sample_size', str(self.sample_size))
+    return [
+      Method(
+        f'checkpoint_{epoch}', (*fit, *sample, *size), (f'epochs={epoch}',)
+      )
+      for epoch in self.checkpoints
+    ]
+
   def steps(self, out: str, data_dir: str | None) -> list[recipes.Step]:
     """All that is run, in order; files go to `out`."""
     workdir = f'{out}/model'
@@ -78,10 +99,10 @@ class FactsRecipe:
     page = f'{out}/answers.html'
     return [
       recipes.Step('train', (*train, *self.training)),
-      *methods_lib.index_steps('', self.methods, task, out),
+      *methods_lib.index_steps('', [*self.methods, *self.members], task, out),
       *(
-        self._search(out, task, method, search)
-        for method in self.methods
+        self._search(out, name, names, search)
+        for name, names in self._searched.items()
         for search in _SEARCHES
       ),
       recipes.Step(
@@ -93,23 +114,32 @@ class FactsRecipe:
       ),
     ]
 
+  @property
+  def _searched(self) -> dict[str, list[str]]:
+    """Methods whose indexes are searched together, by name."""
+    alone = {method.name: [method.name] for method in self.methods}
+    together = [method.name for method in self.members]
+    return alone | ({_ENSEMBLE: together} if together else {})
+
   def _search(
-    self, out: str, task: recipes.Argv, method: Method, search: str
+    self, out: str, name: str, names: Sequence[str], search: str
   ) -> recipes.Step:
     where, _ = _SEARCHES[search]
     flags: recipes.Argv = _NORMALIZED
+    if name == _ENSEMBLE:  # Or one checkpoint would outweigh the others.
+      flags = ('--normalization', 'cosine')
     if where:
       flags += ('--where', where)
-    if method.name == _SHOWN:
+    if name == _SHOWN:
       flags += command_line.repeated('--baseline', _BASELINES)
-    index = methods_lib.index_path(out, method.name)
-    name = f'{search} {method.name}'
+    indexes = (methods_lib.index_path(out, x) for x in names)
+    step = f'{search} {name}'
     return recipes.Step(
-      name,
+      step,
       (
-        *('evaluate', 'retrieval', *task, '--index', index, *_QUERIES),
+        *('evaluate', 'retrieval', '--index', *indexes, *_QUERIES),
         *('--relevant', 'fact = query_fact', '--k', str(_K), *flags),
-        *('--out', f'{out}/retrieval/{name.replace(" ", "_")}'),
+        *('--out', f'{out}/retrieval/{step.replace(" ", "_")}'),
       ),
     )
 
@@ -118,15 +148,17 @@ class FactsRecipe:
     train, about = (found[x]['result'] for x in ('train', f'all {_SHOWN}'))
     project = found[f'project {_SHOWN}']['result']
     rows = []
-    for name in (*(x.name for x in self.methods), *_BASELINES):
+    for name in (*self._searched, *_BASELINES):
       cells = []
       for search in _SEARCHES:
         for figure in (f'recall_at_{_K}', 'reciprocal_rank'):
           cells.append(_figure(found, search, name, figure))
       description = methods_lib.DESCRIPTIONS[name]
-      rows.append(
-        [f'`{name}`', description, *cells, *methods_lib.costs(name, found)]
-      )
+      names = self._searched.get(name)
+      costs = methods_lib.costs(name, found)
+      if names:
+        costs = methods_lib.ensemble_costs(names, found)
+      rows.append([f'`{name}`', description, *cells, *costs])
     headings = [
       f'{figure}, {about}'
       for _, about in _SEARCHES.values()
@@ -142,7 +174,8 @@ class FactsRecipe:
       f'{about["num_queries"]} questions, 95 % intervals, seed '
       f'{about["seed"]}. Half of the sentences have the names of the question; '
       'the others tell the fact by other forms of them and have no word in '
-      'common with it. Scores are divided by gradient norms.',
+      'common with it. Scores are divided by gradient norms, those of the '
+      'ensemble by both sides of self-influence.',
       '',
       *results_page.table(
         ['method', 'of', *headings, *methods_lib.COSTS], rows
@@ -165,6 +198,8 @@ FACTS = FactsRecipe(
   training=('--train_split', 'train[:2000]'),
   coordinates_per_layer=256,
   many_coordinates=2304,
+  checkpoint_coordinates=1024,
+  checkpoints=('1', '21', '40', '60'),
   sample_size=4096,
   arnoldi_sample_size=512,
   needs_data=True,

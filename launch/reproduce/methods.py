@@ -22,6 +22,8 @@ DESCRIPTIONS = {
   'kronecker_whitened': 'the same along random directions of whitened '
   'gradients (`--directions whitened`)',
   'kronecker_whitened_many': 'the same, more of them',
+  'kronecker_checkpoints': 'ensemble of such indexes over the checkpoints that '
+  '`tracin` sums over, each by its cosines',
   'arnoldi': 'Schioppa et al., 2022: leading eigenpairs of the curvature',
   'arnoldi_wide': 'the same, more of them, of the Gauss-Newton matrix',
   'random_gram': 'Park et al., 2023 (TRAK): random directions, Gram matrix',
@@ -95,9 +97,18 @@ def costs(step: str, found: recipes.Results) -> list[str]:
     step: prefix and name of a method.
     found: results.
   """
-  basis, project = found.get(f'basis {step}'), found.get(f'project {step}')
-  if basis is None or project is None:
+  if f'basis {step}' not in found:
     return [''] * len(COSTS)
-  num_bytes = 4 * len(basis['result']['eigenvalues'])
-  rate = project['result']['examples_per_second']
-  return [f'{num_bytes:,}', f'{basis["seconds"]:.0f}', f'{rate:,.0f}']
+  return ensemble_costs([step], found)
+
+
+def ensemble_costs(steps: Sequence[str], found: recipes.Results) -> list[str]:
+  """The same of several indexes together."""
+  bases, projections = (
+    [found[f'{kind} {step}'] for step in steps] for kind in ('basis', 'project')
+  )
+  num_bytes = 4 * sum(len(x['result']['eigenvalues']) for x in bases)
+  rates = [x['result']['examples_per_second'] for x in projections]
+  rate = 1 / sum(1 / x for x in rates)
+  seconds = sum(x['seconds'] for x in bases)
+  return [f'{num_bytes:,}', f'{seconds:.0f}', f'{rate:,.0f}']

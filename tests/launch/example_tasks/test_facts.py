@@ -21,6 +21,8 @@ TINY = dataclasses.replace(
   ),
   coordinates_per_layer=32,
   many_coordinates=64,
+  checkpoint_coordinates=16,
+  checkpoints=('30',),
   sample_size=128,
   arnoldi_sample_size=16,
 )
@@ -108,7 +110,9 @@ def test_they_are_found(influence, monkeypatch, tmp_path):
     for line in page.splitlines()
     if line.startswith('| `') and len(cells := line.split('|')) > 9
   }
-  assert figures.keys() == {'kronecker_whitened', 'bm25', 'embedding'}
+  assert figures.keys() == {
+    *('kronecker_whitened', 'kronecker_checkpoints', 'bm25', 'embedding')
+  }
   # Of words that are not there nothing is known: all others come first.
   assert figures['bm25'][4] == 0
   # Of sentences with the names there are five, all among the first ten.
