@@ -14,6 +14,7 @@ from pipeline.search import (
   row_blocks,
   selection as selection_lib,
   self_influence,
+  tables,
 )
 from pipeline.search.open_index import open_ensemble
 
@@ -46,7 +47,7 @@ def run(
       by_layer=by_layer,
       progress=progress,
     )
-  table = result_tables.self_influence_table(opened, leaders)
+  table = tables.self_influence_table(opened, leaders)
   if out:
     result_tables.write_table(out, table)
   search_notes.tell_after(console, table, where)

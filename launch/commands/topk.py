@@ -16,7 +16,7 @@ from launch.output import (
 from launch.pages import query_page, report_page
 from pipeline.beam import runner_options, scan_on_beam
 from pipeline.beam.engines import EngineChoice
-from pipeline.search import scan as scan_lib
+from pipeline.search import scan as scan_lib, tables
 from pipeline.search.query_session import QuerySession
 from pipeline.search.request import SearchRequest
 from pipeline.tasks.query_choice import QueryChoice
@@ -62,7 +62,7 @@ def run(
   if tokens:
     with console.stage('tokens', 'directions') as progress:
       found = session.by_token(projected, found, options, progress=progress)
-  table = result_tables.influence_table(opened, projected.ids, found)
+  table = tables.influence_table(opened, projected.ids, found)
   if out and out.endswith('.html'):
     with console.stage('page'):
       page = query_page.make(
@@ -87,7 +87,7 @@ def run(
       row
       for result in found.values()
       if search_notes.ranks_examples(opened)
-      for row in result_tables.self_influence_table(
+      for row in tables.self_influence_table(
         opened, result.self_influence
       ).to_pylist()
     ],

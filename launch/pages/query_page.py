@@ -29,7 +29,7 @@ def make(
     found: for them.
     options: how scores were computed.
     described: what queries are, with `id`.
-    results: from `result_tables.influence_table`.
+    results: from `tables.influence_table`.
 
   Raises:
     errors.InputError: The corpus has changed since.

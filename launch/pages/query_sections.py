@@ -71,7 +71,7 @@ class QuerySections:
 
     Args:
       described: what queries are, with `id`.
-      results: from `result_tables.influence_table`.
+      results: from `tables.influence_table`.
     """
     known = {row['id']: row for row in described.to_pylist()}
     return [

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import errors
-from launch.output import console as console_lib, result_tables, search_notes
+from launch.output import console as console_lib, search_notes
 from launch.pages import (
   cards,
   corpus_sections,
@@ -25,6 +25,7 @@ from pipeline.search import (
   retrieve,
   row_filter,
   self_influence,
+  tables,
 )
 from pipeline.search.query_session import QuerySession
 from pipeline.search.request import SearchRequest
@@ -45,7 +46,7 @@ class _Asked(NamedTuple):
 
   Attributes:
     described: what the queries are, with `id`.
-    results: from `result_tables.influence_table`.
+    results: from `tables.influence_table`.
     shown: what is seen of the queries, by id.
     positions: of all examples that were found.
   """
@@ -215,7 +216,7 @@ class ReportBuilder:
         found = session.by_token(projected, found, options, progress=progress)
     return _Asked(
       described,
-      result_tables.influence_table(self._index, projected.ids, found),
+      tables.influence_table(self._index, projected.ids, found),
       of_queries(session.members[0], projected),
       positions,
     )
@@ -270,7 +271,7 @@ class ReportBuilder:
       )
       with self._console.stage('tokens of examples') as progress:
         tokens = shares.of_self_influence(positions, progress)
-    rows = result_tables.self_influence_table(self._index, top).to_pylist()
+    rows = tables.self_influence_table(self._index, top).to_pylist()
     found = [
       cards.make(
         row,

@@ -1,8 +1,10 @@
 """What notebooks use: indexes opened by one call, queried without flags."""
 
 from collections.abc import Sequence
+import html
 
 import numpy as np
+import pyarrow as pa
 
 from influence_core.scores.options import ScoreOptions
 from pipeline.index import (
@@ -11,7 +13,16 @@ from pipeline.index import (
   members as members_lib,
   reader as index_reader,
 )
-from pipeline.search import retrieve, selection as selection_lib, self_influence
+from pipeline.search import (
+  answer,
+  retrieve,
+  selection as selection_lib,
+  self_influence,
+  tables,
+)
+
+# Rows that a notebook shows.
+_NUM_SHOWN = 5
 
 
 class _Retrieval:
@@ -59,6 +70,31 @@ class _Retrieval:
     parts = self_influence.scores(self, options=options or ScoreOptions())
     return np.concatenate([scores for _, scores, _ in parts])
 
+  def suspicious(
+    self: members_lib.Searched,
+    k: int = 100,
+    *,
+    options: ScoreOptions | None = None,
+    where: str | None = None,
+  ) -> pa.Table:
+    """Rows of the examples with the highest self-influence, best first.
+
+    Args:
+      k: examples wanted.
+      options: how to score; None for the defaults.
+      where: SQL condition on the columns of the rows; None for all examples.
+
+    Raises:
+      errors.InputError: Something does not fit the index.
+    """
+    top = self_influence.top(
+      self,
+      k=k,
+      options=options or ScoreOptions(),
+      selection=selection_lib.Selection(where=where),
+    )
+    return tables.self_influence_table(self, top)
+
   def projections(
     self: members_lib.Searched, positions: np.ndarray | None = None
   ) -> np.ndarray:
@@ -80,6 +116,10 @@ class _Retrieval:
 
 class OpenIndex(_Retrieval, index_reader.Index):
   """An `Index` with retrieval."""
+
+  def _repr_html_(self) -> str:
+    rows = self.rows(range(min(_NUM_SHOWN, self.num_examples)))
+    return f'<p>{html.escape(repr(self))}</p>{answer.html_table(rows)}'
 
 
 class OpenEnsemble(_Retrieval, ensemble.Ensemble):

@@ -3,6 +3,7 @@
 session = QuerySession('W/index')  # Or ['W/index', 'V/index'], an ensemble.
 queries = session.project('test[:100]')
 session.search(queries, SearchRequest(k=10))
+session.ask('test[:100]')  # Both, as tables.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,9 @@ from pipeline.search import (
   retrieve,
   row_blocks,
   scan as scan_lib,
+  tables,
 )
+from pipeline.search.answer import Answer
 from pipeline.search.open_index import open_ensemble
 from pipeline.search.projected_queries import ProjectedQueries
 from pipeline.search.request import SearchRequest
@@ -208,6 +211,32 @@ class QuerySession:
       scan=scan,
       progress=progress,
     )
+
+  def ask(
+    self,
+    queries: query_lib.Queries,
+    request: SearchRequest | None = None,
+    *,
+    tokens: bool = False,
+  ) -> Answer:
+    """Projects queries and searches for them, in one call.
+
+    Args:
+      queries: see `project`.
+      request: what is wanted; None for ten at each end.
+      tokens: whether the share of each token is wanted, too.
+
+    Raises:
+      errors.InputError: A query cannot be used, or the request does not fit.
+    """
+    request = request or SearchRequest()
+    self.check(request)
+    projected = self.project(queries, certify=request.certify)
+    found: Mapping[object, retrieve.Found] = self.search(projected, request)
+    if tokens:
+      found = self.by_token(projected, found, request.options)
+    results = tables.influence_table(self.index, projected.ids, found)
+    return Answer(self.described(projected), results)
 
   def by_token(
     self,
