@@ -71,7 +71,12 @@ def test_classifier_recipe(influence, monkeypatch, tmp_path):
   monkeypatch.setitem(reproduce.RECIPES, 'digits', TINY_DIGITS)
   others = 'cg', 'lissa', 'tracin', 'random_gram_wide', 'kronecker_few'
   recipe_methods.leave_out(monkeypatch, TINY_DIGITS, others)
-  monkeypatch.setattr(classifier_tables, '_RELATIVE_DAMPINGS', ('0.1x',))
+  for name, few in (
+    ('_DAMPED', ('arnoldi', 'random_gram')),
+    ('_DAMPED_BY_LAYER', ('kronecker',)),
+    ('_RELATIVE_DAMPINGS', ('0.1x',)),
+  ):
+    monkeypatch.setattr(classifier_tables, name, few)
   command = ['reproduce', 'digits', '--out', tmp_path]
   done = influence(*command)
   assert done.status == 0, done.stderr
