@@ -37,7 +37,7 @@ FLOORS = {
     'flags',
     'running',
     'cloud schedule reproduce explorer',
-    'commands',
+    'commands tutorials',
     '.',
   ),
 }

@@ -1,0 +1,1 @@
+"""Tutorials in percent format: to be read, and run cell by cell or whole."""
