@@ -33,6 +33,7 @@ setuptools.setup(
     # Used directly; most also come with the packages above.
     # Its errors say at which byte a file could not be read on.
     'array-record>=0.8,<0.9',
+    'cycler>=0.12',
     'duckdb>=2,<3',
     'etils>=1.9',
     'fsspec>=2025.9',

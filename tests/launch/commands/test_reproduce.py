@@ -31,6 +31,12 @@ TINY_DIGITS = dataclasses.replace(
   num_products=(3, 3),
   num_subsets=3,
   dampings=('0.01',),
+  small=None,
+  knobs=(),
+)
+# Studies besides methods, whose commands have tests of their own.
+TINY_STUDIES = dataclasses.replace(
+  TINY_DIGITS,
   small=(*_TINY_TRAINING, '--num_epochs', '1'),
   knobs=('damping=0,1',),
 )
@@ -67,10 +73,21 @@ def test_commands_of_a_recipe_can_be_typed(name):
 
 
 @pytest.mark.slow
-def test_classifier_recipe(influence, monkeypatch, tmp_path):
-  monkeypatch.setitem(reproduce.RECIPES, 'digits', TINY_DIGITS)
+@pytest.mark.parametrize(
+  ('recipe', 'rows'),
+  [
+    (TINY_DIGITS, []),
+    pytest.param(
+      TINY_STUDIES,
+      ['| `arnoldi_60` |', '| defaults | `damping` | `1` |'],
+      marks=pytest.mark.scale,
+    ),
+  ],
+)
+def test_classifier_recipe(influence, monkeypatch, tmp_path, recipe, rows):
+  monkeypatch.setitem(reproduce.RECIPES, 'digits', recipe)
   others = 'cg', 'lissa', 'tracin', 'random_gram_wide', 'kronecker_few'
-  recipe_methods.leave_out(monkeypatch, TINY_DIGITS, others)
+  recipe_methods.leave_out(monkeypatch, recipe, others)
   for name, few in (
     ('_DAMPED', ('arnoldi', 'random_gram')),
     ('_DAMPED_BY_LAYER', ('kronecker',)),
@@ -82,11 +99,9 @@ def test_classifier_recipe(influence, monkeypatch, tmp_path):
   assert done.status == 0, done.stderr
   page = (tmp_path / 'RESULTS.md').read_text()
   assert page in done.stdout
-  for method in TINY_DIGITS.methods:
-    assert f'| `{method.name}` |' in page
-  assert '| `arnoldi_60` |' in page
-  assert '| defaults | `damping` | `1` |' in page
-  steps = TINY_DIGITS.steps(str(tmp_path), None)
+  for row in (*(f'| `{x.name}` |' for x in recipe.methods), *rows):
+    assert row in page
+  steps = recipe.steps(str(tmp_path), None)
   results = sorted((tmp_path / 'results').iterdir())
   assert len(results) == len(steps)
   # What is there is not run again.

@@ -118,5 +118,5 @@ def test_they_are_found(influence, monkeypatch, tmp_path):
   # Of sentences with the names there are five, all among the first ten.
   assert figures['bm25'][2] == 1
   answers = (tmp_path / 'r' / 'answers.html').read_text()
-  assert answers.count('<article>') == 8
+  assert answers.count('<article ') == 8
   assert 'class="for"' in answers
