@@ -47,7 +47,10 @@ def test_images(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['translation', 'language_model'])
+@pytest.mark.parametrize(
+  'name',
+  ['language_model', pytest.param('translation', marks=pytest.mark.scale)],
+)
 def test_texts(name, tmp_path):
   text_corpus.prepare(tmp_path / 'data')
   out = tmp_path / 'out'
