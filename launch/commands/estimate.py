@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-import tomllib
 from typing import Any
 
 import jax
@@ -10,15 +9,16 @@ import tomli_w
 
 from influence_core import errors
 from influence_core.projection.options import ProjectionOptions
+from launch.flags import config_file
 from launch.output import console as console_lib
 from launch.running import trial_projector
 from pipeline.index import choices as index_choices, vector_codec
 from pipeline.projection import cost, measurement
-from pipeline.storage import files as storage
 from pipeline.tasks.reference import TaskReference
 from pipeline.upkeep import run_records
 
 _EXAMPLES = (10_000_000, 100_000_000)
+_NO_PRICES = 'no prices at {}; --print_prices prints a table to fill in'
 
 
 def run(
@@ -48,7 +48,9 @@ def run(
     range_size=range_size,
     **{'num_workers': min(num_workers), 'examples': min(examples or [1])},
   )
-  table = None if prices is None else _read_prices(prices)
+  table = None
+  if prices is not None:
+    table = cost.Prices.of(config_file.read_toml(prices, _NO_PRICES))
   begun = time.monotonic()
   trial = trial_projector.make(
     console,
@@ -86,18 +88,6 @@ def run(
     'examples_per_second': 1 / workload.seconds,
     'estimates': [dataclasses.asdict(x) for x in found],
   }
-
-
-def _read_prices(path: str) -> cost.Prices:
-  if not storage.exists(path):
-    raise errors.InputError(
-      f'no prices at {path}; --print_prices prints a table to fill in'
-    )
-  try:
-    content = tomllib.loads(storage.read_bytes(path).decode())
-  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-    raise errors.InputError(f'{path} is no TOML file ({error})') from error
-  return cost.Prices.of(content)
 
 
 def _print(

@@ -65,7 +65,7 @@ def expand(
   Raises:
     errors.InputError: The file cannot be read, or has a key that is no flag.
   """
-  content = _read(path)
+  content = read_toml(path)
   own, shared = {}, {}
   for key, value in content.items():
     if key in _OF_REINDEX and not isinstance(value, dict):
@@ -131,12 +131,23 @@ def resolved(
   return {**plain, **tables, command: own}
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_toml(
+  path: str, missing: str = f'no configuration at {{}}; correct {FLAG}'
+) -> dict[str, Any]:
+  """The content of a TOML file.
+
+  Args:
+    path: local or remote.
+    missing: what is told of a file that is not there, with {} for its path.
+
+  Raises:
+    errors.InputError: It is not there, or no TOML file.
+  """
   # It takes time to import.
   from pipeline.storage import files as storage
 
   if not storage.exists(path):
-    raise errors.InputError(f'no configuration at {path}; correct {FLAG}')
+    raise errors.InputError(missing.format(path))
   try:
     return tomllib.loads(storage.read_bytes(path).decode())
   except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

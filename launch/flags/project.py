@@ -43,7 +43,8 @@ def add_project(parser: fields.CommandParser) -> None:
   )
 
 
-def add_doctor(parser: fields.CommandParser) -> None:
+def _add_trial(parser: fields.CommandParser) -> None:
+  """The task and what it is projected on, to be tried."""
   parser.add(common_flags.TASK)
   parser.add_argument(
     '--basis', help='path of a basis (default: random directions)'
@@ -54,6 +55,10 @@ def add_doctor(parser: fields.CommandParser) -> None:
     256,
     'number of coordinates of a layer to plan for, without --basis',
   )
+
+
+def add_doctor(parser: fields.CommandParser) -> None:
+  _add_trial(parser)
   parser.add_argument(
     '--projection_dim',
     type=int,
@@ -67,16 +72,7 @@ def add_doctor(parser: fields.CommandParser) -> None:
 
 
 def add_estimate(parser: fields.CommandParser) -> None:
-  parser.add(common_flags.TASK)
-  parser.add_argument(
-    '--basis', help='path of a basis (default: random directions)'
-  )
-  common_flags.add_number(
-    parser,
-    '--coordinates_per_layer',
-    256,
-    'number of coordinates of a layer, without --basis',
-  )
+  _add_trial(parser)
   common_flags.add_number(
     parser, '--num_ranges', 3, 'number of ranges to time, over the corpus'
   )

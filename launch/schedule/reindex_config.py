@@ -24,14 +24,17 @@ keep = 3
 from collections.abc import Mapping
 import dataclasses
 import difflib
-import tomllib
 import typing
 from typing import Any
 
 from influence_core import errors
-from launch.flags import command_table, fields, parser as flags_lib
+from launch.flags import (
+  command_table,
+  config_file,
+  fields,
+  parser as flags_lib,
+)
 from launch.running import command_line
-from pipeline.storage import files as storage
 from pipeline.tasks.reference import TaskReference
 
 # What a type of Python is in TOML.
@@ -97,12 +100,7 @@ def load(path: str) -> ReindexConfig:
     errors.InputError: Names the file and what is wrong with it.
     SystemExit: A flag of a command is wrong, which was told.
   """
-  if not storage.exists(path):
-    raise errors.InputError(f'no configuration at {path}; correct --config')
-  try:
-    content = tomllib.loads(storage.read_bytes(path).decode())
-  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-    raise errors.InputError(f'{path} is no TOML file ({error})') from error
+  content = config_file.read_toml(path)
   # The same file may have tables for other commands, see `flags.config_file`.
   known = {field.name for field in dataclasses.fields(ReindexConfig)}
   content = {

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from launch import cli
 from tests.kit import browser as browser_kit, token_task
 from tests.kit.browser import fixture_browser  # noqa: F401
 
@@ -19,7 +20,7 @@ def fixture_address(index, tmp_path_factory):
     *('--bad', 'half = 1', '--class_column', 'half', '--out', str(out)),
     *('--num_examples', str(NUM_EXAMPLES), '--json'),
   ]
-  assert token_task.cli.main(arguments) == 0
+  assert cli.main(arguments) == 0
   return f'file://{out}'
 
 
@@ -99,7 +100,7 @@ def test_tokens_are_told_apart(browser, tmp_path):
   out = tmp_path / 'report.html'
   asked = ['--query_split', 'train[:2]', '--num_examples', '6', '--k', '2']
   command = ['report', '--index', str(index), '--out', str(out), *asked]
-  assert token_task.cli.main([*command, '--tokens', '--json']) == 0
+  assert cli.main([*command, '--tokens', '--json']) == 0
   page = browser.open(f'file://{out}')
   strongest = page.locator('b.for').first
   assert strongest.get_attribute('title')
