@@ -29,6 +29,10 @@ FLOAT32_TOLERANCE = 1e-4
 # to that; rounding of intermediate values accumulates over layers.
 LOW_PRECISION_TOLERANCE = 3e-2
 
+# Of one value at a time, if two examples have less: several are held at once,
+# such as the logits of long texts and what a loss makes of them.
+_LARGEST_BYTES = 2**29
+
 
 def check_form(
   loss: loss_tracing.NamedLoss,
@@ -169,9 +173,28 @@ def evaluate(
 ) -> np.ndarray:
   """[num_examples] float32 losses, or [num_examples, tokens].
 
+  Large examples are taken two or more at a time, smaller ones all together.
+
   Raises:
     errors.InputError: It fails, such as a host callback in it.
   """
+  count = len(jax.tree.leaves(features)[0])
+  with user_code.user_errors(loss.name, loss.function):
+    traced = loss.trace(params, features)
+  largest = loss_tracing.largest_bytes(traced.jaxpr.jaxpr)
+  num_batches = max(1, min(count // 2, -(-largest // _LARGEST_BYTES)))
+  batches = [
+    jax.tree.map(lambda leaf, places=places: np.asarray(leaf)[places], features)
+    for places in np.array_split(np.arange(count), num_batches)
+  ]
+  return np.concatenate([_evaluate(loss, params, x) for x in batches])
+
+
+def _evaluate(
+  loss: loss_tracing.NamedLoss,
+  params: types.Params,
+  features: types.Features,
+) -> np.ndarray:
   with user_code.user_errors(loss.name, loss.function):
     traced = loss.trace(params, features)
     arrays = jax.tree.leaves((params, features))

@@ -1,7 +1,8 @@
 """Traces a loss for some number of examples, or says why it cannot be."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -138,9 +139,14 @@ def structs(tree: Any) -> Any:
 def uses_low_precision(jaxpr: jax_core.Jaxpr) -> bool:
   """Whether any value of a traced function is shorter than float32."""
   return any(
-    jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
-    for dtype in _dtypes(jaxpr)
+    jnp.issubdtype(aval.dtype, jnp.floating) and jnp.finfo(aval.dtype).bits < 32
+    for aval in itertools.chain(_shapes(jaxpr.invars), _computed(jaxpr))
   )
+
+
+def largest_bytes(jaxpr: jax_core.Jaxpr) -> int:
+  """Of the largest value that a traced function computes."""
+  return max((x.size * x.dtype.itemsize for x in _computed(jaxpr)), default=0)
 
 
 def _runs_by_itself(loss, params, features) -> bool:
@@ -153,10 +159,12 @@ def _runs_by_itself(loss, params, features) -> bool:
   return True
 
 
-def _dtypes(jaxpr: jax_core.Jaxpr) -> Iterator[np.dtype]:
-  variables = [*jaxpr.invars]
+def _computed(jaxpr: jax_core.Jaxpr) -> Iterator[Any]:
   for equation in jaxpr.eqns:
-    variables += equation.outvars
     for inner in jax_core.jaxprs_in_params(equation.params):
-      yield from _dtypes(inner)
-  yield from (x.aval.dtype for x in variables if hasattr(x.aval, 'dtype'))
+      yield from _computed(inner)
+    yield from _shapes(equation.outvars)
+
+
+def _shapes(variables: Iterable[Any]) -> Iterator[Any]:
+  return (x.aval for x in variables if hasattr(x.aval, 'dtype'))

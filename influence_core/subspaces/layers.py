@@ -21,6 +21,9 @@ from influence_core.subspaces import (
 # The gradient of a bias is the sum of the cotangents of its layer's output:
 # float32 sums of the same numbers in another order.
 _TOLERANCE = 1e-4
+# That tell which bias belongs to which layer, at most; one whose outputs are
+# all zero tells nothing.
+_NUM_EXAMPLES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,10 +204,18 @@ def _sums(gradients, leaves, features) -> factored_gradients.ByPath:
       'left': jnp.sum(gradient.left, axis=1, dtype=jnp.float32),
     }
 
-  def of_each(leaves, features):
-    return gradients.of_each(leaves, features, statistic, {})[1]
+  def of_one(leaves, example):
+    batch = jax.tree.map(lambda leaf: leaf[None], example)
+    sums = gradients.of_each(leaves, batch, statistic, {})[1]
+    return jax.tree.map(lambda leaf: leaf[0], sums)
 
-  return jax.jit(of_each)(leaves, features)
+  def of_few(leaves, features):
+    # One by one: the logits of a long text alone may take a gigabyte.
+    return jax.lax.map(lambda one: of_one(leaves, one), features)
+
+  step = -(-len(jax.tree.leaves(features)[0]) // _NUM_EXAMPLES)
+  few = jax.tree.map(lambda leaf: leaf[::step], features)
+  return jax.jit(of_few)(leaves, few)
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

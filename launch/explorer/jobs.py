@@ -72,11 +72,12 @@ class JobConsole(console_lib.Console):
   @contextlib.contextmanager
   def stage(
     self, name: str, unit: str = 'examples'
-  ) -> Iterator[Callable[[int, int], None]]:
+  ) -> Iterator[console_lib.StageUpdate]:
     job = self._job
     job.stage, job.done, job.total = f'{name} ({unit})', 0, 0
 
-    def update(num_done: int, num_total: int) -> None:
+    def update(num_done: int, num_total: int, /, **facts: float) -> None:
+      del facts
       job.done, job.total = num_done, num_total
 
     yield update

@@ -6,13 +6,13 @@ and then, for people and programs that read logs. With --json, stdout carries
 one JSON object and nothing else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import logging
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from pythonjsonlogger import json
 import rich.console
@@ -24,6 +24,13 @@ _LOG_INTERVAL_SECONDS = 15
 _LINE_WIDTH = 10_000
 
 logger = logging.getLogger('influence')
+
+
+class StageUpdate(Protocol):
+  """Shows how far a stage is."""
+
+  def __call__(self, num_done: int, num_total: int, /, **facts: float) -> None:
+    """Shows units done and in all, and more numbers by name."""
 
 
 class Console:
@@ -104,25 +111,30 @@ class Console:
     self._out.print(table, markup=False)
 
   @contextlib.contextmanager
-  def stage(
-    self, name: str, unit: str = 'examples'
-  ) -> Iterator[Callable[[int, int], None]]:
+  def stage(self, name: str, unit: str = 'examples') -> Iterator[StageUpdate]:
     """Times a stage and shows its progress.
 
     Yields:
-      A function to call with the number of units done and the number in all.
+      A function to call with the number of units done, the number in all, and
+      what else there is to know.
     """
     self.end_wait()
     started = time.monotonic()
+    newest: dict[str, float] = {}
     display = self._bar if self._err.is_terminal else self._log_lines
-    with display(name, unit) as update:
+    with display(name, unit) as show:
+
+      def update(num_done: int, num_total: int, /, **facts: float) -> None:
+        newest.update(facts)
+        show(num_done, num_total, **facts)
+
       yield update
     seconds = time.monotonic() - started
     self.seconds[name] = round(seconds, 3)
-    log_pairs(stage=name, state='done', seconds=round(seconds, 1))
+    log_pairs(stage=name, state='done', seconds=round(seconds, 1), **newest)
 
   @contextlib.contextmanager
-  def _bar(self, name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+  def _bar(self, name: str, unit: str) -> Iterator[StageUpdate]:
     progress = rich.progress.Progress(
       rich.progress.TextColumn('{task.description:<16}'),
       rich.progress.BarColumn(),
@@ -131,26 +143,32 @@ class Console:
       rich.progress.TimeElapsedColumn(),
       rich.progress.TextColumn('ETA'),
       rich.progress.TimeRemainingColumn(),
+      rich.progress.TextColumn('{task.fields[facts]}'),
       console=self._err,
       transient=True,
     )
     with progress:
-      task = progress.add_task(name, total=None, rate='')
+      task = progress.add_task(name, total=None, rate='', facts='')
 
-      def update(num_done: int, num_total: int) -> None:
+      def update(num_done: int, num_total: int, /, **facts: float) -> None:
         speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
-        rate = f'{speed:,.1f} {unit}/s' if speed else ''
-        progress.update(task, completed=num_done, total=num_total, rate=rate)
+        progress.update(
+          task,
+          completed=num_done,
+          total=num_total,
+          rate=f'{speed:,.1f} {unit}/s' if speed else '',
+          facts='  '.join(
+            f'{name.replace("_", " ")} {value}' for name, value in facts.items()
+          ),
+        )
 
       yield update
 
   @contextlib.contextmanager
-  def _log_lines(
-    self, name: str, unit: str
-  ) -> Iterator[Callable[[int, int], None]]:
+  def _log_lines(self, name: str, unit: str) -> Iterator[StageUpdate]:
     started = last_line = time.monotonic()
 
-    def update(num_done: int, num_total: int) -> None:
+    def update(num_done: int, num_total: int, /, **facts: float) -> None:
       nonlocal last_line
       now = time.monotonic()
       if now - last_line < _LOG_INTERVAL_SECONDS or not num_done:
@@ -164,6 +182,7 @@ class Console:
         unit=unit,
         rate=round(rate, 1),
         eta_seconds=round((num_total - num_done) / rate),
+        **facts,
       )
 
     yield update

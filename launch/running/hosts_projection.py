@@ -79,5 +79,5 @@ def _project(job, ranges, num_threads, progress) -> list[index_format.Shard]:
     for shard in pool.map(worker.project_range, ranges):
       shards.append(shard)
       num_done += shard.range.num_examples
-      progress(num_done, total)
+      progress(num_done, total, **worker.totals.facts())
   return shards

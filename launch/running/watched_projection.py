@@ -17,6 +17,7 @@ from pipeline.projection import (
   journal as work_journal,
   plan as plan_lib,
   publishing,
+  tally,
 )
 from pipeline.storage import files as storage
 
@@ -54,22 +55,39 @@ def run(
   with (
     tempfile.TemporaryDirectory() as journal,
     console.stage('project') as progress,
-    watchdog.watch(
-      lambda: progress(num_committed(index, ranges), total),
-      lambda: work_journal.find_stuck(journal, stall_seconds),
-    ),
-    # Beam's workers print the traceback of an error that is raised here too.
-    contextlib.redirect_stderr(io.StringIO()),
   ):
-    if runner_options.is_local(options):
-      job = job.with_journal(journal)
-    if ranges:
-      _run_pipeline(console, job, plan_path, options)
-    else:
-      publishing.publish_plan(
-        index, plan_lib.load(plan_path), (), job.max_rejected_fraction
-      )
+
+    def show_progress() -> None:
+      facts = tally.read(journal).facts()
+      progress(num_committed(index, ranges), total, **facts)
+
+    with (
+      watchdog.watch(
+        show_progress,
+        lambda: work_journal.find_stuck(journal, stall_seconds),
+      ),
+      # Beam's workers print the traceback of an error that is raised here too.
+      contextlib.redirect_stderr(io.StringIO()),
+    ):
+      if runner_options.is_local(options):
+        job = job.with_journal(journal)
+      _run(console, job, plan_path, options)
+    show_progress()
   return total - num_present
+
+
+def _run(
+  console: console_lib.Console,
+  job: projection_job.ProjectionJob,
+  plan_path: str,
+  options: pipeline_options.PipelineOptions,
+) -> None:
+  if job.changes.wanted:
+    _run_pipeline(console, job, plan_path, options)
+  else:
+    publishing.publish_plan(
+      job.index, plan_lib.load(plan_path), (), job.max_rejected_fraction
+    )
 
 
 def _run_pipeline(

@@ -12,6 +12,8 @@ import os
 import pathlib
 import time
 
+_SUFFIX = '.work'
+
 
 @contextlib.contextmanager
 def working_at(
@@ -29,7 +31,7 @@ def working_at(
   if directory is None:
     yield lambda: None
     return
-  file = pathlib.Path(directory, what)
+  file = pathlib.Path(directory, what + _SUFFIX)
   file.write_text(str(os.getpid()))
   try:
     yield lambda: os.utime(file)
@@ -44,16 +46,16 @@ def find_stuck(directory: str, stall_seconds: float) -> str | None:
     directory: of the journal.
     stall_seconds: the longest that one step may take.
   """
-  for file in sorted(pathlib.Path(directory).iterdir()):
+  for file in sorted(pathlib.Path(directory).glob(f'*{_SUFFIX}')):
     try:
       process = int(file.read_text() or os.getpid())
       idle_seconds = time.time() - file.stat().st_mtime
     except FileNotFoundError:
       continue  # Done in this moment.
     if not _is_alive(process):
-      return f'its worker process {process} was killed at {file.name}'
+      return f'its worker process {process} was killed at {file.stem}'
     if idle_seconds > stall_seconds:
-      return f'no batch of {file.name} was finished for {idle_seconds:.0f} s'
+      return f'no batch of {file.stem} was finished for {idle_seconds:.0f} s'
   return None
 
 

@@ -20,7 +20,7 @@ from pipeline.index import (
   rejected_examples,
   vector_codec,
 )
-from pipeline.projection import journal as work_journal
+from pipeline.projection import journal as work_journal, tally
 from pipeline.projection.request import ProjectionRequest
 from pipeline.storage import fingerprints
 from pipeline.tasks import (
@@ -76,6 +76,7 @@ class ProjectionWorker:
     # A worker process has not come through the command line.
     host_allocator.keep_freed_memory()
     self._settings = settings
+    self._tally = tally.Tally(settings.journal)
     with work_journal.working_at(settings.journal, f'start-{os.getpid()}'):
       self._load()
 
@@ -119,6 +120,11 @@ class ProjectionWorker:
       if jax.default_backend() == 'cpu'
       else threading.Lock()
     )
+
+  @property
+  def totals(self) -> tally.Totals:
+    """How busy this process' devices are, and what it rejected."""
+    return self._tally.totals()
 
   def project_range(
     self, example_range: index_format.ExampleRange
@@ -171,7 +177,10 @@ class ProjectionWorker:
         rejected |= unusable
         vectors.append(projected)
         tables.append(rows)
+      self._tally.keep()
       step()
+    self._tally.reject(len(rejected))
+    self._tally.keep()
     every, rows = np.concatenate(vectors), pa.concat_tables(tables)
     if self._loaded.task.sequences:
       order = _order_of_records(rows['id'].to_pylist())
@@ -182,7 +191,7 @@ class ProjectionWorker:
     self, batch: example_batches.ExampleBatch
   ) -> tuple[pa.Table, np.ndarray, dict[str, str]]:
     """Rows, their [rows, projection_dim] vectors, and reasons by id."""
-    with self._device_turn:
+    with self._device_turn, self._tally.on_device():
       result = self._projector.project(batch.features)
     count = len(batch.ids)
     finite = np.logical_and.reduce(

@@ -118,6 +118,35 @@ def test_values_that_escape_are_told():
     check(loss)
 
 
+def test_large_examples_are_evaluated_in_pairs(monkeypatch):
+  """And a loss that mixes the examples of a batch still is found."""
+  sizes = []
+
+  def loss(params, features):
+    sizes.append(len(features['y']))
+    return odd_losses.plain(params, features)
+
+  together = loss_contract.evaluate(
+    loss_tracing.NamedLoss(loss), PARAMS, FEATURES
+  )
+  assert sizes == [4]
+  monkeypatch.setattr(loss_contract, '_LARGEST_BYTES', 1)
+  in_pairs = loss_contract.evaluate(
+    loss_tracing.NamedLoss(loss), PARAMS, FEATURES
+  )
+  assert sizes == [4, 4, 2]
+  np.testing.assert_allclose(
+    in_pairs, together, loss_contract.FLOAT32_TOLERANCE
+  )
+
+  def mixing(params, features):
+    losses = odd_losses.plain(params, features)
+    return losses + losses.mean()
+
+  with pytest.raises(errors.InputError, match='must not mix the examples'):
+    check_independent(loss_tracing.NamedLoss(mixing))
+
+
 def test_host_function_that_fails_is_told():
   def failing(x):
     raise ValueError('cannot do this one')

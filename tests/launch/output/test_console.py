@@ -33,3 +33,19 @@ def test_something_moves_until_there_is_more_to_say():
 def test_logs_show_nothing_of_it(influence, tmp_path):
   outcome = influence('describe', '--basis', tmp_path)
   assert outcome.error_line.startswith('influence: error: no basis at')
+
+
+def test_bar_and_lines_show_more_than_what_is_done(monkeypatch, caplog):
+  console, screen = on_terminal()
+  with console.stage('project') as progress:
+    progress(1, 2, device_share=0.93, rejected=4)
+    time.sleep(0.3)
+  assert 'device share 0.93  rejected 4' in screen.getvalue()
+  monkeypatch.setattr(console_lib, '_LOG_INTERVAL_SECONDS', 0)
+  with console_lib.Console().stage('project') as progress:
+    progress(1, 2, rejected=4)
+    progress(2, 2, rejected=5)
+  first, _, done = [x.getMessage() for x in caplog.records][-3:]
+  assert 'done=1 total=2 unit=examples' in first
+  assert first.endswith('rejected=4')
+  assert done.endswith('rejected=5')
