@@ -13,6 +13,7 @@ vectors in place of s exactly.
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import errors, types
+from influence_core import errors, loss_contract, types
 from influence_core.curvature import products as curvature_products
 from influence_core.devices import program as device_program
 
@@ -74,14 +75,13 @@ class OutputRoots:
       errors.InputError: It is no softmax cross-entropy, and there are too many
         outputs for anything else.
     """
-    outputs = jax.jit(split_loss.outputs)(params, features)
 
     def count(features: types.Features) -> int:
       shapes = jax.eval_shape(split_loss.outputs, params, features)
       return math.prod(shapes.shape[1:])
 
-    num_outputs = math.prod(outputs.shape[1:])
-    is_softmax = _is_softmax(split_loss, outputs, features)
+    num_outputs = count(features)
+    is_softmax = _is_softmax(split_loss, params, features)
     if not is_softmax and num_outputs > MAX_OUTPUTS:
       raise errors.InputError(
         f'the model has {num_outputs:,} outputs for an example and its loss is '
@@ -223,13 +223,30 @@ def _token_weights(
 
 def _is_softmax(
   split_loss: curvature_products.SplitLoss,
-  outputs: jax.Array,
+  params: types.Params,
   features: types.Features,
 ) -> bool:
   """Whether the curvature is that of weighted softmax cross-entropies."""
-  if outputs.ndim < 2 or outputs.shape[-1] < 2:
+  shape = jax.eval_shape(split_loss.outputs, params, features).shape
+  if len(shape) < 2 or shape[-1] < 2:
     return False
-  outputs = outputs.astype(jnp.float32)
+  difference = jax.jit(functools.partial(_softmax_difference, split_loss))
+  # One by one: outputs are tokens times a whole vocabulary.
+  found = [
+    difference(params, example)
+    for example in loss_contract.single_examples(features)
+  ]
+  differences, sizes = np.array(found).T
+  return bool(differences.max() <= _TOLERANCE * sizes.max())
+
+
+def _softmax_difference(
+  split_loss: curvature_products.SplitLoss,
+  params: types.Params,
+  features: types.Features,
+) -> tuple[jax.Array, jax.Array]:
+  """How far products are from those of softmax, and how large they are."""
+  outputs = split_loss.outputs(params, features).astype(jnp.float32)
   weights = _token_weights(split_loss, outputs, features)
   generator = np.random.default_rng(1)
   vectors = jnp.asarray(generator.standard_normal(outputs.shape), jnp.float32)
@@ -240,4 +257,4 @@ def _is_softmax(
   )
   found = _curvature_product(split_loss, features)(outputs, vectors)
   largest = jnp.maximum(jnp.abs(expected).max(), jnp.abs(found).max())
-  return bool(jnp.abs(found - expected).max() <= _TOLERANCE * largest)
+  return jnp.abs(found - expected).max(), largest
