@@ -31,6 +31,8 @@ def run(
   session = QuerySession(
     indexes, task, basis=bases, scales=scales, options=projection_options
   )
+  for member in session.index.members:
+    member.index.check_examples('explore')
   listener = _listen(host, port)
   explorer = Explorer(session)
   is_local = host in _LOOPBACK

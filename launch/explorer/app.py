@@ -143,7 +143,6 @@ class Explorer:
       num_examples=index.num_examples,
       columns=[f'{field.name} {field.type}' for field in index.schema],
       layers=[layer.name for layer in first.index.layers],
-      has_tokens=self._has_tokens(),
     )
     return responses.HTMLResponse(html, headers=_headers(nonce))
 
@@ -226,10 +225,6 @@ class Explorer:
 
   def _first_example(self) -> RawExample:
     return self._session.loaded.first_examples()[0]
-
-  def _has_tokens(self) -> bool:
-    """As far as is known without the model."""
-    return not self._session.index.members[0].index.has_token_rows
 
 
 def _started(job: Job) -> responses.Response:

@@ -1,5 +1,6 @@
 """A loss that is a sum over tokens: each word predicts a number from two."""
 
+from collections.abc import Sequence
 import json
 from pathlib import Path
 
@@ -81,15 +82,32 @@ def make_task(path: str, seed: str = '1', fault: str = '') -> Task:
   )
 
 
-def make_index(place: Path) -> Path:
-  """An index of the texts, with a basis of layers; all below a directory."""
-  write(place / 'texts.jsonl')
+def make_index(
+  place: Path,
+  *,
+  texts: Path | None = None,
+  seed: int = 1,
+  fit: Sequence[str] = ('--coordinates_per_layer', '8'),
+  project: Sequence[str] = (),
+) -> Path:
+  """An index of the texts.
+
+  Args:
+    place: directory for basis and index.
+    texts: that were written; None to write them there, too.
+    seed: of the parameters.
+    fit: flags of the basis, of layers by default.
+    project: flags of the projection.
+  """
+  if texts is None:
+    texts = place / 'texts.jsonl'
+    write(texts)
   task = [
     *('--task', 'tests.kit.token_task:make_task'),
-    *('--task_arg', f'path={place}/texts.jsonl'),
+    *('--task_arg', f'path={texts}', '--task_arg', f'seed={seed}'),
   ]
-  fit = ['fit-basis', *task, '--out', f'{place}/basis']
-  assert cli.main([*fit, '--coordinates_per_layer', '8', '--json']) == 0
-  where = ['--basis', f'{place}/basis', '--index', f'{place}/index']
-  assert cli.main(['project', *task, *where, '--json']) == 0
+  basis, index = f'{place}/basis', f'{place}/index'
+  assert cli.main(['fit-basis', *task, '--out', basis, *fit, '--json']) == 0
+  where = ['--basis', basis, '--index', index]
+  assert cli.main(['project', *task, *where, *project, '--json']) == 0
   return place / 'index'

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from launch.explorer.app import Explorer
 from pipeline import TfdsCorpus
 from pipeline.search.query_session import QuerySession
-from tests.kit import corpus_files
+from tests.kit import corpus_files, token_task
 
 ADDRESS = 'http://127.0.0.1:8000'
 QUESTION = {
@@ -224,3 +224,9 @@ def test_questions_that_are_no_longer_known(ask, client):
   assert 'no results' in client.get(f'/jobs/{job}/results.csv').json()['error']
   job = ask()['job']
   assert 'is not kept' in client.get(f'/jobs/{job}/shards').json()['error']
+
+
+def test_index_of_token_rows_is_refused_at_start(influence, tmp_path):
+  index = token_task.make_index(tmp_path, project=['--per_token'])
+  line = influence('explore', '--index', index).error_line
+  assert 'has a row for each token; explore needs one of whole' in line

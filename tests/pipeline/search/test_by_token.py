@@ -7,7 +7,6 @@ import pytest
 
 from influence_core import errors
 from influence_core.scores.options import ScoreOptions
-from launch import cli
 from pipeline.search import by_token, retrieve, self_influence
 from pipeline.search.query_session import QuerySession
 from pipeline.search.request import SearchRequest
@@ -39,16 +38,9 @@ def fixture_make_index(corpus):
   def make(method, seed=1):
     if (method, seed) not in made:
       place = corpus.parent / f'{method}_{seed}'
-      task = [
-        *('--task', 'tests.kit.token_task:make_task'),
-        *('--task_arg', f'path={corpus}', '--task_arg', f'seed={seed}'),
-      ]
-      basis = ['--out', f'{place}/basis', '--method', method]
-      fit = ['fit-basis', *task, *basis, *METHODS[method]]
-      assert cli.main([*fit, '--json']) == 0
-      where = ['--basis', f'{place}/basis', '--index', f'{place}/index']
-      assert cli.main(['project', *task, *where, '--json']) == 0
-      made[method, seed] = f'{place}/index'
+      fit = ['--method', method, *METHODS[method]]
+      index = token_task.make_index(place, texts=corpus, seed=seed, fit=fit)
+      made[method, seed] = str(index)
     return made[method, seed]
 
   return make
