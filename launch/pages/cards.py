@@ -120,7 +120,7 @@ def make(
   if shown is not None:
     known |= shown.said
   pieces = shown.pieces if shown is not None else []
-  shaded = _shaded(_pairs(tokens) if tokens else row.get('tokens') or ())
+  shaded = _shaded(tokens.pairs() if tokens else row.get('tokens') or ())
   whole = ''.join(token.text for token in shaded)
   texts = {
     x.name: _cut(x.value)
@@ -157,14 +157,6 @@ def make(
     query_tokens=_shaded(row.get('query_tokens') or ()),
     layers=[(name, layers[name]) for name in largest],
   )
-
-
-def _pairs(tokens: by_token.Tokens) -> list[dict[str, Any]]:
-  scores = tokens.scores.tolist()
-  return [
-    {'text': text, 'score': score}
-    for text, score in zip(tokens.texts, scores, strict=True)
-  ]
 
 
 def _shaded(tokens: Sequence[Mapping[str, Any]]) -> list[Token]:

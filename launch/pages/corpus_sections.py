@@ -91,33 +91,34 @@ def rejected(index: index_reader.Index) -> pa.Table:
   return rejected_examples.load(index.path, index.manifest.rejected)
 
 
+def earlier_generation(index: index_reader.Index) -> int | None:
+  """The number of the generation before; None if there is none."""
+  numbers = manifest_lib.generations(index.path)
+  return max((x for x in numbers if x < index.generation), default=None)
+
+
 def drift(
   index: index_reader.Index,
+  earlier: int,
   options: ScoreOptions,
   progress: types.ProgressCallback,
-) -> report.Drift | None:
-  """What changed since the generation before, if there is one.
+) -> report.Drift:
+  """What changed since an earlier generation.
 
   Args:
     index: opened.
+    earlier: its number.
     options: how self-influence is scored.
     progress: called with the source files done.
   """
-  earlier = [
-    number
-    for number in manifest_lib.generations(index.path)
-    if number < index.generation
-  ]
-  if not earlier:
-    return None
   found = generation_diff.difference(
-    index_reader.Index(index.path, earlier[-1]),
+    index_reader.Index(index.path, earlier),
     index,
     options=options,
     progress=progress,
   )
   return report.Drift(
-    earlier[-1],
+    earlier,
     {
       'added': found.num_added,
       'gone': found.num_gone,

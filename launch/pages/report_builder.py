@@ -146,12 +146,7 @@ class ReportBuilder:
     pairs = self._near(top.positions[0])
     shown = self._read(top.positions[0], pairs, asked)
     summary = self._summary()
-    first, *others = self._index.members
-    with self._console.stage('drift', 'files') as progress:
-      drift = None
-      if not others and self._ranks:
-        options = self._request.options
-        drift = corpus_sections.drift(first.index, options, progress)
+    drift = self._drift()
     return report.Report(
       title=self._title(),
       sources=self._sources(),
@@ -165,7 +160,7 @@ class ReportBuilder:
       spectrum=corpus_sections.spectrum(self._records),
       pairs=self._sections(shown).pairs(pairs),
       num_compared=top.positions.shape[1],
-      rejected=corpus_sections.rejected(first.index),
+      rejected=corpus_sections.rejected(self._index.members[0].index),
       drift=drift,
     )
 
@@ -288,6 +283,16 @@ class ReportBuilder:
       is_bad=self._sections(shown).marks(asked.positions),
     )
     return sections.make(asked.described, asked.results)
+
+  def _drift(self) -> report.Drift | None:
+    first, *others = self._index.members
+    earlier = corpus_sections.earlier_generation(first.index)
+    if others or not self._ranks or earlier is None:
+      return None
+    with self._console.stage('drift', 'files') as progress:
+      return corpus_sections.drift(
+        first.index, earlier, self._request.options, progress
+      )
 
   def _summary(self) -> corpus_summary.CorpusSummary | None:
     if not self._ranks:

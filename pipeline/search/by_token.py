@@ -7,7 +7,7 @@ along which those of the query are.
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,14 @@ class Tokens(NamedTuple):
 
   texts: Sequence[str]
   scores: np.ndarray
+
+  def pairs(self) -> list[dict[str, Any]]:
+    """One of text and score for each token."""
+    scores = self.scores.tolist()
+    return [
+      {'text': text, 'score': score}
+      for text, score in zip(self.texts, scores, strict=True)
+    ]
 
 
 class TokenShares:

@@ -91,13 +91,7 @@ def _ranked(
 
 def _token_lists(tokens: Iterable[by_token.Tokens]) -> pa.Array:
   """A list of texts and scores for each row."""
-  lists = [
-    [
-      {'text': text, 'score': score}
-      for text, score in zip(own.texts, own.scores.tolist(), strict=True)
-    ]
-    for own in tokens
-  ]
+  lists = [own.pairs() for own in tokens]
   kind = pa.struct({'text': pa.string(), 'score': pa.float64()})
   return pa.array(lists, pa.list_(kind))
 
