@@ -83,6 +83,8 @@ setuptools.setup(
       'faiss-cpu>=1.9',
       'gcp-storage-emulator>=2024.8.3',
       'grain>=0.2.12,<0.3',
+      # Reads docstrings as documentation tools do.
+      'griffe>=1.7',
       # The test client of starlette.
       'httpx>=0.27',
       'hypothesis>=6',

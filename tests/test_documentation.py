@@ -1,8 +1,10 @@
 """What users read: links lead somewhere, commands can be typed, code runs."""
 
+import logging
 import re
 import tomllib
 
+import griffe
 import pytest
 
 from launch.flags import command_table, parser as flags
@@ -125,3 +127,36 @@ def test_a_projector_in_python(basis, workdir):
     batch={'x': np.ones((3, 5), np.float32), 'y': np.ones(3, np.float32)},
   )
   assert found['found'].shape == (3, 2, 6)
+
+
+@pytest.mark.parametrize('package', ['influence_core', 'pipeline', 'launch'])
+def test_docstrings_are_read_without_warnings(package, caplog):
+  """As mkdocstrings reads them: each argument named is one, with a type."""
+  caplog.set_level(logging.WARNING, 'griffe')
+  tree = griffe.load(
+    package, search_paths=[str(ROOT)], docstring_parser='google'
+  )
+  num_read = sum(1 for _ in parsed_docstrings(tree))
+  assert num_read > 400
+  assert not [x.getMessage() for x in caplog.records]
+
+
+def parsed_docstrings(item):
+  """Sections of the docstrings of an item and of all inside it."""
+  if item.docstring:
+    yield item.docstring.parsed
+  for member in item.members.values():
+    if not member.is_alias:
+      yield from parsed_docstrings(member)
+
+
+def test_docstring_of_a_missing_argument_is_warned_of(tmp_path, caplog):
+  """The check above sees what it is there for."""
+  caplog.set_level(logging.WARNING, 'griffe')
+  text = '"""A."""\ndef f(a: int):\n  """F.\n\n  Args:\n    b: it.\n  """\n'
+  (tmp_path / 'odd_module.py').write_text(text)
+  tree = griffe.load(
+    'odd_module', search_paths=[str(tmp_path)], docstring_parser='google'
+  )
+  list(parsed_docstrings(tree))
+  assert "'b'" in caplog.text

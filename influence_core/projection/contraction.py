@@ -148,7 +148,9 @@ def _matvec(vectors, entries) -> jax.Array:
   )
 
 
-def _contract_blocks(vectors, left, right) -> Contribution:
+def _contract_blocks(
+  vectors: jax.Array, left: jax.Array, right: jax.Array
+) -> Contribution:
   """Forms the gradient by blocks of rows and contracts each at once.
 
   Args:
@@ -185,7 +187,9 @@ def _contract_blocks(vectors, left, right) -> Contribution:
   return _scan(add_block, zero, (left, vectors))
 
 
-def _apply_to_basis(vectors, left, right, projection_dim) -> Contribution:
+def _apply_to_basis(
+  vectors: jax.Array, left: jax.Array, right: jax.Array, projection_dim: int
+) -> Contribution:
   """Contracts the longer factor with the basis, then the shorter one.
 
   Args:

@@ -100,15 +100,17 @@ def rearrange(equation: Any, view: View) -> View | None:
   return None
 
 
-def shared_arrangement(uses: Sequence[Use]):
+def shared_arrangement(
+  uses: Sequence[Use],
+) -> tuple[projection_plan.Rearrangement | None, Sequence[Any]]:
   """One arrangement of a weight that suits all its sites.
 
   What the sites' rearrangements begin with in common is applied to the stored
   weight; what remains may only permute axes.
 
   Returns:
-    (rearrangement, rules), the rules' layouts all those of the first rule, or
-    (None, ()) where there is no such arrangement.
+    What is done to the weight, and rules whose layouts are all those of the
+    first one; None and no rules where there is no such arrangement.
   """
   chains = [use.view.rearrangement for use in uses]
   shared = 0

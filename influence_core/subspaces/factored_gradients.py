@@ -159,7 +159,7 @@ class FactoredGradients:
 
     return self._by_path(jax.grad(loss)(zeros), 0)
 
-  def _by_path(self, found, num_axes: int) -> ByPath:
+  def _by_path(self, found: Any, num_axes: int) -> ByPath:
     """What was collected in all scopes, with the slices of scans as matrices.
 
     Args:

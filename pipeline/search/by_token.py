@@ -5,9 +5,9 @@ along which the tokens of the example are told apart, and of v from the example,
 along which those of the query are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -174,7 +174,14 @@ class TokenShares:
 
     return self._by_pair(pairs, 1, self._weighted, tokens, state)
 
-  def _by_pair(self, pairs, side, weights_of, tokens_of, state):
+  def _by_pair(
+    self,
+    pairs: np.ndarray,
+    side: Literal[0, 1],
+    weights_of: Callable[[int], np.ndarray],
+    tokens_of: Callable[[int, int, list[types.SelectedParameters]], Tokens],
+    state: '_Progress',
+  ) -> dict[tuple[int, int], Tokens]:
     """Tokens along the directions of each query, or of each example.
 
     Args:
