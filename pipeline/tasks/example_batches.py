@@ -1,6 +1,7 @@
 """Preprocessed examples in batches, with those that could not be used."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import itertools
 import types as python_types
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import types
+from pipeline.corpora import corpus as corpus_lib
 from pipeline.storage import fingerprints
 from pipeline.tasks import example_form, task as task_lib
 
@@ -66,6 +68,35 @@ def stack(
   )
 
 
+def read(
+  task: task_lib.Task,
+  form: example_form.ExampleForm,
+  examples: Sequence[tuple[str, example_form.AnyExample]],
+) -> ExampleBatch:
+  """A batch of examples in the task's form, those that can be used.
+
+  By `preprocess_batch` where the task has it and no example is in its way.
+  """
+  if task.preprocess_batch is not None and examples:
+    with contextlib.suppress(example_form.UnusableExampleError):
+      return _read_together(task, form, examples)
+  return stack(form, *prepare(task, form, examples))
+
+
+def _read_together(task, form, examples) -> ExampleBatch:
+  raw_examples = []
+  for _, raw in examples:
+    if isinstance(raw, corpus_lib.UndecodableExample):
+      raise example_form.UnusableExampleError
+    raw_examples.append(raw)
+  features = example_form.prepare_together(task, form, raw_examples)
+  rows = [
+    form.convert_row(example_form.row_of(task, raw)) for raw in raw_examples
+  ]
+  ids = [example_id for example_id, _ in examples]
+  return ExampleBatch(ids, features, form.columns.arrays(rows), {})
+
+
 def by_length(
   task: task_lib.Task,
   form: example_form.ExampleForm,
@@ -76,7 +107,7 @@ def by_length(
   if not task.sequences:
     left = iter(examples)
     while some := list(itertools.islice(left, batch_size)):
-      yield stack(form, *prepare(task, form, some))
+      yield read(task, form, some)
     return
   waiting: dict[tuple[int, ...], list[example_form.PreparedExample]] = {}
   rejected: dict[str, str] = {}

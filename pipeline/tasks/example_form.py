@@ -5,16 +5,14 @@ used or from those kept with a basis. So all workers agree, and later runs with
 the shards that they reuse.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
-import itertools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from influence_core import errors, types, user_code
-from influence_core.devices import memory as device_memory
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.tasks import (
   feature_form,
@@ -25,14 +23,6 @@ from pipeline.tasks import (
 
 # Column of what people know examples by.
 EXAMPLE_ID = 'example_id'
-
-# Examples preprocessed and run through the loss before any work starts.
-NUM_CHECKED = 4
-# Examples looked at to find so many that can be used.
-_MAX_LOOKED_AT = 64
-
-# What there is always memory for.
-_NUM_SMALL_BYTES = 1 << 20
 
 AnyExample = corpus_lib.RawExample | corpus_lib.UndecodableExample
 
@@ -99,14 +89,23 @@ class ExampleForm:
       UnusableExampleError: It would lose something.
     """
     try:
+      features = self.features.convert(example.features)
       converted = example._replace(
-        features=self.features.convert(example.features),
-        row=self.columns.convert(example.row),
+        features=features, row=self.convert_row(example.row)
       )
       self.padded_lengths(converted)
       return converted
     except feature_form.UnfitFeaturesError as error:
       raise UnusableExampleError(f'features: {error}') from error
+
+  def convert_row(self, row: dict[str, Any]) -> dict[str, Any]:
+    """Values of row columns in this form.
+
+    Raises:
+      UnusableExampleError: One would lose something.
+    """
+    try:
+      return self.columns.convert(row)
     except row_columns.UnfitColumnError as error:
       raise UnusableExampleError(f'row_columns: {error}') from error
 
@@ -162,16 +161,70 @@ def prepare(
   """
   if isinstance(raw, corpus_lib.UndecodableExample):
     raise UnusableExampleError(f'undecodable: {raw.reason}')
-  part: str = 'preprocess'
-  function: Callable[..., Any] | None = task.preprocess
+  features = _read(
+    'preprocess', task.preprocess, feature_form.prepared, _copy(raw)
+  )
+  return PreparedExample(example_id, raw, features, row_of(task, raw))
+
+
+def row_of(task: task_lib.Task, raw: corpus_lib.RawExample) -> dict[str, Any]:
+  """Values of the row columns of an example by name.
+
+  Raises:
+    UnusableExampleError: The task's code fails on it.
+  """
   row: dict[str, Any] = {}
+  name = task.example_id
+  if name is not None:  # Queries of one's own may have none.
+    row = _read(
+      'row_columns',
+      lambda raw: {EXAMPLE_ID: raw.get(name)},
+      row_columns.plain_row,
+      raw,
+    )
+  if task.row_columns:
+    row |= _read(
+      'row_columns', task.row_columns, row_columns.plain_row, dict(raw)
+    )
+  return row
+
+
+def prepare_together(
+  task: task_lib.Task,
+  form: ExampleForm,
+  raw_examples: Sequence[corpus_lib.RawExample],
+) -> types.Features:
+  """[num_examples, ...] features in this form, by `preprocess_batch`.
+
+  Raises:
+    UnusableExampleError: It fails, or some example has another form.
+  """
+  assert task.preprocess_batch is not None
+  features = _read(
+    'preprocess_batch',
+    task.preprocess_batch,
+    feature_form.prepared,
+    [_copy(raw) for raw in raw_examples],
+  )
   try:
-    features = feature_form.prepared(task.preprocess(_copy(raw)))
-    part, function = 'row_columns', task.row_columns
-    if task.example_id is not None:  # Queries of one's own may have none.
-      row = row_columns.plain_row({EXAMPLE_ID: raw.get(task.example_id)})
-    if task.row_columns:
-      row |= row_columns.plain_row(task.row_columns(dict(raw)))
+    return form.features.of_batch(len(raw_examples)).convert(features)
+  except feature_form.UnfitFeaturesError as error:
+    raise UnusableExampleError(f'preprocess_batch: {error}') from error
+
+
+def _read(
+  part: str,
+  function: Callable[[Any], Any],
+  understand: Callable[[Any], Any],
+  argument: Any,
+) -> Any:
+  """What a function of the task's gives, understood.
+
+  Raises:
+    UnusableExampleError: It fails, or gives what cannot be used.
+  """
+  try:
+    return understand(function(argument))
   except (
     feature_form.UnfitFeaturesError,
     row_columns.UnfitColumnError,
@@ -181,7 +234,6 @@ def prepare(
     raise UnusableExampleError(
       f'{part}: {user_code.described(error, function)}'
     ) from error
-  return PreparedExample(example_id, raw, features, row)
 
 
 def _check_example_id(name: str, examples: Sequence[PreparedExample]) -> None:
@@ -202,106 +254,3 @@ def _copy(value: Any) -> Any:
     case list():
       return [_copy(item) for item in value]
   return value
-
-
-def first_usable(
-  task: task_lib.Task, form: ExampleForm | None = None
-) -> list[PreparedExample]:
-  """The first examples of the corpus that can be used together.
-
-  Where shapes differ, those of the shape that most of them have.
-
-  Args:
-    task: the task.
-    form: that they must fit; None for any.
-
-  Returns:
-    `NUM_CHECKED` of them, or fewer where no more are found at its beginning.
-
-  Raises:
-    errors.InputError: None can be used; names the first with the reason.
-  """
-  groups: dict[Any, list[PreparedExample]] = {}
-  rejected: dict[str, str] = {}
-  for example_id, raw in itertools.chain.from_iterable(steps(task.corpus)):
-    try:
-      example = prepare(task, example_id, raw)
-      if form:
-        form.convert(example)
-    except UnusableExampleError as error:
-      rejected[example_id] = str(error)
-      continue
-    kind = feature_form.signature(example.features, task.sequences)
-    group = groups.setdefault(kind, [])
-    group.append(example)
-    if len(group) == NUM_CHECKED:
-      break
-  if not groups:
-    example_id, reason = next(iter(rejected.items()))
-    raise errors.InputError(
-      f'task {task.name}: none of the first {len(rejected)} examples can be '
-      f'used; the first is {example_id} ({reason}); correct preprocess, '
-      'row_columns or the dataset'
-    )
-  return max(groups.values(), key=len)
-
-
-def check_first(
-  task: task_lib.Task, form: ExampleForm, examples: Sequence[PreparedExample]
-) -> None:
-  """Refuses features that are too large, or not the same every time.
-
-  Args:
-    task: the task.
-    form: of the examples.
-    examples: a few of them, in that form.
-
-  Raises:
-    errors.InputError: Names their size, or the first example whose features
-      differ when it is preprocessed again.
-  """
-  leaves = jax.tree.leaves([example.features for example in examples])
-  num_bytes = sum(leaf.nbytes for leaf in leaves)
-  if num_bytes > _NUM_SMALL_BYTES:
-    device_memory.check_host_memory(
-      3 * num_bytes,
-      f'features of {len(examples)} examples, preprocessed twice and stacked,',
-      'make them smaller in preprocess',
-    )
-  for example in examples:
-    if not _repeats(task, form, example):
-      raise errors.InputError(
-        f'task {task.name}: {user_code.named("preprocess", task.preprocess)} '
-        f'gives other features of {example.example_id} when it is called '
-        'again, expected the same: use no random numbers in it, and no state '
-        'of its own'
-      )
-
-
-def _repeats(
-  task: task_lib.Task, form: ExampleForm, example: PreparedExample
-) -> bool:
-  try:
-    again = form.convert(prepare(task, example.example_id, example.raw))
-  except UnusableExampleError:
-    return False
-  leaves = jax.tree.leaves((example.features, again.features))
-  half = len(leaves) // 2
-  return all(
-    np.array_equal(one, other, equal_nan=one.dtype.kind in 'fc')
-    for one, other in zip(leaves[:half], leaves[half:], strict=True)
-  )
-
-
-def num_looked_at(corpus: corpus_lib.Corpus) -> int:
-  """Examples at the beginning of a corpus that are looked at."""
-  return min(_MAX_LOOKED_AT, corpus.num_examples)
-
-
-def steps(
-  corpus: corpus_lib.Corpus,
-) -> Iterator[Iterator[tuple[str, AnyExample]]]:
-  """They, in steps: mostly the first few are all that is needed."""
-  count = num_looked_at(corpus)
-  for start in range(0, count, NUM_CHECKED):
-    yield corpus.read_positions(range(start, min(start + NUM_CHECKED, count)))

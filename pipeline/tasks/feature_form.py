@@ -109,6 +109,11 @@ class FeatureForm:
       ],
     )
 
+  def of_batch(self, num_examples: int) -> 'FeatureForm':
+    """The form of so many examples without sequences, stacked."""
+    shapes = tuple((num_examples, *shape) for shape in self.shapes)
+    return dataclasses.replace(self, shapes=shapes)
+
   def lengths(self, features: types.Features, axis: int = 0) -> tuple[int, ...]:
     """Of the sequences along an axis, in the order of paths."""
     leaves = jax.tree.leaves(features)

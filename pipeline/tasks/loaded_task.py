@@ -24,6 +24,7 @@ from pipeline.storage import fingerprints
 from pipeline.tasks import (
   example_batches,
   example_form,
+  first_examples,
   loss_check,
   padding,
   task as task_lib,
@@ -225,7 +226,7 @@ class LoadedTask:
 
   def finite_batches(self) -> Iterator[loss_check.FiniteBatch]:
     """A few examples whose losses are finite, and then as many others."""
-    steps = map(self.preprocess_batch, example_form.steps(self.task.corpus))
+    steps = map(self.preprocess_batch, first_examples.steps(self.task.corpus))
     return self._loss_check.finite(itertools.chain([self._first_batch], steps))
 
   @functools.cached_property
@@ -234,18 +235,18 @@ class LoadedTask:
 
   @functools.cached_property
   def _unformed_examples(self) -> list[example_form.PreparedExample]:
-    return example_form.first_usable(self.task)
+    return first_examples.first_usable(self.task)
 
   @functools.cached_property
   def _first_examples(self) -> list[example_form.PreparedExample]:
     if self.probe is not None:
-      return example_form.first_usable(self.task, self.form)
+      return first_examples.first_usable(self.task, self.form)
     return [x for x in self._unformed_examples if self.form.fits(x)]
 
   @functools.cached_property
   def _first_batch(self) -> example_batches.ExampleBatch:
     examples = [self.form.convert(example) for example in self._first_examples]
-    example_form.check_first(self.task, self.form, examples)
+    first_examples.check_first(self.task, self.form, examples)
     batch = example_batches.stack(self.form, examples)
     shard_files.check_storable(batch.columns)
     return batch
@@ -262,7 +263,7 @@ class LoadedTask:
     raise errors.InputError(
       f'task {self.task.name}: the loss of {self._first_batch.ids[0]}, and of '
       'all others of the first '
-      f'{example_form.num_looked_at(self.task.corpus)} examples, is not '
+      f'{first_examples.num_looked_at(self.task.corpus)} examples, is not '
       'finite, expected a finite number; check the parameters and preprocess'
     )
 
@@ -289,8 +290,7 @@ class LoadedTask:
 
     Sequences are padded to the bucket of the longest.
     """
-    found = example_batches.prepare(self.task, self.form, examples)
-    return example_batches.stack(self.form, *found)
+    return example_batches.read(self.task, self.form, list(examples))
 
   def preprocess_by_length(
     self,

@@ -30,6 +30,9 @@ class Task:
       pytree of numpy arrays whose shapes are the same for every example. Types
       of numbers are those of the first examples; others are converted where
       that loses nothing. An example of another form is left out as unusable.
+    preprocess_batch: a list of raw examples -> the features that `preprocess`
+      gives for each, stacked, where that is faster for many at once; None to
+      preprocess them one by one. Not with sequences.
     sequences: paths of those features whose first axis has any length, such as
       ('tokens', 'mask'). They are padded with zeros to one of `buckets`; the
       loss must give padding no weight.
@@ -78,6 +81,9 @@ class Task:
   per_example_loss: types.PerExampleLoss
   corpus: corpus_lib.Corpus
   preprocess: Callable[[corpus_lib.RawExample], types.Features]
+  preprocess_batch: (
+    Callable[[Sequence[corpus_lib.RawExample]], types.Features] | None
+  ) = None
   sequences: Sequence[str] = ()
   buckets: Sequence[int] = ()
   example_id: str | None = None

@@ -5,7 +5,7 @@ import pytest
 
 from influence_core import errors
 from pipeline.corpora import record_files
-from pipeline.tasks import example_form, loaded_task
+from pipeline.tasks import first_examples, loaded_task
 from pipeline.tasks.reference import TaskReference
 
 
@@ -41,7 +41,7 @@ def test_next_ones_are_taken(workdir, numbers, checked):
   loaded = loaded_task.LoadedTask.load(reference(workdir, numbers=numbers))
   assert numbers_of(loaded.checked_ids) == checked
   probe = loaded.first_examples()
-  assert len(probe) == example_form.NUM_CHECKED
+  assert len(probe) == first_examples.NUM_CHECKED
   # What preprocessing is known by is the same when it is read with a basis.
   probed = loaded_task.LoadedTask.unchecked(
     reference(workdir, numbers=numbers), probe=tuple(probe)
