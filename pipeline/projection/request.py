@@ -24,6 +24,9 @@ class ProjectionRequest:
       example, which takes as many backward passes; they add up to it.
     vector_dtype: dtype of stored projections; bfloat16 halves and int8 quarters
       the index, and topk states the error of each score.
+    num_preprocess_workers: number of processes beside each worker that read and
+      preprocess examples ahead of its devices; default: one for each core but
+      one where there is an accelerator, else 0, which leaves it to the worker.
   """
 
   task: TaskReference
@@ -36,9 +39,15 @@ class ProjectionRequest:
   max_rejected_fraction: float = index_choices.MAX_REJECTED_FRACTION
   per_token: bool = False
   vector_dtype: index_choices.VectorDtype = 'float32'
+  num_preprocess_workers: int | None = None
 
   def __post_init__(self):
     errors.check_at_least_one(range_size=self.range_size)
+    number = self.num_preprocess_workers
+    if number is not None and number < 0:
+      raise errors.InputError(
+        f'num_preprocess_workers is {number}, expected at least 0'
+      )
     index_choices.check_rejected_fraction(self.max_rejected_fraction)
     errors.check_choice(
       'vector_dtype', self.vector_dtype, index_choices.VectorDtype

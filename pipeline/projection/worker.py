@@ -20,7 +20,11 @@ from pipeline.index import (
   rejected_examples,
   vector_codec,
 )
-from pipeline.projection import journal as work_journal, tally
+from pipeline.projection import (
+  input_processes,
+  journal as work_journal,
+  tally,
+)
 from pipeline.projection.request import ProjectionRequest
 from pipeline.storage import fingerprints
 from pipeline.tasks import (
@@ -101,6 +105,8 @@ class ProjectionWorker:
     self._loaded.check_loss()
     if request.per_token:
       self._loaded = self._loaded.by_token()
+    # They start while the projection is compiled.
+    self._input = self._start_input()
     basis = stored_basis.load(record)
     self._projection_dim = basis.projection_dim
     self._codec = vector_codec.VectorCodec(
@@ -120,6 +126,16 @@ class ProjectionWorker:
       if jax.default_backend() == 'cpu'
       else threading.Lock()
     )
+
+  def _start_input(self) -> input_processes.InputProcesses | None:
+    request = self._settings.request
+    number = input_processes.choose_number(request.num_preprocess_workers)
+    if not number:
+      return None
+    source = input_processes.Source(
+      request.task, self._loaded.form, request.per_token
+    )
+    return input_processes.InputProcesses(source, number)
 
   @property
   def totals(self) -> tally.Totals:
@@ -219,10 +235,12 @@ class ProjectionWorker:
   def _batches(
     self, example_range: index_format.ExampleRange
   ) -> Iterator[example_batches.ExampleBatch]:
+    size = self._projector.call_size
+    if self._input:
+      return self._input.batches(example_range, size)
     examples = self._loaded.task.corpus.read_range(
       example_range.source_shard, example_range.start, example_range.stop
     )
-    size = self._projector.call_size
     return self._loaded.preprocess_by_length(examples, size)
 
 

@@ -15,6 +15,9 @@ from pipeline.corpora import corpus as corpus_lib
 from pipeline.storage import fingerprints
 from pipeline.tasks import example_form, task as task_lib
 
+# Examples in the task's form, and reasons of the others by id.
+Prepared = tuple[list[example_form.PreparedExample], dict[str, str]]
+
 _NONE: Mapping[str, str] = python_types.MappingProxyType({})
 
 
@@ -38,7 +41,7 @@ def prepare(
   task: task_lib.Task,
   form: example_form.ExampleForm,
   examples: Iterable[tuple[str, example_form.AnyExample]],
-) -> tuple[list[example_form.PreparedExample], dict[str, str]]:
+) -> Prepared:
   """Examples in the task's form, and reasons of the others by id."""
   usable: list[example_form.PreparedExample] = []
   rejected = {}
@@ -109,10 +112,20 @@ def by_length(
     while some := list(itertools.islice(left, batch_size)):
       yield read(task, form, some)
     return
+  yield from group_by_length(
+    form, (prepare(task, form, [one]) for one in examples), batch_size
+  )
+
+
+def group_by_length(
+  form: example_form.ExampleForm,
+  prepared: Iterable[Prepared],
+  batch_size: int,
+) -> Iterator[ExampleBatch]:
+  """See `LoadedTask.preprocess_by_length`, of examples with sequences."""
   waiting: dict[tuple[int, ...], list[example_form.PreparedExample]] = {}
   rejected: dict[str, str] = {}
-  for one in examples:
-    usable, unusable = prepare(task, form, [one])
+  for usable, unusable in prepared:
     rejected |= unusable
     for example in usable:
       lengths = form.padded_lengths(example)
