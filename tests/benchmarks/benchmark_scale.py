@@ -1,0 +1,164 @@
+"""An index from nothing to answers, for more and more examples.
+
+    python -m tests.benchmarks.benchmark_scale --dir D --examples 100000 1000000
+
+For each size a corpus of 100 files (64 numbers an example) is written, a basis
+of 16 eigenpairs fitted, and the corpus projected, verified, reindexed with
+nothing to do and with one file changed, and asked: by the commands themselves,
+each in a process of its own, start included. Printed are seconds, examples/s,
+the largest memory that each process ever had, and bytes an example; and for the
+projection its rate relative to the bare kernel, which projects one batch in
+memory again and again in a process of the same machine.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+import time
+
+from influence_core.projection.options import ProjectionOptions
+from pipeline.bases import stored_basis
+from pipeline.index import manifest as manifest_lib
+from pipeline.projection import job as projection_job
+from pipeline.projection.request import ProjectionRequest
+from pipeline.tasks import checked_projector, loaded_task
+from pipeline.tasks.reference import TaskReference
+from tests.benchmarks import benchmark_projection, scale_task
+from tests.benchmarks.benchmark_full_size import run_command
+
+_NUM_FILES = 100
+_TASK = 'tests.benchmarks.scale_task:make_task'
+_BARE_SECONDS = 5.0
+
+
+class Run:
+  """What is done with a corpus of one size."""
+
+  def __init__(self, directory: Path, num_examples: int, num_workers: int):
+    """Writes the corpus, unless it is there."""
+    self.num_examples = num_examples
+    self._num_workers = num_workers
+    self._path = directory / str(num_examples)
+    self._data = self._path / 'data'
+    if not self._data.exists():
+      scale_task.write(self._data, num_examples, _NUM_FILES)
+    self._task = ['--task', _TASK, '--task_arg', f'path={self._data}']
+    self._index = str(self._path / 'index')
+    self._basis = str(self._path / 'basis')
+
+  def measure(self) -> None:
+    fit = ['--projection_dim', '16', '--num_iterations', '40']
+    self._command('fit', ['fit-basis', *self._task, '--out', self._basis, *fit])
+    bare = benchmark_projection.in_own_process(
+      bare_rate, str(self._data), self._basis
+    )
+    self._show('bare kernel', 1 / bare, 1, 0)
+    self._project('project', bare)
+    self._project('reindex, nothing to do')
+    size = self.num_examples // _NUM_FILES
+    scale_task.write_file(self._data, 0, _NUM_FILES, size, seed=10**6)
+    self._project('reindex, 1 % changed')
+    self._command('verify', ['verify', '--index', self._index])
+    for count in (1, 256):
+      ask = ['topk', '--index', self._index, '--query_split', f'test[:{count}]']
+      self._command(f'topk, {count} queries', ask)
+    self._command('self-influence', ['self-influence', '--index', self._index])
+    print(json.dumps({'n': self.num_examples, **self._sizes()}), flush=True)
+
+  def _project(self, what: str, bare: float | None = None) -> None:
+    where = ['--basis', self._basis, '--index', self._index]
+    workers = ['--num_workers', str(self._num_workers)]
+    found = self._command(
+      what, ['project', *self._task, *where, *workers], bare
+    )
+    if bare:
+      print(json.dumps({'what': 'stages', **found}), flush=True)
+
+  def _command(
+    self, what: str, argv: list[str], bare: float | None = None
+  ) -> dict[str, float]:
+    done = run_command(argv)
+    self._show(
+      what, done['seconds'], self.num_examples, done['peak_bytes'], bare
+    )
+    return done['result'].get('seconds', {})
+
+  def _show(
+    self,
+    what: str,
+    seconds: float,
+    count: int,
+    peak_bytes: int,
+    bare: float | None = None,
+  ) -> None:
+    row = {
+      'n': self.num_examples,
+      'what': what,
+      'seconds': float(f'{seconds:.3g}'),
+      'examples_per_second': round(count / seconds),
+      'peak_mib': round(peak_bytes / 2**20),
+    }
+    if bare:
+      row['of_bare_kernel'] = round(count / seconds / bare, 3)
+    print(json.dumps(row), flush=True)
+
+  def _sizes(self) -> dict[str, float]:
+    """Bytes an example, and what planning and opening take."""
+    shards = Path(self._index, 'shards')
+    num_bytes = sum(file.stat().st_size for file in shards.iterdir())
+    manifest = max(Path(self._index).glob('manifest-*.json'))
+    started = time.perf_counter()
+    manifest_lib.load(self._index)
+    opened = time.perf_counter() - started
+    request = ProjectionRequest(
+      TaskReference(_TASK, {'path': str(self._data)}), self._basis, self._index
+    )
+    started = time.perf_counter()
+    projection_job.prepare(request)
+    return {
+      'index_bytes_per_example': round(num_bytes / self.num_examples, 1),
+      'manifest_bytes': manifest.stat().st_size,
+      'open_seconds': round(opened, 3),
+      'plan_seconds': round(time.perf_counter() - started, 3),
+    }
+
+
+def bare_rate(data: str, basis: str) -> float:
+  """Examples/s of the projection of a batch that is in memory."""
+  loaded = loaded_task.LoadedTask.load(TaskReference(_TASK, {'path': data}))
+  record = stored_basis.load_record(basis)
+  projector = checked_projector.make_projector(
+    loaded,
+    stored_basis.load(record),
+    ProjectionOptions(),
+    num_examples=4096,
+  )
+  size = projector.call_size
+  batch = loaded.preprocess_batch(
+    loaded.task.corpus.read_positions(range(size))
+  )
+  projector.project(batch.features)
+  count, started = 0, time.perf_counter()
+  while time.perf_counter() - started < _BARE_SECONDS:
+    projector.project(batch.features)
+    count += size
+  return count / (time.perf_counter() - started)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--dir', type=Path, required=True, help='for all files')
+  parser.add_argument('--examples', type=int, nargs='+', default=[100_000])
+  parser.add_argument(
+    '--num_workers', type=int, default=os.cpu_count() or 1, help='of project'
+  )
+  flags = parser.parse_args()
+  for num_examples in flags.examples:
+    Run(flags.dir.absolute(), num_examples, flags.num_workers).measure()
+
+
+if __name__ == '__main__':
+  main()

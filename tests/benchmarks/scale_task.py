@@ -1,0 +1,58 @@
+"""A corpus of any size: 64 numbers an example, and a small network on them."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pipeline import FileCorpus, Task
+
+WIDTH, _HIDDEN = 64, 32
+
+
+def make_task(path: str, split: str = 'train') -> Task:
+  """A regression by one hidden layer on the files of a directory."""
+  generator = np.random.default_rng(0)
+  params = {
+    'hidden': generator.normal(size=(WIDTH, _HIDDEN)).astype(np.float32) / 8,
+    'out': generator.normal(size=(_HIDDEN, 1)).astype(np.float32) / 6,
+  }
+
+  def loss(params, features):
+    hidden = jax.nn.relu(features['x'] @ params['hidden'])
+    return jnp.square((hidden @ params['out'])[:, 0] - features['y'])
+
+  return Task(
+    name='points',
+    load_parameters=lambda: params,
+    per_example_loss=loss,
+    corpus=FileCorpus(path, split),
+    preprocess=lambda raw: {'x': raw['x'], 'y': raw['y']},
+    preprocess_batch=lambda rows: {
+      'x': np.stack([raw['x'] for raw in rows]),
+      'y': np.array([raw['y'] for raw in rows]),
+    },
+  )
+
+
+def write(path: Path, num_examples: int, num_files: int) -> None:
+  """`num_files` files of the split train, and one of queries."""
+  path.mkdir(parents=True)
+  sizes = [len(x) for x in np.array_split(np.empty(num_examples), num_files)]
+  for number, size in enumerate(sizes):
+    write_file(path, number, num_files, size, seed=number)
+  _save(path / 'test.npz', 256, seed=num_files)
+
+
+def write_file(
+  path: Path, number: int, num_files: int, size: int, seed: int
+) -> None:
+  """One of them, which may have been there before."""
+  _save(path / f'train-{number:05d}-of-{num_files:05d}.npz', size, seed)
+
+
+def _save(file: Path, size: int, seed: int) -> None:
+  generator = np.random.default_rng(seed)
+  x = generator.standard_normal((size, WIDTH), np.float32)
+  np.savez(file, x=x, y=generator.standard_normal(size, np.float32))
