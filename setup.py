@@ -58,6 +58,8 @@ setuptools.setup(
     'importlib_resources>=6',
     'scikit-learn>=1.5,<2',
     'tomli-w>=1.1',
+    # Reads what files say, of which nothing is trusted.
+    'pydantic>=2.7,<3',
     # For influence explore.
     'starlette>=0.40,<2',
     'uvicorn>=0.30,<1',

@@ -6,7 +6,6 @@ iteration, of random vectors, of solved queries.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
 
 from influence_core import choices
 from influence_core.eigenpairs import trust as basis_trust
@@ -69,21 +68,6 @@ class BasisReport:
       },
     )
 
-  @classmethod
-  def from_json(cls, content: Mapping[str, Any]) -> 'BasisReport':
-    values: dict[str, Any] = {
-      key: tuple(value) if isinstance(value, list) else value
-      for key, value in content.items()
-    }
-    if values['trace']:
-      values['trace'] = basis_trust.TraceEstimate(**values['trace'])
-    for name in ('second_sample', 'doubled_sample'):
-      if values[name]:
-        values[name] = basis_trust.SubspaceAgreement(
-          tuple(values[name]['cosines'])
-        )
-    return cls(**values)
-
 
 @dataclasses.dataclass(frozen=True)
 class RandomReport:
@@ -135,25 +119,9 @@ class QueryReport:
   rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
   trace: basis_trust.TraceEstimate | None = None
 
-  @classmethod
-  def from_json(cls, content: Mapping[str, Any]) -> 'QueryReport':
-    lists = {name: tuple(content[name]) for name in ('query_ids', 'residuals')}
-    trace = content.get('trace')
-    trace = trace and basis_trust.TraceEstimate(**trace)
-    return cls(**{**content, **lists, 'trace': trace})
-
   @property
   def objections(self) -> list[str]:
     return []
 
 
 Report = BasisReport | RandomReport | QueryReport
-
-
-def report_from_json(content: Mapping[str, Any]) -> Report:
-  """A report of any kind from its fields."""
-  if 'query_ids' in content:
-    return QueryReport.from_json(content)
-  if 'method' in content:
-    return RandomReport(**content)
-  return BasisReport.from_json(content)

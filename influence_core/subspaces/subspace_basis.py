@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -37,14 +36,6 @@ class KroneckerReport:
   sample_size: int
   seconds: float
   rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-  @classmethod
-  def from_json(cls, content: Mapping[str, Any]) -> 'KroneckerReport':
-    lists = {
-      'layers': tuple(LayerColumns(**x) for x in content['layers']),
-      'stacks': tuple(layers_lib.LayerStack(**x) for x in content['stacks']),
-    }
-    return cls(**{**content, **lists})
 
   @property
   def objections(self) -> list[str]:

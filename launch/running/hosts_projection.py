@@ -20,6 +20,7 @@ from pipeline.projection import (
   publishing,
   worker as projection_worker,
 )
+from pipeline.storage import stored_objects
 
 
 def run(
@@ -57,7 +58,7 @@ def run(
         job.index,
         plan_lib.load(plan_path),
         [
-          index_format.Shard.from_json(shard)
+          stored_objects.parse(index_format.Shard, shard, 'the job')
           for part in everywhere
           for shard in json.loads(part)
         ],

@@ -31,6 +31,7 @@ from pipeline.storage import (
   files as storage,
   fingerprints,
   machine_cache,
+  stored_objects,
 )
 from pipeline.tasks import checkpoints, probe as preprocessing_probe
 
@@ -219,30 +220,28 @@ def load_record(path: str) -> BasisRecord:
     raise errors.InputError(
       f'no basis at {path}: basis.json is missing; run fit-basis first'
     )
-  content = checked_files.read_json(
-    basis_generations.record_path(path, generation)
-  )
+  file = basis_generations.record_path(path, generation)
+  content = checked_files.read_json(file)
   version = content.pop('schema_version', None)
   if version != SCHEMA_VERSION:
     raise errors.InputError(
       f'the basis at {path} has schema version {version}, expected '
       f'{SCHEMA_VERSION}; fit it again'
     )
-  return BasisRecord(
-    path=path,
-    eigenvalues=tuple(content.pop('eigenvalues')),
-    report=_report(content.pop('report')),
-    probe=checked_files.StoredFile(**content.pop('probe')),
-    parts=tuple(StoredPart(**part) for part in content.pop('parts')),
-    generation=generation,
-    **content,
-  )
+  report = _report(stored_objects.member(content, 'report', file), file)
+  known = {'path': path, 'generation': generation, 'report': report}
+  return stored_objects.parse(BasisRecord, {**content, **known}, file)
 
 
-def _report(content: Mapping[str, Any]) -> Report:
+def _report(content: Any, file: str) -> Report:
+  kind: type[Report] = reports.BasisReport
   if 'stacks' in content:
-    return subspace_basis.KroneckerReport.from_json(content)
-  return reports.report_from_json(content)
+    kind = subspace_basis.KroneckerReport
+  elif 'query_ids' in content:
+    kind = reports.QueryReport
+  elif 'method' in content:
+    kind = reports.RandomReport
+  return stored_objects.parse(kind, content, file)
 
 
 def load(

@@ -25,6 +25,7 @@ from pipeline.projection import (
   publishing,
   worker as projection_worker,
 )
+from pipeline.storage import stored_objects
 
 # Namespace of the counters that a runner shows.
 COUNTERS = 'influence'
@@ -72,7 +73,7 @@ class PublishManifest(beam.DoFn):
     manifest = publishing.publish_plan(
       self._index,
       plan_lib.load(self._plan_path),
-      map(index_format.Shard.from_json, element),
+      [stored_objects.parse(index_format.Shard, x, 'the job') for x in element],
       self._max_rejected_fraction,
     )
     yield manifest.generation

@@ -55,6 +55,13 @@ class ExampleRange:
   stop: int
   fingerprint: str
 
+  def __post_init__(self):
+    checked_files.check_name(self.source_shard)
+    if '/' in self.source_shard or not 0 <= self.start < self.stop:
+      raise ValueError(
+        f'{self.source_shard!r} {self.start} to {self.stop} is no range'
+      )
+
   @property
   def num_examples(self) -> int:
     return self.stop - self.start
@@ -88,15 +95,12 @@ class Shard:
   def to_json(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
 
-  @classmethod
-  def from_json(cls, content: dict[str, Any]) -> 'Shard':
-    return cls(
-      range=ExampleRange(**content['range']),
-      rows=checked_files.StoredFile(**content['rows']),
-      vectors=checked_files.StoredFile(**content['vectors']),
-      num_written=content['num_written'],
-      num_rejected=content['num_rejected'],
-    )
+  def __post_init__(self):
+    if self.num_written < 0 or self.num_rejected < 0:
+      raise ValueError(
+        f'{self.num_written} rows and {self.num_rejected} rejected examples '
+        'cannot be'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

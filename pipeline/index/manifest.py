@@ -14,9 +14,16 @@ import numpy as np
 
 from influence_core import errors
 from influence_core.subspaces.columns import LayerColumns
-from pipeline.index import format as index_format, vector_codec
-from pipeline.storage import checked_files, files as storage, fingerprints
+from pipeline.index import format as index_format, shard_files, vector_codec
+from pipeline.storage import (
+  checked_files,
+  files as storage,
+  fingerprints,
+  stored_objects,
+)
 
+# Of a .npy file as this program writes it; 128 in fact.
+_MAX_HEADER_BYTES = 4096
 _NAME = re.compile(r'manifest-(\d{6})\.json')
 
 
@@ -55,17 +62,10 @@ class Provenance:
   def codec(self) -> vector_codec.VectorCodec:
     """How vectors are stored."""
     return vector_codec.VectorCodec(
-      self.fingerprints['dtype'], np.asarray(self.eigenvalues), self.layers
+      self.fingerprints.get('dtype', ''),
+      np.asarray(self.eigenvalues),
+      self.layers,
     )
-
-  @classmethod
-  def from_json(cls, content: dict[str, Any]) -> 'Provenance':
-    lists = {
-      name: tuple(content.get(name, ()))
-      for name in ('eigenvalues', 'query_ids')
-    }
-    layers = tuple(LayerColumns(**x) for x in content.get('layers', ()))
-    return cls(**{**content, **lists, 'layers': layers})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +104,6 @@ class Manifest:
       'shards': [shard.to_json() for shard in self.shards],
       'rejected': self.rejected and dataclasses.asdict(self.rejected),
     }
-
-  @classmethod
-  def from_json(cls, content: dict[str, Any]) -> 'Manifest':
-    rejected = content['rejected']
-    return cls(
-      content['generation'],
-      Provenance.from_json(content['provenance']),
-      tuple(index_format.Shard.from_json(x) for x in content['shards']),
-      rejected and checked_files.StoredFile(**rejected),
-    )
 
 
 def file_name(generation: int) -> str:
@@ -157,13 +147,33 @@ def load(index: str, generation: int | None = None) -> Manifest:
     raise storage.DamagedFileError(
       f'{error}; delete it and run project again, intact shards are reused'
     ) from error
-  version = content.get('schema_version')
+  version = stored_objects.member(content, 'schema_version', path)
   if version != index_format.SCHEMA_VERSION:
     raise errors.InputError(
       f'{path} has schema version {version}, expected '
       f'{index_format.SCHEMA_VERSION}; project the corpus again'
     )
-  return Manifest.from_json(content)
+  manifest = stored_objects.parse(Manifest, content, path)
+  _check_sizes(manifest, path)
+  return manifest
+
+
+def _check_sizes(manifest: Manifest, path: str) -> None:
+  """Refuses more rows than their files can hold, before room is made for them.
+
+  Raises:
+    storage.DamagedFileError: Names the file.
+  """
+  codec = manifest.provenance.codec
+  for shard in manifest.shards:
+    header = shard_files.vectors_header_bytes(
+      shard.vectors.num_bytes, shard.num_written, codec
+    )
+    if not 0 < header <= _MAX_HEADER_BYTES:
+      raise storage.DamagedFileError(
+        f'{path} says that {shard.vectors.name} has {shard.num_written} rows '
+        f'in {shard.vectors.num_bytes} bytes, which so many do not take'
+      )
 
 
 def publish(

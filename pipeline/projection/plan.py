@@ -14,7 +14,12 @@ import uuid
 
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.index import format as index_format, manifest as manifest_lib
-from pipeline.storage import checked_files, files as storage, fingerprints
+from pipeline.storage import (
+  checked_files,
+  files as storage,
+  fingerprints,
+  stored_objects,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +43,6 @@ class Plan:
 
   def to_json(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
-
-  @classmethod
-  def from_json(cls, content: dict[str, Any]) -> 'Plan':
-    return cls(
-      manifest_lib.Provenance.from_json(content['provenance']),
-      tuple(index_format.ExampleRange(**item) for item in content['ranges']),
-      content['adopted_generation'],
-    )
 
 
 def make_plan(
@@ -102,7 +99,7 @@ def new_path(index: str) -> str:
 
 
 def load(path: str) -> Plan:
-  return Plan.from_json(checked_files.read_json(path))
+  return stored_objects.parse(Plan, checked_files.read_json(path), path)
 
 
 @dataclasses.dataclass(frozen=True)

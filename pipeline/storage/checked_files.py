@@ -6,6 +6,7 @@ from typing import Any
 
 import google_crc32c
 
+from influence_core import errors
 from pipeline.storage import files as storage
 
 # Bytes of a memory view that are copied at a time, as the library wants bytes.
@@ -22,9 +23,27 @@ class StoredFile:
   num_bytes: int
   crc32c: str
 
+  def __post_init__(self):
+    check_name(self.name)
+    if self.num_bytes < 0:
+      raise ValueError(f'num_bytes is {self.num_bytes}, expected at least 0')
+
   @classmethod
   def of(cls, name: str, data: bytes) -> 'StoredFile':
     return cls(name, len(data), checksum(data))
+
+
+def check_name(name: str) -> None:
+  """Refuses the name of a file that leads out of its directory.
+
+  Raises:
+    ValueError: It is absolute, an address, or has `..` or an empty part.
+  """
+  parts = name.split('/')
+  if {'', '.', '..'}.intersection(parts) or '\\' in name or '\0' in name:
+    raise ValueError(f'{name!r} is no name of a file below a directory')
+  if parts[0].endswith(':'):
+    raise ValueError(f'{name!r} is an address, expected a name')
 
 
 def checksum(data: bytes | memoryview) -> str:
@@ -109,4 +128,15 @@ def read_json(path: str) -> dict[str, Any]:
       f'{path} is no complete JSON document of this program: it is truncated, '
       'altered or of another version'
     )
-  return json.loads(data)['content']
+  try:
+    content = json.loads(data)['content']
+  except (ValueError, KeyError, RecursionError) as error:
+    raise storage.DamagedFileError(
+      f'{path} is no JSON document of this program '
+      f'({type(error).__name__}: {errors.first_line(error)})'
+    ) from error
+  if not isinstance(content, dict):
+    raise storage.DamagedFileError(
+      f'{path} holds a {type(content).__name__}, expected a JSON object'
+    )
+  return content

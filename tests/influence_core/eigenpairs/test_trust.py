@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from influence_core.eigenpairs import reports, trust
+from influence_core.eigenpairs import trust
 
 SIZE = 40
 GENERATOR = np.random.default_rng(0)
@@ -80,28 +80,3 @@ def test_a_diagonal_is_exact():
   found = estimate(np.diag(diagonal), 2)
   assert found == trust.TraceEstimate(diagonal.sum(), 0.0, 0.0, 2, SIZE)
   assert found.mean_curvature == diagonal.mean()
-
-
-def test_reports_of_earlier_versions_have_no_mean_curvature():
-  content = {
-    'residuals': [0.1],
-    'orthogonality_error': 0.0,
-    'spectrum': [1.0],
-    'negative_mass': 0.0,
-    'num_iterations': 5,
-    'broke_down': False,
-    'sample_size': 10,
-    'seconds': 1.0,
-    'trace': {
-      'trace': 2.0,
-      'standard_error': 0.1,
-      'captured': 0.5,
-      'num_probes': 8,
-    },
-    'second_sample': None,
-    'doubled_sample': None,
-  }
-  report = reports.report_from_json(content)
-  assert report.trace.mean_curvature is None
-  assert report.num_products == 13
-  assert reports.report_from_json({**content, 'trace': None}).num_products == 5

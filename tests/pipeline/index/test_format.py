@@ -7,7 +7,7 @@ import pytest
 
 from influence_core import errors
 from pipeline.index import format as index_format, shard_files, vector_codec
-from pipeline.storage import checked_files, files as storage
+from pipeline.storage import checked_files, files as storage, stored_objects
 
 RANGE = index_format.ExampleRange('train-0', 10, 14, 'abc')
 CODEC = vector_codec.VectorCodec('float32', np.ones(2))
@@ -39,7 +39,8 @@ def test_reads_back_what_was_written(index):
   assert found.rows.drop_columns([]).to_pydict() == content().rows.to_pydict()
   assert found.rejected == content().rejected
   assert (shard.num_written, shard.num_rejected) == (3, 1)
-  assert index_format.Shard.from_json(shard.to_json()) == shard
+  again = stored_objects.parse(index_format.Shard, shard.to_json(), 'p')
+  assert again == shard
   assert index_format.find_shard(index, RANGE) == shard
 
 
