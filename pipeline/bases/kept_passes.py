@@ -6,11 +6,8 @@ A file is written when a minute has gone by, whole or not at all, and takes the
 place of the one before. All are removed when the basis is stored.
 """
 
-import io
 import json
 import time
-from typing import Any
-import zipfile
 
 import jax
 import numpy as np
@@ -18,7 +15,7 @@ import numpy as np
 from influence_core import errors, types
 from influence_core.subspaces import factored_sample
 from pipeline.bases import sample_blocks
-from pipeline.storage import files as storage
+from pipeline.storage import array_bytes, files as storage
 
 _SECONDS_BETWEEN = 60
 # Keys of an archive that are no sums.
@@ -72,11 +69,9 @@ class KeptPasses:
       return factored_sample.PassState(0, 0, {})
     path = storage.join(self._own, found[-1])
     try:
-      data = io.BytesIO(storage.read_bytes(path))
-      with np.load(data, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in archive.files}
+      arrays = array_bytes.read_npz(path)
       about = json.loads(arrays.pop(_ABOUT).tobytes())
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, storage.DamagedFileError) as error:
       raise errors.InputError(
         f'{path} is damaged, expected sums of a pass over the sample; delete '
         'it to begin the pass anew'
@@ -100,12 +95,10 @@ class KeptPasses:
       'rejected': self._blocks.rejected,
     }
     packed = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    data = io.BytesIO()
-    arrays: dict[str, Any] = {**state.sums, _ABOUT: packed}
-    np.savez(data, **arrays)
+    data = array_bytes.encode_npz({**state.sums, _ABOUT: packed})
     older = self._files(name)
     new = f'{name}-{self._made_for}-{state.num_blocks:06d}.npz'
-    storage.create_exclusive(storage.join(self._own, new), data.getbuffer())
+    storage.create_exclusive(storage.join(self._own, new), data)
     for other in older:
       if other != new:
         storage.remove(storage.join(self._own, other))

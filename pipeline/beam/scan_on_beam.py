@@ -10,9 +10,7 @@ was found is stored as another file, since a runner may be far away.
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
-import io
 import json
-from typing import Any
 import uuid
 
 import apache_beam as beam
@@ -25,7 +23,7 @@ from influence_core.scores.options import ScoreOptions
 from pipeline.beam import runner_options as runner_options_lib
 from pipeline.index import ensemble, members as members_lib, reader
 from pipeline.search import scan as scan_lib, selection as selection_lib
-from pipeline.storage import files as storage
+from pipeline.storage import array_bytes, files as storage
 
 # Shards of an element: leaders are merged within it before they travel.
 _SHARDS_PER_ELEMENT = 16
@@ -70,7 +68,7 @@ class ScanShards(beam.DoFn):
       list(map(reader.Index, settings.indexes, settings.generations)),
       settings.scales,
     )
-    self._queries = _load_arrays(settings.queries)['queries']
+    self._queries = array_bytes.read_npz(settings.queries)['queries']
 
   def process(
     self, element: list[int]
@@ -125,7 +123,10 @@ class StoreLeaders(beam.DoFn):
     }
     # Of several attempts the first stays; all of them say the same.
     storage.create_exclusive(
-      self._path, _packed({'values': np.array(json.dumps(values)), **arrays})
+      self._path,
+      array_bytes.encode_npz(
+        {'values': np.array(json.dumps(values)), **arrays}
+      ),
     )
     yield self._path
 
@@ -168,7 +169,7 @@ def scan(
     upper_bounds=upper_bounds,
   )
   storage.create_exclusive(
-    settings.queries, _packed({'queries': query_projections})
+    settings.queries, array_bytes.encode_npz({'queries': query_projections})
   )
   try:
     with runner_options_lib.begin_pipeline(runner_options) as root:
@@ -210,7 +211,7 @@ def build_pipeline(
 
 
 def _load_leaders(path: str) -> dict[object, scan_lib.Leading]:
-  arrays = _load_arrays(path)
+  arrays = array_bytes.read_npz(path)
   return {
     value: scan_lib.Leading(
       *(
@@ -222,15 +223,3 @@ def _load_leaders(path: str) -> dict[object, scan_lib.Leading]:
     )
     for number, value in enumerate(json.loads(str(arrays['values'])))
   }
-
-
-def _packed(arrays: dict[str, Any]) -> bytes:
-  buffer = io.BytesIO()
-  np.savez(buffer, **arrays)
-  return buffer.getvalue()
-
-
-def _load_arrays(path: str) -> dict[str, np.ndarray]:
-  data = io.BytesIO(storage.read_bytes(path))
-  with np.load(data, allow_pickle=False) as content:
-    return dict(content)

@@ -9,7 +9,7 @@ import contextlib
 import pathlib
 import shutil
 import struct
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 import zipfile
 import zlib
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from influence_core import errors
 from pipeline.corpora import file_names, recent
-from pipeline.storage import files as storage, machine_cache
+from pipeline.storage import array_bytes, files as storage, machine_cache
 
 # Files that are mapped at a time.
 _MAX_OPEN = 64
@@ -32,10 +32,6 @@ _DAMAGES = (
   zlib.error,
   zipfile.BadZipFile,
 )
-_HEADERS = {
-  (1, 0): np.lib.format.read_array_header_1_0,
-  (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 class _Mapped(NamedTuple):
@@ -77,7 +73,7 @@ class NpyRows(_ArrayRows):
 
   def num_rows(self, path: str) -> int:
     with storage.open_for_reading(path) as stream, _reading(path):
-      return _num_rows(path, {path: _read_header(stream).shape})
+      return _num_rows(path, {path: array_bytes.read_header(stream).shape})
 
   def _map(self, path: str) -> _Mapped:
     local = machine_cache.local_file(path)
@@ -104,7 +100,7 @@ class NpzRows(_ArrayRows):
       shapes = {}
       for name, member in self._members(path, archive).items():
         with archive.open(member) as file:
-          shapes[name] = _read_header(file).shape
+          shapes[name] = array_bytes.read_header(file).shape
       return _num_rows(path, shapes)
 
   def _members(
@@ -133,22 +129,6 @@ class NpzRows(_ArrayRows):
     return mapped
 
 
-class _Header(NamedTuple):
-  shape: tuple[int, ...]
-  is_fortran: bool
-  dtype: np.dtype
-
-
-def _read_header(stream: IO[bytes]) -> _Header:
-  version = np.lib.format.read_magic(stream)
-  if version not in _HEADERS:
-    raise ValueError(f'its arrays are of version {version}')
-  header = _Header(*_HEADERS[version](stream))
-  if header.dtype.hasobject:
-    raise ValueError('it holds Python objects, which are not read')
-  return header
-
-
 def _num_rows(path: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
   lengths = {shape[:1] for shape in shapes.values()}
   if len(lengths) != 1 or lengths == {()}:
@@ -163,7 +143,7 @@ def _map_array(path: str, place: int = 0) -> np.ndarray:
   """The array that begins at a byte of a local file."""
   with open(path, 'rb') as file:
     file.seek(place)
-    header = _read_header(file)
+    header = array_bytes.read_header(file)
     start = file.tell()
   if 0 in header.shape:
     return np.empty(header.shape, header.dtype)

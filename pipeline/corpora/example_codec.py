@@ -16,6 +16,8 @@ import msgpack
 import numpy as np
 import pyarrow as pa
 
+from pipeline.storage import array_bytes
+
 # Arrays and numpy's scalars: by the name of the dtype as flax writes them, in
 # numpy's format those without one, by items those of objects.
 _NAMED_ARRAY, _NAMED_SCALAR = 1, 3
@@ -88,7 +90,7 @@ def _unpack(code: int, data: bytes) -> Any:
     shape, name, content = decode(data)
     array = np.frombuffer(content, np.dtype(name)).reshape(shape).copy()
   elif code in (_NPY_ARRAY, _NPY_SCALAR):
-    array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    array = array_bytes.read_npy(data)
   else:
     raise ValueError(f'type {code} is not known')
   return array[()] if code in (_NAMED_SCALAR, _NPY_SCALAR) else array

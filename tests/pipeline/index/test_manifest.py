@@ -8,12 +8,16 @@ from influence_core import errors
 from pipeline.index import format as index_format, manifest as manifest_lib
 from pipeline.storage import checked_files, files as storage, stored_objects
 
-FILE = checked_files.StoredFile('a', 3, '0')
+# As large as a row of two float32 with its header.
+FILE = checked_files.StoredFile('a', 136, '0')
 
 
 def provenance(basis='b'):
   return manifest_lib.Provenance(
-    {'import_path': 'a:b', 'arguments': {}}, basis, (0.1, 1e-300), {'x': 'y'}
+    {'import_path': 'a:b', 'arguments': {}},
+    basis,
+    (0.1, 1e-300),
+    {'dtype': 'float32'},
   )
 
 
