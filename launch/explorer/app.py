@@ -82,8 +82,10 @@ class Explorer:
     @contextlib.asynccontextmanager
     async def lifespan(app):
       del app
-      # The first question need not wait for the model then.
-      self.jobs.start(lambda console: self._first_example())
+      # The first question need not wait for the model and its compilation.
+      self.jobs.start(
+        lambda console: self._session.project([self._first_example()])
+      )
       yield
       self.jobs.close()
 
