@@ -20,11 +20,12 @@ class Browser:
     self._chromium = chromium
     self.problems = []
 
-  def open(self, address, *, width=1280, dark=False):
+  def open(self, address, *, width=1280, dark=False, has_scripts=True):
     """The page at an address, as Playwright has it."""
     context = self._chromium.new_context(
       viewport={'width': width, 'height': 900},
       color_scheme='dark' if dark else 'light',
+      java_script_enabled=has_scripts,
     )
     page = context.new_page()
     page.on('console', lambda message: self.problems.append(message.text))

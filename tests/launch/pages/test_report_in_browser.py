@@ -84,6 +84,12 @@ def test_it_can_be_read_by_everyone(browser, address, width, dark):
 
 
 @pytest.mark.slow
+def test_without_scripts_all_examples_are_there(browser, address):
+  page = browser.open(address, has_scripts=False)
+  assert page.locator('#suspicious .card:visible').count() == NUM_EXAMPLES
+
+
+@pytest.mark.slow
 def test_light_and_dark_at_will(browser, address):
   page = browser.open(address, dark=True)
   ground = 'getComputedStyle(document.body).backgroundColor'
