@@ -51,7 +51,10 @@ def describe_index(
       for name, value in result.items()
       if name not in ('index', 'fingerprints', 'layers') and value is not None
     ]
-    + [[name, value] for name, value in provenance.fingerprints.items()],
+    + [
+      [f'fingerprint of {name}', value]
+      for name, value in provenance.fingerprints.items()
+    ],
   )
   if index.layers:
     basis_page.print_layers(console, 'its columns', index.layers)

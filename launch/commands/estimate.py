@@ -12,8 +12,13 @@ from influence_core.projection.options import ProjectionOptions
 from launch.flags import config_file
 from launch.output import console as console_lib
 from launch.running import trial_projector
-from pipeline.index import choices as index_choices, vector_codec
+from pipeline.index import (
+  choices as index_choices,
+  reader as index_reader,
+  vector_codec,
+)
 from pipeline.projection import cost, measurement
+from pipeline.search import index_session
 from pipeline.tasks.reference import TaskReference
 from pipeline.upkeep import run_records
 
@@ -24,7 +29,7 @@ _NO_PRICES = 'no prices at {}; --print_prices prints a table to fill in'
 def run(
   console: console_lib.Console,
   *,
-  task: TaskReference,
+  task: TaskReference | None,
   basis: str | None,
   coordinates_per_layer: int,
   num_ranges: int,
@@ -51,6 +56,7 @@ def run(
   table = None
   if prices is not None:
     table = cost.Prices.of(config_file.read_toml(prices, _NO_PRICES))
+  task, basis = _meant(task, basis, index)
   begun = time.monotonic()
   trial = trial_projector.make(
     console,
@@ -88,6 +94,22 @@ def run(
     'examples_per_second': 1 / workload.seconds,
     'estimates': [dataclasses.asdict(x) for x in found],
   }
+
+
+def _meant(
+  task: TaskReference | None, basis: str | None, index: str | None
+) -> tuple[TaskReference, str | None]:
+  """The task and the basis, those of the index where none are given."""
+  if task is not None:
+    return task, basis
+  if index is None:
+    raise errors.InputError(
+      'it is not known which task; give --task, or --index of an index that '
+      'was made with it'
+    )
+  opened = index_reader.Index(index)
+  made_with = basis or opened.manifest.provenance.basis
+  return index_session.task_of(opened), made_with
 
 
 def _print(

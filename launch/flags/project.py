@@ -43,9 +43,11 @@ def add_project(parser: fields.CommandParser) -> None:
   )
 
 
-def _add_trial(parser: fields.CommandParser) -> None:
+def _add_trial(
+  parser: fields.CommandParser, task: common_flags.TaskGroup
+) -> None:
   """The task and what it is projected on, to be tried."""
-  parser.add(common_flags.TASK)
+  parser.add(task)
   parser.add_argument(
     '--basis', help='path of a basis (default: random directions)'
   )
@@ -58,7 +60,7 @@ def _add_trial(parser: fields.CommandParser) -> None:
 
 
 def add_doctor(parser: fields.CommandParser) -> None:
-  _add_trial(parser)
+  _add_trial(parser, common_flags.TASK)
   parser.add_argument(
     '--projection_dim',
     type=int,
@@ -72,7 +74,7 @@ def add_doctor(parser: fields.CommandParser) -> None:
 
 
 def add_estimate(parser: fields.CommandParser) -> None:
-  _add_trial(parser)
+  _add_trial(parser, common_flags.INDEX_TASK)
   common_flags.add_number(
     parser, '--num_ranges', 3, 'number of ranges to time, over the corpus'
   )
@@ -101,6 +103,8 @@ def add_estimate(parser: fields.CommandParser) -> None:
     help='print such a file to fill in, and do nothing else',
   )
   parser.add_argument(
-    '--index', help='keep the estimate there, for influence runs'
+    '--index',
+    help='index whose task and basis are meant where none are given; the '
+    'estimate is kept there, for influence runs',
   )
   parser.add(PROJECTION)

@@ -12,6 +12,7 @@ from influence_core.scores import token_scores
 from pipeline.bases import stored_basis
 from pipeline.index import manifest as manifest_lib, reader as index_reader
 from pipeline.search import reprojection
+from pipeline.storage import stored_objects
 from pipeline.tasks import (
   checked_projector,
   example_batches,
@@ -185,8 +186,9 @@ def task_of(
         'give --task and its --task_arg'
       )
     return given
-  own = TaskReference(**made_with)
+  own = stored_objects.parse(TaskReference, made_with, index.path)
   if given is None:
+    own.check_named_by(f'the index at {index.path}')
     return own
   if given.import_path != own.import_path:
     return given

@@ -50,6 +50,26 @@ class TaskReference:
       self, parameter_paths=None if paths is None else tuple(paths)
     )
 
+  def check_named_by(self, file: str) -> None:
+    """Refuses a function that a file names unless it is one that makes tasks.
+
+    Else whoever writes an index could have any function of this machine called
+    with any arguments. What makes tasks is a function of a module that has
+    `Task` among its names, and returns one where it says what it returns.
+
+    Args:
+      file: that names it, for errors.
+
+    Raises:
+      errors.InputError: It is another function, or cannot be imported.
+    """
+    if not _makes_tasks(_find_function(self.import_path)):
+      raise errors.InputError(
+        f'{file} names the task {self.import_path}, which is no function that '
+        'makes tasks, as far as can be seen without calling it; if you trust '
+        'it, give --task yourself, or annotate the function with -> Task'
+      )
+
   def load(self) -> 'Task':
     """Imports the module and makes the task.
 
@@ -104,6 +124,18 @@ def _find_function(import_path: str) -> 'Callable[..., Task]':
       f'{", ".join(_defined_functions(module)) or "no function"}'
     )
   return function
+
+
+def _makes_tasks(function: 'Callable[..., Any]') -> bool:
+  from pipeline.tasks import task  # It takes time to import.
+
+  if not inspect.isfunction(function):
+    return False
+  if 'return' in function.__annotations__:
+    returned = function.__annotations__['return']
+    return returned is task.Task or str(returned).endswith('Task')
+  known = (task.Task, task, sys.modules['pipeline'])
+  return any(x is y for x in function.__globals__.values() for y in known)
 
 
 def _defined_functions(module: python_types.ModuleType) -> list[str]:

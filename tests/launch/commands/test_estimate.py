@@ -1,7 +1,10 @@
 """What a projection will take, beside what it took."""
 
+import shutil
+
 import pytest
 
+from pipeline.bases import stored_basis
 from pipeline.index import manifest as manifest_lib
 
 
@@ -31,7 +34,7 @@ def test_bytes_are_those_of_the_index(estimate, basis, index):
 
 
 def test_costs_by_a_table_of_ones_own(influence, estimate, tmp_path):
-  printed = influence('estimate', '--print_prices', '--task', 'a:b').stdout
+  printed = influence('estimate', '--print_prices').stdout
   path = tmp_path / 'prices.toml'
   path.write_text(printed.replace('worker_hour = 0.0', 'worker_hour = 3.0'))
   found = estimate('--prices', path, '--coordinates_per_layer', 4, '--json')
@@ -73,3 +76,18 @@ def test_what_was_estimated_and_what_it_took(
 )
 def test_mistakes_are_told_in_one_line(estimate, arguments, message):
   assert message in estimate(*arguments).error_line
+
+
+def test_an_index_knows_its_task_and_basis(influence, basis, index, tmp_path):
+  copy = shutil.copytree(index, tmp_path / 'copy')
+  few = ['--range_size', 40, '--json']
+  found = influence('estimate', '--index', copy, *few).json
+  assert found['task'] == 'linear'
+  expected = stored_basis.load_record(str(basis)).projection_dim
+  assert found['workload']['index_bytes'] > 4 * expected
+  assert (
+    influence('runs', '--index', copy, '--json').json['runs'][-1]['kind']
+    == 'estimate'
+  )
+  line = influence('estimate', *few).error_line
+  assert 'give --task, or --index of an index' in line
