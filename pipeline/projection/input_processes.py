@@ -4,18 +4,19 @@ An accelerator takes many more examples a second than one Python process can
 decode. So these processes make batches, or with sequences single examples, and
 threads of the worker find them ready. What they give is the same, and in the
 same order, as what a worker reads for itself.
+
+An example that kills the process that reads it, as a decoder in C may, is left
+out and named; the worker lives on.
 """
 
 import collections
 from collections.abc import Iterator
 import concurrent.futures
 from concurrent.futures import process as process_pool
+import contextlib
 import dataclasses
-import multiprocessing
 import os
-import signal
 import threading
-import time
 from typing import Any
 
 import jax
@@ -23,47 +24,23 @@ import jax
 from influence_core import errors
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.index import format as index_format
-from pipeline.tasks import (
-  example_batches,
-  example_form,
-  task as task_lib,
-  token_form,
-)
-from pipeline.tasks.reference import TaskReference
+from pipeline.projection import input_pool
+from pipeline.tasks import example_batches, example_form
 
 # More than these would wait for the storage.
 _MAX_PROCESSES = 32
 # Of the features that are read at once, if a single batch has less.
 _PIECE_BYTES = 32 << 20
-_PARENT_INTERVAL_SECONDS = 1.0
-
-# Batches without sequences, or examples with them; features as lists of leaves.
-_Piece = list[example_batches.ExampleBatch] | example_batches.Prepared
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """What is read: all that a process must know.
-
-  Attributes:
-    task: how to make the task.
-    form: of its examples.
-    per_token: whether rows of tokens are wanted.
-  """
-
-  task: TaskReference
-  form: example_form.ExampleForm
-  per_token: bool = False
-
-  def load(self) -> task_lib.Task:
-    task = self.task.load()
-    return token_form.by_token(task) if self.per_token else task
+# Processes that one range may cost; more of them have another reason, such as
+# too little memory.
+_MAX_KILLED = 32
+KILLED = 'the process that preprocessed it was killed'
 
 
 class InputProcesses:
   """Reads ranges for any number of threads."""
 
-  def __init__(self, source: Source, num_processes: int):
+  def __init__(self, source: input_pool.Source, num_processes: int):
     """Starts the processes; they load the task meanwhile.
 
     Args:
@@ -74,8 +51,10 @@ class InputProcesses:
     self._num_processes = num_processes
     self._lock = threading.Lock()
     self._pool: concurrent.futures.ProcessPoolExecutor | None = None
-    for _ in range(num_processes):
-      self._running_pool().submit(os.getpid)
+    self._isolation = threading.Lock()
+    with contextlib.suppress(process_pool.BrokenProcessPool):
+      for _ in range(num_processes):
+        self._running_pool().submit(os.getpid)
 
   def batches(
     self, example_range: index_format.ExampleRange, batch_size: int
@@ -83,7 +62,8 @@ class InputProcesses:
     """What `LoadedTask.preprocess_by_length` gives for a range.
 
     Raises:
-      errors.InputError: The file cannot be read, or a process was killed.
+      errors.InputError: The file cannot be read, or too many processes were
+        killed.
     """
     form = self._source.form
     size = batch_size * _batches_together(form, batch_size)
@@ -108,53 +88,100 @@ class InputProcesses:
     self, pieces: Iterator[index_format.ExampleRange], batch_size: int
   ) -> Iterator[Any]:
     """What is read of pieces, a few of which are worked at ahead."""
-    ahead: collections.deque[concurrent.futures.Future] = collections.deque()
+    ahead: collections.deque[_Asked] = collections.deque()
     try:
       for piece in pieces:
-        ahead.append(self._submit(piece, batch_size))
+        ahead.append(self._ask(piece, batch_size))
         if len(ahead) > self._num_processes:
-          yield self._result(ahead.popleft())
+          yield from self._results(ahead.popleft(), batch_size)
       while ahead:
-        yield self._result(ahead.popleft())
+        yield from self._results(ahead.popleft(), batch_size)
     finally:
-      for future in ahead:
-        future.cancel()
+      for asked in ahead:
+        if asked.future:
+          asked.future.cancel()
 
-  def _submit(
-    self, piece: index_format.ExampleRange, batch_size: int
-  ) -> concurrent.futures.Future:
+  def _ask(self, piece: index_format.ExampleRange, batch_size: int) -> '_Asked':
+    pool = self._running_pool()
     try:
-      return self._running_pool().submit(_read, piece, batch_size)
-    except process_pool.BrokenProcessPool as error:
-      raise self._killed() from error
+      return _Asked(
+        piece, pool, pool.submit(input_pool.read, piece, batch_size)
+      )
+    except process_pool.BrokenProcessPool:
+      return _Asked(piece, pool, None)
 
-  def _result(self, future: concurrent.futures.Future) -> Any:
-    try:
-      return future.result()
-    except process_pool.BrokenProcessPool as error:
-      raise self._killed() from error
-
-  def _killed(self) -> errors.InputError:
-    """The next range has new processes."""
+  def _results(self, asked: '_Asked', batch_size: int) -> Iterator[Any]:
+    """What was read of a piece, in parts if its examples kill processes."""
+    if asked.future:
+      with contextlib.suppress(process_pool.BrokenProcessPool):
+        yield asked.future.result()
+        return
     with self._lock:
-      self._pool = None
-    return errors.InputError(
-      'a process that preprocesses examples was killed, or could not load the '
-      'task; run the same command again, what is done is kept (fewer '
-      '--num_preprocess_workers need less memory, 0 shows errors of the task)'
-    )
+      if self._pool is asked.pool:  # Of several threads, the first to see it.
+        self._pool = None
+    with self._isolation:
+      yield from _Isolated(self._source).results(asked.piece, batch_size)
 
   def _running_pool(self) -> concurrent.futures.ProcessPoolExecutor:
     with self._lock:
       if self._pool is None:
-        self._pool = concurrent.futures.ProcessPoolExecutor(
-          self._num_processes,
-          # A fork of a process with threads may never end.
-          mp_context=multiprocessing.get_context('spawn'),
-          initializer=_begin,
-          initargs=(self._source, os.getpid()),
-        )
+        self._pool = input_pool.start(self._source, self._num_processes)
       return self._pool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+  """A piece, and what will have been read of it; None if it cannot be."""
+
+  piece: index_format.ExampleRange
+  pool: concurrent.futures.ProcessPoolExecutor
+  future: concurrent.futures.Future | None
+
+
+class _Isolated:
+  """Reads a piece in a process of its own, without what kills it."""
+
+  def __init__(self, source: input_pool.Source):
+    self._source = source
+    self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+    self._num_killed = 0
+
+  def results(
+    self, piece: index_format.ExampleRange, batch_size: int
+  ) -> Iterator[Any]:
+    """What is read of halves of halves, down to the examples that kill.
+
+    Raises:
+      errors.InputError: There are too many.
+    """
+    self._pool = self._pool or input_pool.start(self._source, 1)
+    try:
+      yield self._pool.submit(input_pool.read, piece, batch_size).result()
+    except process_pool.BrokenProcessPool as error:
+      self._pool = None
+      self._num_killed += 1
+      if self._num_killed > _MAX_KILLED:
+        raise errors.InputError(
+          f'{self._num_killed} processes that preprocessed examples of '
+          f'{piece.source_shard} were killed, or could not load the task; run '
+          'the same command again, what is done is kept (fewer '
+          '--num_preprocess_workers need less memory, 0 shows errors of the '
+          'task)'
+        ) from error
+      if piece.num_examples == 1:
+        yield self._rejected(piece)
+        return
+      middle = (piece.start + piece.stop) // 2
+      for start, stop in ((piece.start, middle), (middle, piece.stop)):
+        half = dataclasses.replace(piece, start=start, stop=stop)
+        yield from self.results(half, batch_size)
+
+  def _rejected(self, piece: index_format.ExampleRange) -> Any:
+    rejected = {corpus_lib.id_of(piece.source_shard, piece.start): KILLED}
+    if self._source.form.features.sequences:
+      return [], rejected
+    columns = self._source.form.columns.arrays([])
+    return [example_batches.ExampleBatch([], None, columns, rejected)]
 
 
 def choose_number(wanted: int | None) -> int:
@@ -198,42 +225,3 @@ def _tree(form: example_form.ExampleForm, leaves: list[Any] | None) -> Any:
   if leaves is None:
     return None
   return jax.tree.unflatten(form.features.structure, leaves)
-
-
-# The rest runs in the processes.
-
-_loaded: tuple[task_lib.Task, example_form.ExampleForm] | None = None
-
-
-def _begin(source: Source, parent: int) -> None:
-  """Makes the task, on the CPU: devices belong to the worker."""
-  global _loaded
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # The worker ends them.
-  threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-  jax.config.update('jax_platforms', 'cpu')
-  _loaded = source.load(), source.form
-
-
-def _end_with(parent: int) -> None:
-  """A worker that is killed cannot tell them."""
-  while os.getppid() == parent:
-    time.sleep(_PARENT_INTERVAL_SECONDS)
-  os._exit(1)
-
-
-def _read(piece: index_format.ExampleRange, batch_size: int) -> _Piece:
-  assert _loaded is not None
-  task, form = _loaded
-  examples = task.corpus.read_range(piece.source_shard, piece.start, piece.stop)
-  if form.features.sequences:
-    usable, rejected = example_batches.prepare(task, form, examples)
-    flat = [
-      x._replace(raw={}, features=jax.tree.leaves(x.features)) for x in usable
-    ]
-    return flat, rejected
-  return [
-    batch._replace(features=jax.tree.leaves(batch.features))
-    if batch.ids
-    else batch
-    for batch in example_batches.by_length(task, form, examples, batch_size)
-  ]

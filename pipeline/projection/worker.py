@@ -21,6 +21,7 @@ from pipeline.index import (
   vector_codec,
 )
 from pipeline.projection import (
+  input_pool,
   input_processes,
   journal as work_journal,
   tally,
@@ -132,7 +133,7 @@ class ProjectionWorker:
     number = input_processes.choose_number(request.num_preprocess_workers)
     if not number:
       return None
-    source = input_processes.Source(
+    source = input_pool.Source(
       request.task, self._loaded.form, request.per_token
     )
     return input_processes.InputProcesses(source, number)

@@ -20,7 +20,7 @@ import time
 import psutil
 
 from pipeline.index import format as index_format
-from pipeline.projection import input_processes
+from pipeline.projection import input_pool, input_processes
 from pipeline.tasks import example_batches, loaded_task
 from pipeline.tasks.reference import TaskReference
 from tests.benchmarks import input_tasks
@@ -109,7 +109,7 @@ def main() -> None:
     ranges = ranges_of(loaded)
     alone = None
     for number in dict.fromkeys([0, *flags.num_processes]):
-      source = input_processes.Source(reference, loaded.form)
+      source = input_pool.Source(reference, loaded.form)
       ahead = input_processes.InputProcesses(source, number) if number else None
       read(loaded, ahead, ranges[:1])  # The task is loaded, files are cached.
       started, cpu = time.perf_counter(), cpu_seconds()

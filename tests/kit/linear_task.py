@@ -3,7 +3,10 @@
 Also a template: this is all that a task of one's own needs.
 """
 
+import multiprocessing
+import os
 from pathlib import Path
+import signal
 import time
 from typing import ClassVar
 
@@ -129,6 +132,9 @@ def preprocess(raw, fault=''):
     raise KeyError('image')  # As another task's examples are read.
   if fault == 'slow_examples':
     time.sleep(0.03)
+  if fault == 'killing_example' and record:
+    assert multiprocessing.parent_process(), 'this would kill the tests'
+    os.kill(os.getpid(), signal.SIGKILL)
   if fault == 'endless_example' and record:
     time.sleep(1000)
   if fault == 'bad_example' and record:

@@ -10,7 +10,7 @@ import pytest
 
 from influence_core import errors
 from pipeline.index import format as index_format
-from pipeline.projection import input_processes
+from pipeline.projection import input_pool, input_processes
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
 from tests.kit import sequence_task, token_task
@@ -59,7 +59,7 @@ def read_here(loaded, example_range, batch_size):
 
 
 def start_for(reference, loaded, num_processes=2, per_token=False):
-  source = input_processes.Source(reference, loaded.form, per_token)
+  source = input_pool.Source(reference, loaded.form, per_token)
   return input_processes.InputProcesses(source, num_processes)
 
 
@@ -87,20 +87,46 @@ def test_batches_are_the_same(kind, workdir, tmp_path, monkeypatch):
   assert (num_rejected > 0) == (kind is linear)
 
 
-def test_killed_process_is_told_and_replaced(workdir, tmp_path, monkeypatch):
+def test_killed_process_is_replaced(workdir, tmp_path, monkeypatch):
+  """As one that needed too much memory for a moment; nothing is lost."""
   monkeypatch.setattr(input_processes.corpus_lib, 'READ_TOGETHER', 8)
   reference = linear(workdir, tmp_path, fault='slow_examples')
   loaded = loaded_task.LoadedTask.unchecked(reference)
   processes = start_for(reference, loaded, num_processes=1)
   example_range = ranges_of(loaded)[0]
   batches = processes.batches(example_range, 8)
-  next(batches)
+  found = [next(batches)]
   [child] = processes._pool._processes
   os.kill(child, signal.SIGKILL)
-  with pytest.raises(errors.InputError, match='preprocesses examples was kill'):
-    list(batches)
-  found = list(processes.batches(example_range, 8))
-  assert sum(len(x.ids) for x in found) == example_range.num_examples
+  found += batches
+  expected = read_here(loaded, example_range, 8)
+  assert [x.ids for x in found] == [x.ids for x in expected]
+  assert not any(x.rejected for x in found)
+
+
+@pytest.mark.slow
+def test_example_that_kills_its_process_is_left_out(workdir, tmp_path):
+  reference = linear(workdir, tmp_path, fault='killing_example')
+  plain = linear(workdir, tmp_path, fault='')
+  loaded = loaded_task.LoadedTask.unchecked(plain)
+  processes = start_for(reference, loaded)
+  example_range = ranges_of(loaded)[0]
+  found = list(processes.batches(example_range, 32))
+  ids = [x for batch in found for x in batch.ids]
+  expected = [x for y in read_here(loaded, example_range, 32) for x in y.ids]
+  bad = f'{example_range.source_shard}__50'
+  assert ids == [x for x in expected if x != bad]
+  [rejected] = [x.rejected for x in found if x.rejected]
+  assert rejected == {bad: input_processes.KILLED}
+
+
+def test_task_that_cannot_be_loaded_is_told(workdir, tmp_path, monkeypatch):
+  monkeypatch.setattr(input_processes, '_MAX_KILLED', 1)
+  loaded = loaded_task.LoadedTask.unchecked(linear(workdir, tmp_path))
+  other = TaskReference('tests.kit.linear_task:not_a_task')
+  processes = start_for(other, loaded, num_processes=1)
+  with pytest.raises(errors.InputError, match='or could not load the task'):
+    list(processes.batches(ranges_of(loaded)[0], 8))
 
 
 def test_error_of_storage_is_told_as_it_is(workdir, tmp_path):
