@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -11,6 +12,7 @@ import time
 import jax
 
 from pipeline.index import format as index_format
+from pipeline.projection import handed_arrays
 from pipeline.tasks import (
   example_batches,
   example_form,
@@ -21,7 +23,8 @@ from pipeline.tasks.reference import TaskReference
 
 _PARENT_INTERVAL_SECONDS = 1.0
 
-# Batches without sequences, or examples with them; features as lists of leaves.
+# Batches without sequences, or examples with them; features as arrays that were
+# handed over, or as lists of leaves.
 Piece = list[example_batches.ExampleBatch] | example_batches.Prepared
 
 
@@ -33,11 +36,13 @@ class Source:
     task: how to make the task.
     form: of its examples.
     per_token: whether rows of tokens are wanted.
+    directory: for `handed_arrays`.
   """
 
   task: TaskReference
   form: example_form.ExampleForm
   per_token: bool = False
+  directory: str = ''
 
   def load(self) -> task_lib.Task:
     task = self.task.load()
@@ -63,22 +68,25 @@ def start(
 
 
 # Of a process of the pool.
-_loaded: tuple[task_lib.Task, example_form.ExampleForm] | None = None
+_loaded: tuple[task_lib.Task, Source] | None = None
 
 
 def _begin(source: Source, parent: int) -> None:
   """Makes the task, on the CPU: devices belong to the worker."""
   global _loaded
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # The worker ends them.
-  threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+  threading.Thread(
+    target=_end_with, args=(parent, source.directory), daemon=True
+  ).start()
   jax.config.update('jax_platforms', 'cpu')
-  _loaded = source.load(), source.form
+  _loaded = source.load(), source
 
 
-def _end_with(parent: int) -> None:
-  """A worker that is killed cannot tell them."""
+def _end_with(parent: int, directory: str) -> None:
+  """A worker that is killed cannot tell them, nor clean up."""
   while os.getppid() == parent:
     time.sleep(_PARENT_INTERVAL_SECONDS)
+  shutil.rmtree(directory, ignore_errors=True)
   os._exit(1)
 
 
@@ -90,7 +98,8 @@ def read(piece: index_format.ExampleRange, batch_size: int) -> Piece:
     batch_size: of batches, where there are no sequences.
   """
   assert _loaded is not None
-  task, form = _loaded
+  task, source = _loaded
+  form = source.form
   examples = task.corpus.read_range(piece.source_shard, piece.start, piece.stop)
   if form.features.sequences:
     usable, rejected = example_batches.prepare(task, form, examples)
@@ -99,8 +108,10 @@ def read(piece: index_format.ExampleRange, batch_size: int) -> Piece:
     ]
     return flat, rejected
   return [
-    batch._replace(features=jax.tree.leaves(batch.features))
-    if batch.ids
-    else batch
+    batch._replace(
+      features=handed_arrays.hand_over(
+        jax.tree.leaves(batch.features), source.directory
+      )
+    )
     for batch in example_batches.by_length(task, form, examples, batch_size)
   ]

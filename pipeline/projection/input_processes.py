@@ -24,7 +24,7 @@ import jax
 from influence_core import errors
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.index import format as index_format
-from pipeline.projection import input_pool
+from pipeline.projection import handed_arrays, input_pool
 from pipeline.tasks import example_batches, example_form
 
 # More than these would wait for the storage.
@@ -47,7 +47,8 @@ class InputProcesses:
       source: what to read.
       num_processes: at least 1.
     """
-    self._source = source
+    self._directory = handed_arrays.make_directory()
+    self._source = dataclasses.replace(source, directory=self._directory.name)
     self._num_processes = num_processes
     self._lock = threading.Lock()
     self._pool: concurrent.futures.ProcessPoolExecutor | None = None
@@ -82,7 +83,10 @@ class InputProcesses:
       return
     for batches in found:
       for batch in batches:
-        yield batch._replace(features=_tree(form, batch.features))
+        leaves = handed_arrays.take(batch.features)
+        yield batch._replace(
+          features=_tree(form, leaves) if batch.ids else None
+        )
 
   def _in_order(
     self, pieces: Iterator[index_format.ExampleRange], batch_size: int
@@ -181,7 +185,7 @@ class _Isolated:
     if self._source.form.features.sequences:
       return [], rejected
     columns = self._source.form.columns.arrays([])
-    return [example_batches.ExampleBatch([], None, columns, rejected)]
+    return [example_batches.ExampleBatch([], [], columns, rejected)]
 
 
 def choose_number(wanted: int | None) -> int:
@@ -220,8 +224,6 @@ def _with_trees(
   ], rejected
 
 
-def _tree(form: example_form.ExampleForm, leaves: list[Any] | None) -> Any:
+def _tree(form: example_form.ExampleForm, leaves: list[Any]) -> Any:
   """Nodes of a tree may be of classes that cannot be sent."""
-  if leaves is None:
-    return None
   return jax.tree.unflatten(form.features.structure, leaves)

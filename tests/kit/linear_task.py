@@ -127,6 +127,8 @@ def solution(data, ids, l2_weight):
 def preprocess(raw, fault=''):
   if fault == 'other_preprocessing':
     return {'x': 2 * raw['x'], 'y': raw['y']}
+  if fault == 'large_features':
+    return {'x': np.resize(raw['x'], 1 << 16), 'y': raw['y']}
   record = raw[ID_KEY].endswith('__50')
   if fault == 'foreign' and 'train' in raw[ID_KEY]:
     raise KeyError('image')  # As another task's examples are read.

@@ -92,6 +92,7 @@ MAY_BE_ZERO = {
   'grace_hours',
   'max_rejected_fraction',
   'num_bootstrap',
+  'num_preprocess_workers',
   'num_retries',
   'num_trace_probes',
   'pair_seed',

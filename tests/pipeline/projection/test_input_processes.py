@@ -27,6 +27,10 @@ def linear(workdir, tmp_path, fault='bad_example'):
   )
 
 
+def large(workdir, tmp_path):
+  return linear(workdir, tmp_path, fault='large_features')
+
+
 def sequences(workdir, tmp_path):
   del workdir
   sequence_task.write(tmp_path / 'texts.jsonl')
@@ -63,7 +67,7 @@ def start_for(reference, loaded, num_processes=2, per_token=False):
   return input_processes.InputProcesses(source, num_processes)
 
 
-@pytest.mark.parametrize('kind', [linear, sequences, tokens])
+@pytest.mark.parametrize('kind', [linear, large, sequences, tokens])
 def test_batches_are_the_same(kind, workdir, tmp_path, monkeypatch):
   """Of several pieces of a range, whatever is rejected."""
   reference = kind(workdir, tmp_path)
