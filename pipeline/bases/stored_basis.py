@@ -82,6 +82,11 @@ class BasisRecord:
   fingerprint: str
   generation: int = 1
 
+  def __post_init__(self):
+    checked_files.check_file(self.probe)
+    for part in self.parts:
+      checked_files.check_name(part.name)
+
   @property
   def projection_dim(self) -> int:
     return len(self.eigenvalues)

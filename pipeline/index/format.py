@@ -96,6 +96,8 @@ class Shard:
     return dataclasses.asdict(self)
 
   def __post_init__(self):
+    for file in (self.rows, self.vectors):
+      checked_files.check_file(file)
     if self.num_written < 0 or self.num_rejected < 0:
       raise ValueError(
         f'{self.num_written} rows and {self.num_rejected} rejected examples '

@@ -84,6 +84,10 @@ class Manifest:
   shards: tuple[index_format.Shard, ...]
   rejected: checked_files.StoredFile | None = None
 
+  def __post_init__(self):
+    if self.rejected:
+      checked_files.check_file(self.rejected)
+
   @property
   def num_examples(self) -> int:
     """Number of rows, rejected examples not counted."""

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence_core import errors
+from influence_core.devices import memory as device_memory
 from pipeline.index import vector_codec
-from pipeline.storage import checked_files, files as storage
+from pipeline.storage import checked_files, files as storage, stored_objects
 
 # Columns of every rows file; the last one only where vectors are not exact.
 ERROR_COLUMN = 'projection_error'
@@ -151,11 +152,31 @@ def parse_rows(path: str, data: bytes) -> RowsFile:
     storage.DamagedFileError: It is something else.
   """
   try:
-    table = pq.read_table(pa.BufferReader(data))
+    file = pq.ParquetFile(pa.BufferReader(data))
+    groups = range(file.num_row_groups)
+    device_memory.check_host_memory(
+      sum(file.metadata.row_group(x).total_byte_size for x in groups),
+      f'the rows of {path}',
+      'delete the file, which is no rows of this program',
+    )
+    table = file.read()
     metadata: dict[str, Any] = json.loads(table.schema.metadata[_METADATA_KEY])
-    vectors = checked_files.StoredFile(**metadata['vectors'])
-    return RowsFile(table, vectors, metadata['rejected'])
-  except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
+    vectors = stored_objects.parse(
+      checked_files.StoredFile, metadata['vectors'], path
+    )
+    checked_files.check_file(vectors)
+    rejected = stored_objects.parse(dict[str, str], metadata['rejected'], path)
+    # Each of them is read by its name later on.
+    table.select(OWN_COLUMNS[:3])
+    return RowsFile(table, vectors, rejected)
+  except (
+    pa.ArrowException,
+    LookupError,
+    TypeError,
+    ValueError,
+    OSError,
+    RecursionError,
+  ) as error:
     raise storage.DamagedFileError(
       f'{path} is no rows file of an index ({error})'
     ) from error

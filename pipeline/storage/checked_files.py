@@ -23,18 +23,13 @@ class StoredFile:
   num_bytes: int
   crc32c: str
 
-  def __post_init__(self):
-    check_name(self.name)
-    if self.num_bytes < 0:
-      raise ValueError(f'num_bytes is {self.num_bytes}, expected at least 0')
-
   @classmethod
   def of(cls, name: str, data: bytes) -> 'StoredFile':
     return cls(name, len(data), checksum(data))
 
 
 def check_name(name: str) -> None:
-  """Refuses the name of a file that leads out of its directory.
+  """Refuses a name in a file of another one, if it leads out of its directory.
 
   Raises:
     ValueError: It is absolute, an address, or has `..` or an empty part.
@@ -44,6 +39,17 @@ def check_name(name: str) -> None:
     raise ValueError(f'{name!r} is no name of a file below a directory')
   if parts[0].endswith(':'):
     raise ValueError(f'{name!r} is an address, expected a name')
+
+
+def check_file(file: StoredFile) -> None:
+  """Refuses what a file says of another one, if that cannot be.
+
+  Raises:
+    ValueError: See `check_name`; or it has a negative size.
+  """
+  check_name(file.name)
+  if file.num_bytes < 0:
+    raise ValueError(f'num_bytes is {file.num_bytes}, expected at least 0')
 
 
 def checksum(data: bytes | memoryview) -> str:
