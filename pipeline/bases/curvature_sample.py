@@ -7,7 +7,7 @@ import json
 import jax
 import numpy as np
 
-from influence_core import errors, types
+from influence_core import errors, parameter_selection, types
 from influence_core.curvature import (
   finite_examples,
   operator as curvature_operator,
@@ -87,6 +87,9 @@ class CurvatureSamples:
     return sample_blocks.SampleBlocks(
       self._read_usable,
       self._own(self._first_positions()),
+      size=sample_blocks.choose_size(
+        parameter_selection.num_parameters(self._loaded.selected)
+      ),
       sample_size=self.size,
       max_rejected_fraction=self._max_rejected_fraction,
     )

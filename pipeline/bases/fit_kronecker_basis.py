@@ -108,7 +108,11 @@ def _passes(
   progress: types.ProgressCallback,
 ) -> kept_passes.KeptPasses:
   """Where passes for this basis, and for no other, are kept."""
-  made_for = task_basis.full_config(config, loaded), loaded.fingerprints
+  made_for = (
+    task_basis.full_config(config, loaded),
+    loaded.fingerprints,
+    blocks.size,
+  )
   return kept_passes.KeptPasses(
     storage.join(storage.absolute(path), 'passes'),
     blocks,

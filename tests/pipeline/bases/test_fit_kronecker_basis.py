@@ -179,7 +179,7 @@ def test_the_method_follows_from_the_options(influence, task_flags, tmp_path):
 def test_interrupted_passes_go_on(monkeypatch, loaded, tmp_path):
   """Wherever it stopped, bit for bit; the sample is read in five blocks."""
   monkeypatch.setattr(kept_passes, '_SECONDS_BETWEEN', 0)
-  monkeypatch.setattr(sample_blocks, '_BLOCK_SIZE', 13)
+  monkeypatch.setattr(sample_blocks, 'choose_size', lambda number: 13)
   config = kronecker_config.KroneckerConfig(sample_size=64)
   fit = functools.partial(
     fit_kronecker_basis.fit_kronecker_basis, loaded, config=config
@@ -210,6 +210,13 @@ def test_interrupted_passes_go_on(monkeypatch, loaded, tmp_path):
     one.arrays(), other.arrays(), strict=True
   ):
     np.testing.assert_array_equal(array, same, err_msg=name)
+
+
+def test_blocks_of_large_models_are_small():
+  """So that what is interrupted has not lost hours."""
+  sizes = [10**5, 2 * 10**6, 124 * 10**6, 10**9, 70 * 10**9]
+  found = [sample_blocks.choose_size(size) for size in sizes]
+  assert found == [1024, 1024, 16, 8, 8]
 
 
 def test_damaged_sums_are_named(monkeypatch, loaded, tmp_path):
