@@ -42,6 +42,7 @@ class Console:
     self._out = rich.console.Console(highlight=False, width=_LINE_WIDTH)
     self._err = rich.console.Console(file=sys.stderr)
     self.seconds: dict[str, float] = {}
+    self.facts: dict[str, dict[str, float]] = {}
     self._warned: set[str] = set()
     self._suggested: tuple[str, ...] = ()
     self._spinner: rich.status.Status | None = None
@@ -50,7 +51,8 @@ class Console:
     """A console that prints no results; its stages count for this one."""
     self.end_wait()
     silent = Console(json_only=True)
-    silent.seconds, silent._warned = self.seconds, self._warned
+    silent.seconds, silent.facts = self.seconds, self.facts
+    silent._warned = self._warned
     return silent
 
   def wait(self, text: str) -> None:
@@ -131,6 +133,7 @@ class Console:
       yield update
     seconds = time.monotonic() - started
     self.seconds[name] = round(seconds, 3)
+    self.facts[name] = newest
     log_pairs(stage=name, state='done', seconds=round(seconds, 1), **newest)
 
   @contextlib.contextmanager

@@ -86,7 +86,8 @@ def project_and_tell(
     f' in {result["num_shards"]} shards, '
     f'{result["num_rejected"]} rejected, {rate:.1f} examples/s'
   )
-  return {**result, 'examples_per_second': rate}
+  share = console.facts['project'].get('device_share')
+  return {**result, 'examples_per_second': rate, 'device_share': share}
 
 
 def suggest_queries(console: console_lib.Console, index: str) -> None:
