@@ -3,10 +3,10 @@
     python -m tests.benchmarks.benchmark_accelerator --dir D --out page.md
 
 Runs where a GPU or a TPU is, and on a CPU. Kernels are those of
-`benchmark_projection`: the loop of JVPs, the plain gradient of a batch, Arnoldi with 50 and 100 pairs,
-and 256 coordinates of each layer, with the share of the peak of matrix products
-that was measured in the same run, and errors against exact JVPs for bases in
-float32 and bfloat16. The whole way is from JPEG files to an index, by the
+`benchmark_projection`: the loop of JVPs, the plain gradient of a batch, Arnoldi
+with 50 and 100 pairs, and 256 coordinates of each layer, with the share of the
+peak of matrix products that was measured in the same run, and errors against
+exact JVPs for bases in float32 and bfloat16. The whole way is from JPEG files to an index, by the
 commands themselves, with the share of time that the device works. --small is
 the same on little.
 """
@@ -61,7 +61,7 @@ def _kernels(small: bool) -> list[str]:
   models = ['mlp'] if small else list(benchmark_projection.MODELS)
   rates, errors = [], []
   for model in models:
-    for dim in (3,) if small else (50, 100):
+    for dim in (4,) if small else (50, 100):
       for dtype in _DTYPES:
         found = benchmark_projection.in_own_process(
           benchmark_projection.measure, model, dim, _flags(small, dtype)
