@@ -6,8 +6,8 @@ Runs where a GPU or a TPU is, and on a CPU. Kernels are those of
 `benchmark_projection`: the loop of JVPs, the plain gradient of a batch, Arnoldi
 with 50 and 100 pairs, and 256 coordinates of each layer, with the share of the
 peak of matrix products that was measured in the same run, and errors against
-exact JVPs for bases in float32 and bfloat16. The whole way is from JPEG files to
-an index, by the commands themselves, with the share of time that the device
+exact JVPs for bases in float32 and bfloat16. The whole way is from JPEG files
+to an index, by the commands themselves, with the share of time that the device
 works. --small is the same on little.
 """
 
