@@ -12,6 +12,8 @@ ever had; `doctor` gives the rate of a projection that is compiled, which
 """
 
 import argparse
+from collections.abc import Iterator
+import contextlib
 import json
 import os
 import resource
@@ -19,15 +21,19 @@ import shlex
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
 import jax
 import numpy as np
+import psutil
 
 from pipeline.tasks import loaded_task
 from pipeline.tasks.reference import TaskReference
 from tests.benchmarks import benchmark_projection
+
+_LOOK_SECONDS = 0.05
 
 
 def main() -> None:
@@ -89,7 +95,10 @@ def run_command(argv: list[str]) -> dict[str, Any]:
   """The result of a command, with the largest memory of its process."""
   command = [sys.executable, '-m', 'launch', *argv, '--json']
   start = time.perf_counter()
-  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+  with (
+    subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+    _largest_private(process.pid) as private,
+  ):
     assert process.stdout is not None
     result = json.loads(process.stdout.read())
     _, status, usage = os.wait4(process.pid, 0)
@@ -100,7 +109,28 @@ def run_command(argv: list[str]) -> dict[str, Any]:
     'result': result,
     'seconds': time.perf_counter() - start,
     'peak_bytes': usage.ru_maxrss * 1024,
+    'peak_private_bytes': max(private),
   }
+
+
+@contextlib.contextmanager
+def _largest_private(process: int) -> Iterator[list[int]]:
+  """Memory of a process without mapped files, looked at now and then."""
+  found, stop = [0], threading.Event()
+
+  def watch():
+    with contextlib.suppress(psutil.Error):
+      while not stop.wait(_LOOK_SECONDS):
+        memory = psutil.Process(process).memory_info()
+        found.append(memory.rss - getattr(memory, 'shared', 0))
+
+  thread = threading.Thread(target=watch)
+  thread.start()
+  try:
+    yield found
+  finally:
+    stop.set()
+    thread.join()
 
 
 def gradient_seconds(

@@ -93,7 +93,7 @@ def cpu_seconds() -> float:
   return sum(x.user + x.system for x in times)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -103,7 +103,7 @@ def main() -> None:
   parser.add_argument(
     '--num_processes', type=int, nargs='+', default=[1, 2, os.cpu_count() or 1]
   )
-  flags = parser.parse_args()
+  flags = parser.parse_args(argv)
   for reference in references(flags.dir, flags.data_dir, flags.num_examples):
     loaded = loaded_task.LoadedTask.unchecked(reference)
     ranges = ranges_of(loaded)

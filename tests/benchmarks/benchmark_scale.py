@@ -6,9 +6,10 @@ For each size a corpus of 100 files (64 numbers an example) is written, a basis
 of 16 eigenpairs fitted, and the corpus projected, verified, reindexed with
 nothing to do and with one file changed, and asked: by the commands themselves,
 each in a process of its own, start included. Printed are seconds, examples/s,
-the largest memory that each process ever had, and bytes an example; and for the
-projection its rate relative to the bare kernel, which projects one batch in
-memory again and again in a process of the same machine.
+the largest memory that each process ever had, with and without mapped files of
+the corpus, and bytes an example; and for the projection its rate relative to
+the bare kernel, which projects one batch in memory again and again in a process
+of the same machine.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import os
 from pathlib import Path
 import time
+from typing import Any
 
 from influence_core.projection.options import ProjectionOptions
 from pipeline.bases import stored_basis
@@ -53,7 +55,7 @@ class Run:
     bare = benchmark_projection.in_own_process(
       bare_rate, str(self._data), self._basis
     )
-    self._show('bare kernel', 1 / bare, 1, 0)
+    self._show('bare kernel', {'seconds': 1 / bare}, 1)
     self._project('project', bare)
     self._project('reindex, nothing to do')
     size = self.num_examples // _NUM_FILES
@@ -69,37 +71,35 @@ class Run:
   def _project(self, what: str, bare: float | None = None) -> None:
     where = ['--basis', self._basis, '--index', self._index]
     workers = ['--num_workers', str(self._num_workers)]
-    found = self._command(
-      what, ['project', *self._task, *where, *workers], bare
-    )
-    if bare:
-      print(json.dumps({'what': 'stages', **found}), flush=True)
+    self._command(what, ['project', *self._task, *where, *workers], bare)
 
   def _command(
     self, what: str, argv: list[str], bare: float | None = None
-  ) -> dict[str, float]:
+  ) -> None:
     done = run_command(argv)
-    self._show(
-      what, done['seconds'], self.num_examples, done['peak_bytes'], bare
-    )
-    return done['result'].get('seconds', {})
+    self._show(what, done, self.num_examples, bare)
 
   def _show(
     self,
     what: str,
-    seconds: float,
+    done: dict[str, Any],
     count: int,
-    peak_bytes: int,
     bare: float | None = None,
   ) -> None:
+    seconds = done['seconds']
     row = {
       'n': self.num_examples,
       'what': what,
       'seconds': float(f'{seconds:.3g}'),
       'examples_per_second': round(count / seconds),
-      'peak_mib': round(peak_bytes / 2**20),
+      **{
+        f'{name}_mib': round(done[f'{name}_bytes'] / 2**20)
+        for name in ('peak', 'peak_private')
+        if f'{name}_bytes' in done
+      },
     }
     if bare:
+      row['device_share'] = done['result']['device_share']
       row['of_bare_kernel'] = round(count / seconds / bare, 3)
     print(json.dumps(row), flush=True)
 
@@ -146,7 +146,7 @@ def bare_rate(data: str, basis: str) -> float:
   return count / (time.perf_counter() - started)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -155,7 +155,7 @@ def main() -> None:
   parser.add_argument(
     '--num_workers', type=int, default=os.cpu_count() or 1, help='of project'
   )
-  flags = parser.parse_args()
+  flags = parser.parse_args(argv)
   for num_examples in flags.examples:
     Run(flags.dir.absolute(), num_examples, flags.num_workers).measure()
 
