@@ -22,7 +22,9 @@ setuptools.setup(
       'launch.*',
     ]
   ),
-  package_data={'launch': ['deploy/*', 'pages/*.j2', 'pages/page.*']},
+  package_data={
+    'launch': ['deploy/*', 'pages/*.j2', 'pages/*.css', 'pages/*.js']
+  },
   install_requires=[
     'jax>=0.9,<0.12',
     'flax>=0.12,<0.13',

@@ -13,7 +13,13 @@ from launch.output import console as console_lib, json_text
 from launch.running import basis_fit, index_upkeep, projection
 from launch.schedule import reindex_config
 from pipeline.bases import fit_basis_config, stored_basis
-from pipeline.storage import files as storage, fingerprints, run_lock
+from pipeline.bases.kronecker_config import KroneckerConfig
+from pipeline.storage import (
+  files as storage,
+  fingerprints,
+  run_lock,
+  stored_objects,
+)
 from pipeline.tasks import loaded_task
 from pipeline.upkeep import refitted_bases
 
@@ -73,20 +79,40 @@ def _current_basis(
     console.tell(f'{error}; it is fitted again')
   model = fingerprints.of_json(dict(loaded.fingerprints))
   path = refitted_bases.path_for(record.path, model)
-  names = fit_basis_config.FitBasisConfig.__dataclass_fields__
-  config = {name: record.config[name] for name in names}
-  size = parameter_selection.num_parameters(loaded.selected)
   basis_fit.fit_and_show(
     console,
     task=task,
     out=path,
-    config=fit_basis_config.FitBasisConfig(**config).within(size),
+    config=_same_config(record, loaded),
     resources=fit_basis_config.Resources(
       max_rejected_fraction=request.max_rejected_fraction
     ),
   )
   refitted_bases.claim(path, storage.absolute(settings.index))
   return path
+
+
+def _same_config(
+  record: stored_basis.BasisRecord, loaded: loaded_task.LoadedTask
+) -> fit_basis_config.FitBasisConfig | KroneckerConfig:
+  """What the basis was fitted with, for the model as it is now.
+
+  Raises:
+    errors.InputError: It was not made by fit-basis.
+  """
+  kinds = KroneckerConfig, fit_basis_config.FitBasisConfig
+  for kind in kinds:
+    names = kind.__dataclass_fields__
+    if names.keys() <= record.config.keys():
+      known = {name: record.config[name] for name in names}
+      config: Any = stored_objects.parse(kind, known, record.path)
+      if kind is KroneckerConfig:
+        return config
+      return config.within(parameter_selection.num_parameters(loaded.selected))
+  raise errors.InputError(
+    f'the basis at {record.path} was not made by fit-basis, and cannot be '
+    'fitted again for another model; make one, or leave refit_basis out'
+  )
 
 
 def _announce(program: list[str] | tuple[str, ...], result: Any) -> None:

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from launch.output.exit_status import ExitStatus
+from pipeline.bases import stored_basis
 from pipeline.index import reader as index_reader
 from pipeline.storage import files as storage, run_lock
 from pipeline.upkeep import refitted_bases
@@ -109,6 +110,35 @@ def test_stale_basis_fails_or_is_fitted_again(reindex, basis):
   assert index.manifest.provenance.basis == done['basis']
   again = reindex(fault='other_paths', top='refit_basis = true').json
   assert again['project']['num_projected'] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('command', 'flags'),
+  [
+    ('fit-basis', ['--coordinates_per_layer', 4, '--directions', 'whitened']),
+    ('random-basis', ['--projection_dim', 4]),
+  ],
+)
+def test_any_basis_of_another_model(
+  reindex, influence, task_flags, tmp_path, command, flags
+):
+  """Subspaces are fitted again as they were; what is not fitted is told."""
+  basis = tmp_path / 'other'
+  made = influence(command, *task_flags, '--out', basis, *flags)
+  assert made.status == 0, made.stderr
+  assert reindex(basis=basis).json['basis'] == str(basis)
+  again = {'fault': 'other_paths', 'top': 'refit_basis = true', 'basis': basis}
+  if command == 'random-basis':
+    line = reindex(expected=ExitStatus.FAILED, **again).error_line
+    assert 'was not made by fit-basis' in line
+    return
+  done = reindex(**again).json
+  one, other = map(stored_basis.load_record, (str(basis), str(done['basis'])))
+  names = ('coordinates_per_layer', 'directions', 'shrinkage')
+  for name in names:
+    assert one.config[name] == other.config[name]
+  assert one.task_fingerprints != other.task_fingerprints
 
 
 @pytest.mark.slow
