@@ -96,6 +96,8 @@ setuptools.setup(
       'kubernetes-validate>=1.30',
       'mypy>=1.15',
       'playwright>=1.40',
+      # Reads the rules of alerts as Prometheus does.
+      'promql-parser>=0.4',
       'psutil>=5',
       'pytest>=8',
       'pytest-xdist>=3.6',
