@@ -10,18 +10,28 @@ the largest memory that each process ever had, with and without mapped files of
 the corpus, and bytes an example; and for the projection its rate relative to
 the bare kernel, which projects one batch in memory again and again in a process
 of the same machine.
+
+With --ranges N, a manifest of so many ranges is published and opened besides:
+250,000 are those of a billion examples.
 """
 
 import argparse
+import dataclasses
+import itertools
 import json
 import os
 from pathlib import Path
+import resource
 import time
 from typing import Any
 
 from influence_core.projection.options import ProjectionOptions
 from pipeline.bases import stored_basis
-from pipeline.index import manifest as manifest_lib
+from pipeline.index import (
+  format as index_format,
+  manifest as manifest_lib,
+  reader as index_reader,
+)
 from pipeline.projection import job as projection_job
 from pipeline.projection.request import ProjectionRequest
 from pipeline.tasks import checked_projector, loaded_task
@@ -124,6 +134,53 @@ class Run:
     }
 
 
+def manifest_row(directory: Path, num_ranges: int) -> dict[str, Any]:
+  """Seconds and memory of a manifest of so many ranges, made of real ones."""
+  [index] = list(directory.glob('*/index'))[:1]
+  made = manifest_lib.load(str(index))
+  shards = tuple(
+    _as_if_of_file(shard, number)
+    for number, shard in zip(
+      range(num_ranges), itertools.cycle(made.shards), strict=False
+    )
+  )
+  large = str(directory / f'manifest-of-{num_ranges}')
+  started = time.perf_counter()
+  manifest_lib.publish(large, made.provenance, shards)
+  published = time.perf_counter() - started
+  opened = benchmark_projection.in_own_process(open_manifest, large)
+  return {
+    'ranges': num_ranges,
+    'examples': sum(x.range.num_examples for x in shards),
+    'publish_seconds': round(published, 2),
+    'manifest_bytes': Path(manifest_lib.path_of(large, 1)).stat().st_size,
+    **opened,
+  }
+
+
+def _as_if_of_file(
+  shard: index_format.Shard, number: int
+) -> index_format.Shard:
+  name = f'{number:08d}-{shard.range.source_shard}'
+  return dataclasses.replace(
+    shard, range=dataclasses.replace(shard.range, source_shard=name)
+  )
+
+
+def open_manifest(index: str) -> dict[str, Any]:
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  started = time.perf_counter()
+  opened = index_reader.Index(index)
+  count = opened.num_examples
+  seconds = time.perf_counter() - started
+  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return {
+    'num_examples': count,
+    'open_seconds': round(seconds, 2),
+    'open_mib': round((after - before) / 2**10),
+  }
+
+
 def bare_rate(data: str, basis: str) -> float:
   """Examples/s of the projection of a batch that is in memory."""
   loaded = loaded_task.LoadedTask.load(TaskReference(_TASK, {'path': data}))
@@ -151,13 +208,16 @@ def main(argv: list[str] | None = None) -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--dir', type=Path, required=True, help='for all files')
-  parser.add_argument('--examples', type=int, nargs='+', default=[100_000])
+  parser.add_argument('--examples', type=int, nargs='*', default=[100_000])
   parser.add_argument(
     '--num_workers', type=int, default=os.cpu_count() or 1, help='of project'
   )
+  parser.add_argument('--ranges', type=int, help='of a manifest')
   flags = parser.parse_args(argv)
   for num_examples in flags.examples:
     Run(flags.dir.absolute(), num_examples, flags.num_workers).measure()
+  if flags.ranges:
+    print(json.dumps(manifest_row(flags.dir.absolute(), flags.ranges)))
 
 
 if __name__ == '__main__':
