@@ -62,6 +62,8 @@ setuptools.setup(
     'tomli-w>=1.1',
     # Reads what files say, of which nothing is trusted.
     'pydantic>=2.7,<3',
+    # Plays runs on preemptible workers through.
+    'simpy>=4.1,<5',
     # For influence explore.
     'starlette>=0.40,<2',
     'uvicorn>=0.30,<1',

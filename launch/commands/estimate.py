@@ -17,7 +17,8 @@ from pipeline.index import (
   reader as index_reader,
   vector_codec,
 )
-from pipeline.projection import cost, measurement
+from pipeline.projection import cost, measurement, preemption
+from pipeline.projection.workload import Workload
 from pipeline.search import index_session
 from pipeline.tasks.reference import TaskReference
 from pipeline.upkeep import run_records
@@ -40,6 +41,7 @@ def run(
   projection_options: ProjectionOptions,
   prices: str | None,
   print_prices: bool,
+  preemptions_per_hour: float,
   index: str | None,
 ) -> dict[str, Any]:
   """Times a few ranges, and says what all of them take."""
@@ -56,6 +58,7 @@ def run(
   table = None
   if prices is not None:
     table = cost.Prices.of(config_file.read_toml(prices, _NO_PRICES))
+  conditions = preemption.Conditions(preemptions_per_hour)
   task, basis = _meant(task, basis, index)
   begun = time.monotonic()
   trial = trial_projector.make(
@@ -77,7 +80,7 @@ def run(
     )
   size = trial.loaded.task.corpus.num_examples
   found = [
-    cost.estimate(workload, count, workers, table)
+    cost.estimate(workload, count, workers, table, conditions)
     for count in dict.fromkeys([size, *examples, *_EXAMPLES])
     for workers in num_workers
   ]
@@ -114,7 +117,7 @@ def _meant(
 
 def _print(
   console: console_lib.Console,
-  workload: cost.Workload,
+  workload: Workload,
   found: list[cost.Estimate],
   prices: cost.Prices | None,
 ) -> None:
@@ -134,7 +137,7 @@ def _print(
     ],
   )
   headings = ['examples', 'workers', 'worker hours', 'hours', 'index, GB']
-  headings += ['reads', 'writes']
+  headings += ['wasted', 'reads', 'writes']
   if prices is not None:
     headings += [f'cost, {prices.currency}', 'a month']
   console.table(
@@ -148,13 +151,13 @@ def _cells(x: cost.Estimate) -> list[str]:
   cells = [
     *(f'{x.num_examples:,}', f'{x.num_workers:,}', f'{x.worker_hours:,.3g}'),
     *(f'{x.wall_hours:,.3g}', f'{x.index_bytes / 1e9:,.3g}'),
-    *(f'{x.num_reads:,}', f'{x.num_writes:,}'),
+    *(f'{x.wasted_share:.1%}', f'{x.num_reads:,}', f'{x.num_writes:,}'),
   ]
   costs = x.cost, x.cost_a_month
   return cells + [f'{value:,.2f}' for value in costs if value is not None]
 
 
-def _keep(index: str, workload: cost.Workload, found: cost.Estimate) -> None:
+def _keep(index: str, workload: Workload, found: cost.Estimate) -> None:
   run_records.save(
     index,
     run_records.RunRecord(

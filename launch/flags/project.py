@@ -97,6 +97,12 @@ def add_estimate(parser: fields.CommandParser) -> None:
   parser.add_argument(
     '--prices', metavar='FILE', help='TOML file with prices, for costs'
   )
+  common_flags.add_number(
+    parser,
+    '--preemptions_per_hour',
+    0.0,
+    'how often each worker is taken away; the run is played through',
+  )
   parser.add_argument(
     '--print_prices',
     action='store_true',

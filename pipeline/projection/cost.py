@@ -5,6 +5,8 @@ import dataclasses
 import math
 
 from influence_core import errors
+from pipeline.projection import preemption
+from pipeline.projection.workload import Workload
 
 # Requests of a worker for a range, besides those of its source: a listing for a
 # shard that is there, and the fingerprint of the source.
@@ -12,35 +14,7 @@ _READS_OF_A_RANGE = 2
 # Vectors and rows.
 _WRITES_OF_A_RANGE = 2
 _GB = 1e9
-
-
-@dataclasses.dataclass(frozen=True)
-class Workload:
-  """What was measured.
-
-  Attributes:
-    read_seconds: of reading and preprocessing an example.
-    project_seconds: of projecting one, compiled.
-    write_seconds: of its share of a shard.
-    start_seconds: until a worker projects its first example: loading,
-      compiling.
-    index_bytes: of an example.
-    reads_of_a_range: requests for the records of a range.
-    range_size: examples of a range.
-  """
-
-  read_seconds: float
-  project_seconds: float
-  write_seconds: float
-  start_seconds: float
-  index_bytes: float
-  reads_of_a_range: float
-  range_size: int
-
-  @property
-  def seconds(self) -> float:
-    """Of an example, one step after the other."""
-    return self.read_seconds + self.project_seconds + self.write_seconds
+_CALM = preemption.Conditions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +65,8 @@ class Estimate:
     num_examples: of the corpus.
     num_workers: at the same time.
     worker_hours: of all workers.
-    wall_hours: from begin to end, with even shares.
+    wall_hours: from begin to end.
+    wasted_share: of the worker hours, on ranges whose worker was taken away.
     index_bytes: of the index.
     num_reads: requests to the object store that read.
     num_writes: those that write.
@@ -103,6 +78,7 @@ class Estimate:
   num_workers: int
   worker_hours: float
   wall_hours: float
+  wasted_share: float
   index_bytes: int
   num_reads: int
   num_writes: int
@@ -115,6 +91,7 @@ def estimate(
   num_examples: int,
   num_workers: int,
   prices: Prices | None = None,
+  conditions: preemption.Conditions = _CALM,
 ) -> Estimate:
   """What a corpus of so many examples takes.
 
@@ -123,24 +100,23 @@ def estimate(
     num_examples: of the corpus.
     num_workers: at the same time.
     prices: None for no cost.
+    conditions: that workers are exposed to.
+
+  Raises:
+    errors.InputError: Workers are taken away faster than they finish a range.
   """
   num_ranges = math.ceil(num_examples / workload.range_size)
-  num_workers = max(1, min(num_workers, num_ranges))
-  # The slowest has one range more than others, where they do not come out even.
-  most = math.ceil(num_ranges / num_workers) * workload.range_size
-  seconds = min(most, num_examples) * workload.seconds
-  wall_hours = (seconds + workload.start_seconds) / 3600
-  worker_hours = (
-    num_examples * workload.seconds + num_workers * workload.start_seconds
-  ) / 3600
+  run = preemption.play(workload, num_examples, num_workers, conditions)
+  worker_hours = run.worker_seconds / 3600
   index_bytes = round(num_examples * workload.index_bytes)
   reads = round(num_ranges * (workload.reads_of_a_range + _READS_OF_A_RANGE))
   writes = num_ranges * _WRITES_OF_A_RANGE
   found = Estimate(
     num_examples,
-    num_workers,
+    max(1, min(num_workers, num_ranges)),
     worker_hours,
-    wall_hours,
+    run.wall_seconds / 3600,
+    run.wasted_share,
     index_bytes,
     reads,
     writes,

@@ -10,7 +10,7 @@ import pyarrow as pa
 from influence_core import errors
 from influence_core.devices import program as device_program
 from pipeline.index import format as index_format, vector_codec
-from pipeline.projection.cost import Workload
+from pipeline.projection.workload import Workload
 from pipeline.tasks import checked_projector, example_batches, loaded_task
 
 # Requests for the records of a range: the end of the file, its index, records.

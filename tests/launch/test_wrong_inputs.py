@@ -97,6 +97,7 @@ MAY_BE_ZERO = {
   'num_trace_probes',
   'pair_seed',
   'port',
+  'preemptions_per_hour',
   'seed',
 }
 PARSERS = flags.build_parser()[1]

@@ -3,9 +3,9 @@
 import pytest
 
 from influence_core import errors
-from pipeline.projection import cost
+from pipeline.projection import cost, preemption, workload
 
-WORKLOAD = cost.Workload(
+WORKLOAD = workload.Workload(
   read_seconds=0.01,
   project_seconds=0.08,
   write_seconds=0.01,
@@ -34,6 +34,19 @@ def test_many_workers_with_prices():
   assert found.worker_hours == pytest.approx(1 + 7 * 0.01)
   assert found.cost == pytest.approx(2 * 1.07 + 0.18 * 0.004 + 0.072 * 0.05)
   assert found.cost_a_month == pytest.approx(0.018 * 0.02)
+
+
+def test_preemptible_workers_waste_some():
+  conditions = preemption.Conditions(preemptions_per_hour=6.0)
+  calm, found = (
+    cost.estimate(WORKLOAD, 360_000, 7, PRICES, x)
+    for x in (preemption.Conditions(), conditions)
+  )
+  # Of ranges of 10 s, half of one each time.
+  assert found.wasted_share == pytest.approx(6 * 5 / 3600, rel=0.3)
+  assert found.worker_hours > calm.worker_hours
+  assert found.cost > calm.cost
+  assert calm.wasted_share == 0
 
 
 def test_there_are_no_more_workers_than_ranges():
