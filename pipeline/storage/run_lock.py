@@ -6,15 +6,17 @@
 A run takes the next number by creating its file, which only one can; so it
 works in object stores too. A run that ends deletes the files of those before
 it, which were released or had expired. Runs that were killed release nothing:
-theirs counts for a stated time.
+theirs counts for a stated time, or until their machine sees that they are gone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import datetime
 import os
+import pathlib
 import re
 import socket
+from typing import Any
 import uuid
 
 from influence_core import errors
@@ -67,6 +69,8 @@ def _check_free(directory: str, number: int, max_hours: float) -> None:
     return
   path = storage.join(directory, _name(number))
   holder = checked_files.read_json(path)
+  if _is_gone(holder):
+    return
   since = datetime.datetime.fromisoformat(holder['started'])
   hours = (datetime.datetime.now(datetime.UTC) - since).total_seconds() / 3600
   if hours < max_hours:
@@ -81,10 +85,43 @@ def _holder() -> dict[str, object]:
   now = datetime.datetime.now(datetime.UTC)
   return {
     'host': socket.gethostname(),
+    'machine': _machine(),
     'process': os.getpid(),
+    'process_started': _started(os.getpid()),
     'run': uuid.uuid4().hex,
     'started': now.isoformat(timespec='seconds'),
   }
+
+
+def _machine() -> str:
+  """Where process numbers mean the same, since it was booted; '' if unknown.
+
+  A container has numbers of its own, a name that others may have, too.
+  """
+  try:
+    boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text('ascii')
+    return f'{boot.strip()}/{os.stat("/proc/self/ns/pid").st_ino}'
+  except OSError:
+    return ''
+
+
+def _started(process: int) -> str:
+  """When a process began, in ticks since the machine did; '' if it is gone."""
+  try:
+    stat = pathlib.Path(f'/proc/{process}/stat').read_text()
+  except OSError:
+    return ''
+  # Its name comes before, in brackets, and may be anything.
+  state, *fields = stat.rpartition(')')[2].split()
+  return '' if state == 'Z' else fields[18]
+
+
+def _is_gone(holder: Mapping[str, Any]) -> bool:
+  """Whether it is a process of this machine that has ended."""
+  machine = holder.get('machine')
+  if not machine or machine != _machine():
+    return False
+  return _started(holder['process']) != holder['process_started']
 
 
 def _numbers(directory: str) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 from launch.output.exit_status import ExitStatus
 from pipeline.bases import stored_basis
 from pipeline.index import reader as index_reader
-from pipeline.storage import files as storage, run_lock
+from pipeline.storage import checked_files, files as storage, run_lock
 from pipeline.upkeep import refitted_bases
 from tests.conftest import ROOT
 from tests.kit import linear_task
@@ -67,6 +67,37 @@ def test_other_run_keeps_away(reindex, tmp_path):
     # What was killed counts only so long.
     reindex(top='lock_hours = 0')
   reindex()
+
+
+def test_lock_of_a_killed_run_on_this_machine_is_free(tmp_path):
+  """Nobody waits for a day; of another machine one cannot know."""
+  code = (
+    'import os, signal; from pipeline.storage import run_lock\n'
+    f'with run_lock.hold({str(tmp_path)!r}, 1):\n'
+    '  os.kill(os.getpid(), signal.SIGKILL)'
+  )
+
+  def kill_one():
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT)
+
+  kill_one()
+  with run_lock.hold(str(tmp_path), max_hours=1):
+    pass
+  kill_one()
+  [lock] = (tmp_path / 'locks').glob('run-000003.json')
+  content = checked_files.read_json(str(lock))
+  for other in ({'machine': 'x/1'}, {'machine': ''}):
+    lock.write_bytes(checked_files.encode_json({**content, **other}))
+    with (
+      pytest.raises(run_lock.OverlapError, match='is at work since'),
+      run_lock.hold(str(tmp_path), max_hours=1),
+    ):
+      pass
+  # A later process has the number of the one that was killed.
+  alive = {'process': os.getpid(), 'process_started': '1'}
+  lock.write_bytes(checked_files.encode_json({**content, **alive}))
+  with run_lock.hold(str(tmp_path), max_hours=1):
+    pass
 
 
 @pytest.mark.slow
