@@ -9,6 +9,7 @@ import tempfile
 import types
 
 import fsspec
+import hypothesis
 import jax
 import pytest
 
@@ -18,6 +19,11 @@ from tests.kit import devices as device_runs, linear_task, object_store
 
 ROOT = device_runs.ROOT
 _COMPILED = 'JAX_COMPILATION_CACHE_DIR'
+# How long an example takes says how busy the machine is. `--hypothesis-profile
+# long` looks for hours where the tests look for a moment.
+hypothesis.settings.register_profile('usual', deadline=None)
+hypothesis.settings.register_profile('long', deadline=None, max_examples=10**6)
+hypothesis.settings.load_profile('usual')
 
 
 def pytest_configure(config):

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.kit import text_corpus
 
-TEXTS = {'DATASET': 'numbers', 'EPOCHS': '2', 'TRAIN_SPLIT': 'train[:100]'}
+TEXTS = {'DATASET': 'numbers', 'EPOCHS': '1', 'TRAIN_SPLIT': 'train[:40]'}
 
 
 def run(name, out, **environment):
@@ -46,11 +46,8 @@ def test_images(tmp_path):
   assert (tmp_path / 'report.html').exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  'name',
-  ['language_model', pytest.param('translation', marks=pytest.mark.scale)],
-)
+@pytest.mark.scale
+@pytest.mark.parametrize('name', ['language_model', 'translation'])
 def test_texts(name, tmp_path):
   text_corpus.prepare(tmp_path / 'data')
   out = tmp_path / 'out'

@@ -111,7 +111,7 @@ def test_classifier_recipe(influence, monkeypatch, tmp_path, recipe, rows):
   assert {path: path.read_bytes() for path in results} == kept
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_translation_recipe(influence, monkeypatch, tmp_path):
   text_corpus.prepare(tmp_path / 'data')
   monkeypatch.setitem(reproduce.RECIPES, 'multi30k', TINY_TRANSLATION)
