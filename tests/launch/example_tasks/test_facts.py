@@ -93,7 +93,7 @@ def _leaves(tree, path=''):
       yield f'{path}/{name}', np.asarray(value)
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_they_are_found(influence, monkeypatch, tmp_path):
   text_corpus.prepare(tmp_path / 'data')
   monkeypatch.setitem(reproduce.RECIPES, 'facts', TINY)

@@ -1,6 +1,7 @@
 """What a terminal shows before there is anything to say."""
 
 import io
+import logging
 import time
 
 import rich.console
@@ -41,6 +42,7 @@ def test_bar_and_lines_show_more_than_what_is_done(monkeypatch, caplog):
     progress(1, 2, device_share=0.93, rejected=4)
     time.sleep(0.3)
   assert 'device share 0.93  rejected 4' in screen.getvalue()
+  caplog.set_level(logging.INFO, 'influence')
   monkeypatch.setattr(console_lib, '_LOG_INTERVAL_SECONDS', 0)
   with console_lib.Console().stage('project') as progress:
     progress(1, 2, rejected=4)
