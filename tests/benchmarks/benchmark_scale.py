@@ -21,9 +21,10 @@ import itertools
 import json
 import os
 from pathlib import Path
-import resource
 import time
 from typing import Any
+
+import psutil
 
 from influence_core.projection.options import ProjectionOptions
 from pipeline.bases import stored_basis
@@ -168,16 +169,16 @@ def _as_if_of_file(
 
 
 def open_manifest(index: str) -> dict[str, Any]:
-  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  before = psutil.Process().memory_info().rss
   started = time.perf_counter()
   opened = index_reader.Index(index)
   count = opened.num_examples
   seconds = time.perf_counter() - started
-  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  after = psutil.Process().memory_info().rss
   return {
     'num_examples': count,
     'open_seconds': round(seconds, 2),
-    'open_mib': round((after - before) / 2**10),
+    'open_mib': round((after - before) / 2**20),
   }
 
 
