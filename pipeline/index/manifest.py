@@ -24,6 +24,7 @@ from pipeline.storage import (
 
 # Of a .npy file as this program writes it; 128 in fact.
 _MAX_HEADER_BYTES = 4096
+_LARGEST = float(np.finfo(np.float32).max)
 _NAME = re.compile(r'manifest-(\d{6})\.json')
 
 
@@ -53,6 +54,14 @@ class Provenance:
   query_ids: tuple[str, ...] = ()
   layers: tuple[LayerColumns, ...] = ()
   mean_curvature: float | None = None
+
+  def __post_init__(self):
+    curvatures = [*self.eigenvalues, *(x.mean_curvature for x in self.layers)]
+    if self.mean_curvature is not None:
+      curvatures.append(self.mean_curvature)
+    for value in curvatures:
+      if not abs(value) <= _LARGEST:  # Neither is one that is not a number.
+        raise ValueError(f'{value} is no curvature, expected a finite float32')
 
   @property
   def projection_dim(self) -> int:
