@@ -129,7 +129,10 @@ def make(
     if isinstance(x.value, str) and not (whole and x.value.strip() in whole)
   }
   for name in list(known):
-    if isinstance(known[name], str) and known[name] in {*texts.values(), whole}:
+    value = known[name]
+    if isinstance(value, str) and (
+      value in texts.values() or _is_most_of(whole, value)
+    ):
       del known[name]
   values = {name: float(x) for name, x in known.items() if _is_number(x)}
   if 'squared_gradient_norm' in row:
@@ -157,6 +160,11 @@ def make(
     query_tokens=_shaded(row.get('query_tokens') or ()),
     layers=[(name, layers[name]) for name in largest],
   )
+
+
+def _is_most_of(whole: str, text: str) -> bool:
+  """Whether tokens say a text, with marks of begin and end besides."""
+  return text.strip() in whole and 2 * len(text) > len(whole)
 
 
 def _shaded(tokens: Sequence[Mapping[str, Any]]) -> list[Token]:

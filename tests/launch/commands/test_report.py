@@ -188,3 +188,13 @@ def test_shares_of_tokens_are_shaded_by_the_largest():
   ]
   card = cards.make({'id': 'x', 'tokens': tokens}, None)
   np.testing.assert_allclose([x.shade for x in card.tokens], [1, -0.5, 0])
+
+
+def test_text_of_tokens_is_shown_once():
+  """With the marks of begin and end that a tokenizer adds."""
+  tokens = [
+    {'text': text, 'score': 1.0} for text in ('<s>', 'red', ' houses', '</s>')
+  ]
+  row = {'id': 'x', 'tokens': tokens, 'text': 'red houses', 'colour': 'red'}
+  card = cards.make(row, None)
+  assert card.facts == {'colour': 'red'}
