@@ -7,6 +7,7 @@ by operation: a few examples are not worth compiling for.
 """
 
 from collections.abc import Collection, Sequence
+import itertools
 
 import jax
 from jax.extend import core as jax_core
@@ -183,9 +184,10 @@ def evaluate(
     traced = loss.trace(params, features)
   largest = loss_tracing.largest_bytes(traced.jaxpr.jaxpr)
   num_batches = max(1, min(count // 2, -(-largest // _LARGEST_BYTES)))
+  edges = np.linspace(0, count, num_batches + 1).astype(int)
   batches = [
-    jax.tree.map(lambda leaf, places=places: np.asarray(leaf)[places], features)
-    for places in np.array_split(np.arange(count), num_batches)
+    jax.tree.map(lambda leaf, some=slice(*edge): leaf[some], features)
+    for edge in itertools.pairwise(edges.tolist())
   ]
   return np.concatenate([_evaluate(loss, params, x) for x in batches])
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from influence_core import errors
 from pipeline.index import format as index_format
-from pipeline.storage import checked_files, files as storage
+from pipeline.storage import checked_files, files as storage, parquet_bytes
 
 # Why an example is rejected that could be read.
 NOT_FINITE = 'non-finite loss or gradient'
@@ -101,8 +101,8 @@ def load(index: str, file: checked_files.StoredFile | None) -> pa.Table:
   """
   if file is None:
     return _SCHEMA.empty_table()
-  data = checked_files.read_checked(storage.join(index, file.name), file)
-  return pq.read_table(pa.BufferReader(data))
+  path = storage.join(index, file.name)
+  return parquet_bytes.read(path, checked_files.read_checked(path, file))
 
 
 def load_ids(

@@ -11,9 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence_core import errors
-from influence_core.devices import memory as device_memory
 from pipeline.index import vector_codec
-from pipeline.storage import checked_files, files as storage, stored_objects
+from pipeline.storage import (
+  checked_files,
+  files as storage,
+  parquet_bytes,
+  stored_objects,
+)
 
 # Columns of every rows file; the last one only where vectors are not exact.
 ERROR_COLUMN = 'projection_error'
@@ -151,15 +155,8 @@ def parse_rows(path: str, data: bytes) -> RowsFile:
   Raises:
     storage.DamagedFileError: It is something else.
   """
+  table = parquet_bytes.read(path, data)
   try:
-    file = pq.ParquetFile(pa.BufferReader(data))
-    groups = range(file.num_row_groups)
-    device_memory.check_host_memory(
-      sum(file.metadata.row_group(x).total_byte_size for x in groups),
-      f'the rows of {path}',
-      'delete the file, which is no rows of this program',
-    )
-    table = file.read()
     metadata: dict[str, Any] = json.loads(table.schema.metadata[_METADATA_KEY])
     vectors = stored_objects.parse(
       checked_files.StoredFile, metadata['vectors'], path
@@ -174,7 +171,6 @@ def parse_rows(path: str, data: bytes) -> RowsFile:
     LookupError,
     TypeError,
     ValueError,
-    OSError,
     RecursionError,
   ) as error:
     raise storage.DamagedFileError(

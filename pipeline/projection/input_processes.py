@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 from influence_core import errors
+from influence_core.devices import program as device_program
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.index import format as index_format
 from pipeline.projection import handed_arrays, input_pool
@@ -116,8 +117,8 @@ class InputProcesses:
 
   def _results(self, asked: '_Asked', batch_size: int) -> Iterator[Any]:
     """What was read of a piece, in parts if its examples kill processes."""
-    if asked.future:
-      with contextlib.suppress(process_pool.BrokenProcessPool):
+    with contextlib.suppress(process_pool.BrokenProcessPool):
+      if asked.future:
         yield asked.future.result()
         return
     with self._lock:
@@ -205,12 +206,10 @@ def choose_number(wanted: int | None) -> int:
 
 def _batches_together(form: example_form.ExampleForm, batch_size: int) -> int:
   """Batches of a piece: small ones would be asked for one by one."""
-  leaves = zip(form.features.shapes, form.features.dtypes, strict=True)
-  num_bytes = sum(
-    jax.ShapeDtypeStruct(shape, dtype).size * dtype.itemsize
-    for shape, dtype in leaves
-  )
-  fitting = _PIECE_BYTES // max(1, num_bytes * batch_size)
+  kinds = zip(form.features.shapes, form.features.dtypes, strict=True)
+  example = [jax.ShapeDtypeStruct(*kind) for kind in kinds]
+  num_bytes = batch_size * device_program.num_bytes(example)
+  fitting = _PIECE_BYTES // max(1, num_bytes)
   wanted = -(-corpus_lib.READ_TOGETHER // batch_size)
   return max(1, min(fitting, wanted))
 

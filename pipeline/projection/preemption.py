@@ -110,7 +110,6 @@ class _Run:
     self._conditions = conditions
     self._generator = generator
     self._environment = simpy.Environment()
-    self._num_left = len(sizes)
     self._worker_seconds = 0.0
     self._wasted_seconds = 0.0
     self._num_preemptions = 0
@@ -122,7 +121,7 @@ class _Run:
       factor = self._conditions.slow_factor if number < num_slow else 1.0
       self._environment.process(self._work(factor))
     self._environment.run()
-    assert not self._num_left
+    assert not self._waiting
     return PlayedRun(
       self._environment.now,
       self._worker_seconds,
@@ -143,9 +142,7 @@ class _Run:
         seconds = size * self._workload.seconds * factor
         began = self._environment.now
         is_there = yield from self._spend(seconds, self._next_preemption())
-        if is_there:
-          self._num_left -= 1
-        else:
+        if not is_there:
           self._wasted_seconds += self._environment.now - began
           self._waiting.append(size)
       if not is_there:

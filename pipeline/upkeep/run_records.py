@@ -11,7 +11,7 @@ import datetime
 from typing import Any, Literal
 
 from influence_core import errors
-from pipeline.storage import checked_files, files as storage
+from pipeline.storage import checked_files, files as storage, stored_objects
 
 _DIRECTORY = 'runs'
 Kind = Literal['estimate', 'project']
@@ -71,7 +71,8 @@ def load_all(index: str) -> list[RunRecord]:
       f'no run is recorded at {index}; project writes one, and estimate with '
       '--index'
     )
+  paths = [storage.join(directory, name) for name in sorted(names)]
   return [
-    RunRecord(**checked_files.read_json(storage.join(directory, name)))
-    for name in sorted(names)
+    stored_objects.parse(RunRecord, checked_files.read_json(path), path)
+    for path in paths
   ]

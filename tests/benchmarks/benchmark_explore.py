@@ -19,38 +19,22 @@ import sys
 import time
 import urllib.request
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import psutil
 
 from launch import cli
 from pipeline import FileCorpus, Task, open_index
+from tests.benchmarks import scale_task
 
 _WIDTH, _HIDDEN = 32, 48
 
 
 def make_task(path: str) -> Task:
   """A regression by a small network on the points of a file."""
-  generator = np.random.default_rng(0)
-  params = {
-    'hidden': generator.normal(size=(_WIDTH, _HIDDEN)).astype(np.float32) / 6,
-    'out': generator.normal(size=(_HIDDEN, 1)).astype(np.float32) / 7,
-  }
-
-  def loss(params, features):
-    hidden = jax.nn.relu(features['x'] @ params['hidden'])
-    return jnp.square((hidden @ params['out'])[:, 0] - features['y'])
-
-  return Task(
-    name='points',
-    load_parameters=lambda: params,
-    per_example_loss=loss,
-    corpus=FileCorpus(path),
-    preprocess=lambda raw: {
-      'x': np.asarray(raw['x']),
-      'y': np.asarray(raw['y']),
-    },
+  return scale_task.make_regression(
+    FileCorpus(path),
+    _WIDTH,
+    _HIDDEN,
     row_columns=lambda raw: {'positive': bool(raw['y'] > 0)},
   )
 

@@ -1,6 +1,7 @@
 """A corpus of any size: 64 numbers an example, and a small network on them."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,33 @@ WIDTH, _HIDDEN = 64, 32
 
 def make_task(path: str, split: str = 'train') -> Task:
   """A regression by one hidden layer on the files of a directory."""
+  return make_regression(
+    FileCorpus(path, split),
+    WIDTH,
+    _HIDDEN,
+    preprocess_batch=lambda rows: {
+      'x': np.stack([raw['x'] for raw in rows]),
+      'y': np.array([raw['y'] for raw in rows]),
+    },
+  )
+
+
+def make_regression(
+  corpus: FileCorpus, width: int, num_hidden: int, **options: Any
+) -> Task:
+  """A network of one hidden layer on examples with x and y.
+
+  Args:
+    corpus: of them.
+    width: numbers of x.
+    num_hidden: units.
+    **options: of the task.
+  """
   generator = np.random.default_rng(0)
+  sizes = {'hidden': (width, num_hidden), 'out': (num_hidden, 1)}
   params = {
-    'hidden': generator.normal(size=(WIDTH, _HIDDEN)).astype(np.float32) / 8,
-    'out': generator.normal(size=(_HIDDEN, 1)).astype(np.float32) / 6,
+    name: generator.normal(size=size, scale=size[0] ** -0.5).astype(np.float32)
+    for name, size in sizes.items()
   }
 
   def loss(params, features):
@@ -27,12 +51,9 @@ def make_task(path: str, split: str = 'train') -> Task:
     name='points',
     load_parameters=lambda: params,
     per_example_loss=loss,
-    corpus=FileCorpus(path, split),
+    corpus=corpus,
     preprocess=lambda raw: {'x': raw['x'], 'y': raw['y']},
-    preprocess_batch=lambda rows: {
-      'x': np.stack([raw['x'] for raw in rows]),
-      'y': np.array([raw['y'] for raw in rows]),
-    },
+    **options,
   )
 
 

@@ -6,6 +6,7 @@ import promql_parser
 import pytest
 import yaml
 
+from pipeline.index import choices
 from tests.kit.devices import ROOT
 
 GROUPS = yaml.safe_load((ROOT / 'launch/deploy/alerts.yaml').read_text())
@@ -45,7 +46,5 @@ def test_metrics_are_those_of_a_run(influence, workdir, basis, tmp_path):
 
 def test_half_of_what_stops_a_run_is_told():
   """The fraction in the rule goes with the default of the program."""
-  from pipeline.index import choices
-
   [factor] = re.findall(r'> ([\d.]+) \*', RULES['InfluenceRejectsMore']['expr'])
   assert float(factor) == choices.MAX_REJECTED_FRACTION / 2

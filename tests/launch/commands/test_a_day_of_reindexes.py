@@ -2,15 +2,16 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
-import numpy as np
 from prometheus_client import parser
 import pytest
 
 from launch.output.exit_status import ExitStatus
+from pipeline import load_arrays, save_arrays
 from pipeline.bases import stored_basis
 from pipeline.index import manifest as manifest_lib
 from pipeline.storage import files as storage, run_lock
@@ -46,17 +47,10 @@ class Day:
 
   def train_again(self):
     """Other parameters at the same place."""
-    params = linear_task.load_arrays(str(self._place / 'checkpoint'))
-    for path in (self._place / 'checkpoint').rglob('*'):
-      if path.is_file():
-        path.unlink()
-    for path in sorted((self._place / 'checkpoint').rglob('*'), reverse=True):
-      path.rmdir()
-    (self._place / 'checkpoint').rmdir()
-    linear_task.save_arrays(
-      str(self._place / 'checkpoint'),
-      {name: 1.5 * np.asarray(value) for name, value in params.items()},
-    )
+    path = str(self._place / 'checkpoint')
+    params = load_arrays(path)
+    shutil.rmtree(path)
+    save_arrays(path, {name: 1.5 * x for name, x in params.items()})
 
   def configure(self, fault=''):
     config = self._place / 'reindex.toml'

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.bases import stored_basis
 from pipeline.index import manifest as manifest_lib
+from pipeline.storage import checked_files
 
 
 @pytest.fixture(name='estimate')
@@ -91,3 +92,12 @@ def test_an_index_knows_its_task_and_basis(influence, basis, index, tmp_path):
   )
   line = influence('estimate', *few).error_line
   assert 'give --task, or --index of an index' in line
+
+
+def test_record_of_something_else_is_one_line(influence, tmp_path):
+  path = tmp_path / 'runs' / '20261130T000000-project.json'
+  path.parent.mkdir()
+  path.write_bytes(checked_files.encode_json({'kind': 'other'}))
+  line = influence('runs', '--index', tmp_path).error_line
+  assert '20261130T000000-project.json' in line
+  assert 'kind is' in line
