@@ -11,6 +11,10 @@ import jax
 from influence_core import errors, types
 
 _USEFUL_BYTES = 1 << 30
+# Calls with less temporaries are over before the next one is asked for: a call
+# from Python takes as long as some hundred of such small examples.
+_SMALL_BYTES = 8 << 20
+_LARGEST_GROWTH = 8
 MadeT = TypeVar('MadeT')
 
 
@@ -84,13 +88,15 @@ def choose_program(
   """
   devices = jax.local_device_count()
   if batch_size is None:
-    return largest_program(
+    own = num_examples and -(-num_examples // devices)
+    program = largest_program(
       compile_program,
       workspace_bytes,
       preferred=preferred,
-      num_examples=num_examples and -(-num_examples // devices),
+      num_examples=own,
       useful_bytes=useful_bytes,
     )
+    return _grown(compile_program, program, own, workspace_bytes)
   program = compile_program(batch_size // devices)
   if program.temporary_bytes > workspace_bytes:
     raise errors.InputError(
@@ -99,6 +105,25 @@ def choose_program(
       'parameters and basis; give a smaller one or none'
     )
   return program
+
+
+def _grown(
+  compile_program: Callable[[int], Program],
+  program: Program,
+  num_examples: int | None,
+  workspace_bytes: int,
+) -> Program:
+  """A larger program, if calls of this one are so small that each counts."""
+  growth = min(_LARGEST_GROWTH, _SMALL_BYTES // max(1, program.temporary_bytes))
+  micro_batch = program.micro_batch * max(1, growth)
+  if num_examples is not None:
+    # Of one size, so that the last call is not mostly padding.
+    num_calls = -(-num_examples // micro_batch)
+    micro_batch = -(-num_examples // num_calls)
+  if micro_batch <= program.micro_batch:
+    return program
+  larger = compile_program(micro_batch)
+  return larger if larger.temporary_bytes <= workspace_bytes else program
 
 
 def largest_program(

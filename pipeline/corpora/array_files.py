@@ -50,18 +50,31 @@ class _ArrayRows:
   def read(
     self, path: str, positions: Sequence[int]
   ) -> list[Mapping[str, Any]]:
-    mapped = self._mapped(path)
-    for file in mapped.files:
-      file.check_unchanged()
     rows = np.asarray(positions, np.int64)
     try:
-      taken = {name: array[rows] for name, array in mapped.arrays.items()}
+      taken = {name: array[rows] for name, array in self._arrays(path).items()}
     except IndexError as error:
       raise RuntimeError(f'{path} has no such row ({error})') from error
     return [
       dict(zip(taken, row, strict=True))
       for row in zip(*taken.values(), strict=True)
     ]
+
+  def read_columns(
+    self, path: str, start: int, stop: int
+  ) -> dict[str, np.ndarray]:
+    return {
+      name: array[start:stop]
+      for name, array in self._arrays(path).items()
+      # Others change when they are stacked.
+      if array.dtype.kind in 'biufc' and array.dtype.isnative
+    }
+
+  def _arrays(self, path: str) -> dict[str, np.ndarray]:
+    mapped = self._mapped(path)
+    for file in mapped.files:
+      file.check_unchanged()
+    return mapped.arrays
 
 
 class NpyRows(_ArrayRows):

@@ -14,6 +14,8 @@ import functools
 import itertools
 from typing import Any, Self, TypeVar
 
+import numpy as np
+
 from influence_core import errors
 
 RawExample = Mapping[str, Any]
@@ -84,6 +86,23 @@ class Corpus(abc.ABC):
     Raises:
       errors.InputError: The file cannot be read at all.
     """
+
+  def read_columns(self, part: SourceShard) -> Mapping[str, np.ndarray]:
+    """Features of a part of a file that can be read without reading rows.
+
+    Args:
+      part: of one file.
+
+    Returns:
+      [num_examples, ...] arrays by name, each what `np.stack` makes of that
+      feature of all examples; those that are no arrays in the file are left
+      out. Whoever gets them does not change them.
+
+    Raises:
+      errors.InputError: The file cannot be read at all.
+    """
+    del part
+    return {}
 
   def to_json(self) -> dict[str, Any]:
     """What the corpus was made of, by name."""

@@ -3,10 +3,12 @@
 Rows are dictionaries by the names of columns, as `Task.preprocess` gets them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import itertools
+
+import numpy as np
 
 from influence_core import errors
 from pipeline.corpora import file_names, recent, row_readers, splits
@@ -153,6 +155,17 @@ class FileCorpus(Corpus):
     self, name: str, records: Sequence[int]
   ) -> Sequence[RawExample | UndecodableExample]:
     return read_each(functools.partial(self._read, name), records)
+
+  def read_columns(self, part: SourceShard) -> Mapping[str, np.ndarray]:
+    reader = self._reader
+    found: dict[str, np.ndarray] = {}
+    if isinstance(reader, row_readers.ColumnReader):
+      for path in self.paths_of(part.name):
+        try:
+          found |= reader.read_columns(path, part.start, part.stop)
+        except RuntimeError:
+          return {}  # The rows tell which.
+    return found
 
   def _read(self, name: str, records: Sequence[int]) -> list[RawExample]:
     """Rows of a source shard, with the columns of all its files."""

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import pathlib
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from pipeline.corpora import array_files, table_files, text_files
 
@@ -22,6 +24,22 @@ class RowReader(Protocol):
     self, path: str, positions: Sequence[int]
   ) -> list[Mapping[str, Any]]:
     """Rows of a file, in the order of `positions`.
+
+    Raises:
+      storage.DamagedFileError: The file is missing.
+      RuntimeError: A row cannot be read.
+    """
+    ...
+
+
+@runtime_checkable
+class ColumnReader(Protocol):
+  """Reads columns as well, of files that hold them as arrays."""
+
+  def read_columns(
+    self, path: str, start: int, stop: int
+  ) -> Mapping[str, np.ndarray]:
+    """See `Corpus.read_columns`, of rows [start, stop) of a file.
 
     Raises:
       storage.DamagedFileError: The file is missing.

@@ -4,12 +4,14 @@ Lists of numbers are numpy arrays; dates and times are those of Python, in
 nanoseconds those of numpy, in UTC.
 """
 
+import abc
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from influence_core import errors
 from pipeline.corpora import parquet_files, pieces, recent
@@ -19,7 +21,29 @@ from pipeline.storage import files as storage, machine_cache
 _MAX_OPEN = 64
 
 
-class ParquetRows:
+class _TableRows(abc.ABC):
+  """Takes rows out of tables."""
+
+  @abc.abstractmethod
+  def _table(self, path: str, positions: Sequence[int]) -> pa.Table:
+    """Rows of a file, in the order of `positions`."""
+
+  def read(
+    self, path: str, positions: Sequence[int]
+  ) -> list[Mapping[str, Any]]:
+    with _decoding(path):
+      return _rows(self._table(path, positions))
+
+  def read_columns(
+    self, path: str, start: int, stop: int
+  ) -> dict[str, np.ndarray]:
+    with _decoding(path):
+      table = self._table(path, range(start, stop))
+      found = {name: _array(table.column(name)) for name in table.column_names}
+    return {name: array for name, array in found.items() if array is not None}
+
+
+class ParquetRows(_TableRows):
   """Rows of Parquet files."""
 
   def __init__(self, columns: Sequence[str]):
@@ -28,11 +52,8 @@ class ParquetRows:
   def num_rows(self, path: str) -> int:
     return self._files.num_rows(path)
 
-  def read(
-    self, path: str, positions: Sequence[int]
-  ) -> list[Mapping[str, Any]]:
-    with _decoding(path):
-      return _rows(self._files.read(path, positions))
+  def _table(self, path: str, positions: Sequence[int]) -> pa.Table:
+    return self._files.read(path, positions)
 
 
 class _MappedTable(NamedTuple):
@@ -42,7 +63,7 @@ class _MappedTable(NamedTuple):
   table: pieces.Pieces
 
 
-class ArrowRows:
+class ArrowRows(_TableRows):
   """Rows of Arrow files, mapped into memory.
 
   Remote files are copied to this machine once, compressed ones unpacked there.
@@ -55,16 +76,13 @@ class ArrowRows:
   def num_rows(self, path: str) -> int:
     return int(self._mapped(path).table.edges[-1])
 
-  def read(
-    self, path: str, positions: Sequence[int]
-  ) -> list[Mapping[str, Any]]:
+  def _table(self, path: str, positions: Sequence[int]) -> pa.Table:
     mapped = self._mapped(path)
     mapped.file.check_unchanged()
-    with _decoding(path):
-      slices = list(mapped.table.slices(positions))
-      for batch in slices:
-        batch.validate(full=True)  # Wrong places would end the process.
-      return _rows(pa.Table.from_batches(slices))
+    slices = list(mapped.table.slices(positions))
+    for batch in slices:
+      batch.validate(full=True)  # Wrong places would end the process.
+    return pa.Table.from_batches(slices)
 
   def _open(self, path: str) -> _MappedTable:
     local = machine_cache.local_file(path)
@@ -114,11 +132,7 @@ def _values(column: pa.ChunkedArray) -> Sequence[Any]:
   kind = column.type
   if isinstance(kind, pa.FixedShapeTensorType):
     return [x.to_numpy() if x.is_valid else None for x in column]
-  if (
-    pa.types.is_fixed_size_list(kind)
-    or pa.types.is_list(kind)
-    or pa.types.is_large_list(kind)
-  ) and pa.types.is_primitive(kind.value_type):
+  if _is_list(kind) and pa.types.is_primitive(kind.value_type):
     return [
       np.array(x.values.to_numpy(zero_copy_only=False)) if x.is_valid else None
       for x in column
@@ -129,3 +143,34 @@ def _values(column: pa.ChunkedArray) -> Sequence[Any]:
     counts = column.cast(pa.int64()).to_pylist()
     return [None if x is None else scalar(x, 'ns') for x in counts]
   return column.to_pylist()
+
+
+def _array(column: pa.ChunkedArray) -> np.ndarray | None:
+  """[rows, ...] what `np.stack` makes of `_values`; None where not known."""
+  kind = column.type
+  if column.null_count:
+    return None
+  if pa.types.is_float32(kind) or pa.types.is_float64(kind):
+    return column.to_numpy().astype(float)
+  if pa.types.is_integer(kind) and kind != pa.uint64():
+    return column.to_numpy().astype(int)
+  if not _is_list(kind) or not _is_number(kind.value_type):
+    return None
+  lists = pa.concat_arrays(column.chunks)
+  lengths = pc.unique(pc.list_value_length(lists)).to_pylist()
+  values = lists.flatten()
+  if len(lengths) != 1 or values.null_count:
+    return None
+  return values.to_numpy().reshape(len(lists), *lengths)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+  return (
+    pa.types.is_fixed_size_list(kind)
+    or pa.types.is_list(kind)
+    or pa.types.is_large_list(kind)
+  )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+  return pa.types.is_integer(kind) or pa.types.is_floating(kind)

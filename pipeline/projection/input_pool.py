@@ -100,8 +100,10 @@ def read(piece: index_format.ExampleRange, batch_size: int) -> Piece:
   assert _loaded is not None
   task, source = _loaded
   form = source.form
-  examples = task.corpus.read_range(piece.source_shard, piece.start, piece.stop)
   if form.features.sequences:
+    examples = task.corpus.read_range(
+      piece.source_shard, piece.start, piece.stop
+    )
     usable, rejected = example_batches.prepare(task, form, examples)
     flat = [
       x._replace(raw={}, features=jax.tree.leaves(x.features)) for x in usable
@@ -113,5 +115,5 @@ def read(piece: index_format.ExampleRange, batch_size: int) -> Piece:
         jax.tree.leaves(batch.features), source.directory
       )
     )
-    for batch in example_batches.by_length(task, form, examples, batch_size)
+    for batch in example_batches.read_range(task, form, piece, batch_size)
   ]

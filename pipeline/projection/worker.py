@@ -239,10 +239,9 @@ class ProjectionWorker:
     size = self._projector.call_size
     if self._input:
       return self._input.batches(example_range, size)
-    examples = self._loaded.task.corpus.read_range(
-      example_range.source_shard, example_range.start, example_range.stop
+    return example_batches.read_range(
+      self._loaded.task, self._loaded.form, example_range, size
     )
-    return self._loaded.preprocess_by_length(examples, size)
 
 
 def _order_of_records(ids: list[str]) -> np.ndarray:

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import itertools
 import types as python_types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pyarrow as pa
 
 from influence_core import types
-from pipeline.corpora import corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib, raw_batch
+from pipeline.index import format as index_format
 from pipeline.storage import fingerprints
 from pipeline.tasks import example_form, task as task_lib
 
@@ -81,23 +82,72 @@ def read(
   By `preprocess_batch` where the task has it and no example is in its way.
   """
   if task.preprocess_batch is not None and examples:
+    ids = [example_id for example_id, _ in examples]
+    batch = raw_batch.RawBatch(len(ids), lambda: _readable(examples))
     with contextlib.suppress(example_form.UnusableExampleError):
-      return _read_together(task, form, examples)
+      return _read_together(task, form, ids, batch)
   return stack(form, *prepare(task, form, examples))
 
 
-def _read_together(task, form, examples) -> ExampleBatch:
-  raw_examples = []
+def read_range(
+  task: task_lib.Task,
+  form: example_form.ExampleForm,
+  part: index_format.ExampleRange,
+  batch_size: int,
+) -> Iterator[ExampleBatch]:
+  """Batches of a range of a file, see `LoadedTask.preprocess_by_length`.
+
+  By columns where the corpus has them and `preprocess_batch` asks for them.
+  """
+  corpus = task.corpus
+  if task.preprocess_batch is None:
+    examples = corpus.read_range(part.source_shard, part.start, part.stop)
+    yield from by_length(task, form, examples, batch_size)
+    return
+  for start in range(part.start, part.stop, batch_size):
+    stop = min(start + batch_size, part.stop)
+    yield _read_columns(
+      task, form, corpus_lib.SourceShard(part.source_shard, start, stop)
+    )
+
+
+def _read_columns(task, form, part: corpus_lib.SourceShard) -> ExampleBatch:
+  records = range(part.start, part.stop)
+
+  def read_rows():
+    return task.corpus.read_range(part.name, part.start, part.stop)
+
+  columns = task.corpus.read_columns(part)
+  if columns:
+    batch = raw_batch.RawBatch(
+      len(records), lambda: _readable(read_rows()), columns
+    )
+    ids = [corpus_lib.id_of(part.name, record) for record in records]
+    with contextlib.suppress(example_form.UnusableExampleError):
+      return _read_together(task, form, ids, batch)
+  return read(task, form, list(read_rows()))
+
+
+def _read_together(
+  task: task_lib.Task,
+  form: example_form.ExampleForm,
+  ids: list[str],
+  batch: raw_batch.RawBatch,
+) -> ExampleBatch:
+  features = example_form.prepare_together(task, form, batch)
+  rows: list[dict[str, Any]] = [{}] * len(ids)
+  if form.columns.types:
+    rows = [form.convert_row(example_form.row_of(task, raw)) for raw in batch]
+  return ExampleBatch(ids, features, form.columns.arrays(rows), {})
+
+
+def _readable(
+  examples: Iterable[tuple[str, example_form.AnyExample]],
+) -> Iterator[corpus_lib.RawExample]:
   for _, raw in examples:
     if isinstance(raw, corpus_lib.UndecodableExample):
-      raise example_form.UnusableExampleError
-    raw_examples.append(raw)
-  features = example_form.prepare_together(task, form, raw_examples)
-  rows = [
-    form.convert_row(example_form.row_of(task, raw)) for raw in raw_examples
-  ]
-  ids = [example_id for example_id, _ in examples]
-  return ExampleBatch(ids, features, form.columns.arrays(rows), {})
+      raise example_form.UnusableExampleError(raw.reason)
+    yield raw
 
 
 def by_length(

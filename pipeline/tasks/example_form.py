@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from influence_core import errors, types, user_code
-from pipeline.corpora import corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib, raw_batch
 from pipeline.tasks import (
   feature_form,
   row_columns,
@@ -190,9 +190,7 @@ def row_of(task: task_lib.Task, raw: corpus_lib.RawExample) -> dict[str, Any]:
 
 
 def prepare_together(
-  task: task_lib.Task,
-  form: ExampleForm,
-  raw_examples: Sequence[corpus_lib.RawExample],
+  task: task_lib.Task, form: ExampleForm, batch: raw_batch.RawBatch
 ) -> types.Features:
   """[num_examples, ...] features in this form, by `preprocess_batch`.
 
@@ -204,10 +202,10 @@ def prepare_together(
     'preprocess_batch',
     task.preprocess_batch,
     feature_form.prepared,
-    [_copy(raw) for raw in raw_examples],
+    raw_batch.RawBatch(len(batch), lambda: map(_copy, batch), batch.columns),
   )
   try:
-    return form.features.of_batch(len(raw_examples)).convert(features)
+    return form.features.of_batch(len(batch)).convert(features)
   except feature_form.UnfitFeaturesError as error:
     raise UnusableExampleError(f'preprocess_batch: {error}') from error
 

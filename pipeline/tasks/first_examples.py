@@ -9,7 +9,7 @@ import numpy as np
 
 from influence_core import errors, types, user_code
 from influence_core.devices import memory as device_memory
-from pipeline.corpora import corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib, raw_batch
 from pipeline.tasks import example_form, feature_form, task as task_lib
 
 # Examples preprocessed and run through the loss.
@@ -112,7 +112,9 @@ def _check_together(
     )
   try:
     together = example_form.prepare_together(
-      task, form, [x.raw for x in examples]
+      task,
+      form,
+      raw_batch.RawBatch(len(examples), lambda: [x.raw for x in examples]),
     )
   except example_form.UnusableExampleError as error:
     raise errors.InputError(f'task {task.name}: {error}') from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from influence_core import parameter_selection, types
 from influence_core.curvature import products as curvature_products
-from pipeline.corpora import corpus as corpus_lib
+from pipeline.corpora import corpus as corpus_lib, raw_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Task:
       pytree of numpy arrays whose shapes are the same for every example. Types
       of numbers are those of the first examples; others are converted where
       that loses nothing. An example of another form is left out as unusable.
-    preprocess_batch: a list of raw examples -> the features that `preprocess`
-      gives for each, stacked, where that is faster for many at once; None to
-      preprocess them one by one. Not with sequences.
+    preprocess_batch: raw examples -> the features that `preprocess` gives for
+      each, stacked, where that is faster for many at once; None to preprocess
+      them one by one. Not with sequences. Its argument is a sequence, whose
+      `column(name)` is a feature of all of them, stacked.
     sequences: paths of those features whose first axis has any length, such as
       ('tokens', 'mask'). They are padded with zeros to one of `buckets`; the
       loss must give padding no weight.
@@ -81,9 +82,7 @@ class Task:
   per_example_loss: types.PerExampleLoss
   corpus: corpus_lib.Corpus
   preprocess: Callable[[corpus_lib.RawExample], types.Features]
-  preprocess_batch: (
-    Callable[[Sequence[corpus_lib.RawExample]], types.Features] | None
-  ) = None
+  preprocess_batch: Callable[[raw_batch.RawBatch], types.Features] | None = None
   sequences: Sequence[str] = ()
   buckets: Sequence[int] = ()
   example_id: str | None = None

@@ -81,9 +81,7 @@ def read(
 def _read_here(
   loaded: loaded_task.LoadedTask, one: index_format.ExampleRange
 ) -> Iterator[example_batches.ExampleBatch]:
-  corpus = loaded.task.corpus
-  examples = corpus.read_range(one.source_shard, one.start, one.stop)
-  return loaded.preprocess_by_length(examples, _BATCH_SIZE)
+  return example_batches.read_range(loaded.task, loaded.form, one, _BATCH_SIZE)
 
 
 def cpu_seconds() -> float:

@@ -19,8 +19,8 @@ def make_task(path: str, split: str = 'train') -> Task:
     WIDTH,
     _HIDDEN,
     preprocess_batch=lambda rows: {
-      'x': np.stack([raw['x'] for raw in rows]),
-      'y': np.array([raw['y'] for raw in rows]),
+      'x': rows.column('x'),
+      'y': rows.column('y'),
     },
   )
 

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from influence_core import errors
-from pipeline.tasks import example_batches, example_form, first_examples
+from pipeline import FileCorpus
+from pipeline.index import format as index_format
+from pipeline.tasks import (
+  example_batches,
+  example_form,
+  first_examples,
+  task as task_lib,
+)
 from tests.kit import linear_task
 
 NUM_EXAMPLES = 60
@@ -116,3 +123,79 @@ def test_sequences_are_preprocessed_one_by_one(make):
   form = example_form.ExampleForm.of(task, examples)
   with pytest.raises(errors.InputError, match='leave preprocess_batch out'):
     first_examples.check_first(task, form, examples)
+
+
+@pytest.fixture(name='make_of_columns')
+def fixture_make_of_columns(tmp_path):
+  """A task on arrays, that counts in `lengths` rows that are read."""
+  generator = np.random.default_rng(0)
+  x = generator.normal(size=(NUM_EXAMPLES, 8)).astype(np.float32)
+  np.savez(tmp_path / 'a.npz', x=x, y=np.arange(NUM_EXAMPLES))
+
+  def make(monkeypatch, **more):
+    rows = []
+    corpus = FileCorpus(str(tmp_path / 'a.npz'))
+    read_records = FileCorpus.read_records
+
+    def counting(self, name, records):
+      rows.extend(records)
+      return read_records(self, name, records)
+
+    monkeypatch.setattr(FileCorpus, 'read_records', counting)
+    task = task_lib.Task(
+      name='columns',
+      load_parameters=dict,
+      per_example_loss=lambda params, f: f['y'],
+      corpus=corpus,
+      preprocess=lambda raw: {'x': raw['x'] / 2, 'y': raw['y']},
+      preprocess_batch=lambda batch: {
+        'x': batch.column('x') / 2,
+        'y': batch.column('y'),
+      },
+    )
+    return dataclasses.replace(task, **more), rows
+
+  return make
+
+
+def ranges_of(task):
+  form = example_form.ExampleForm.of(task, first_examples.first_usable(task))
+  [shard] = task.corpus.source_shards()
+  part = index_format.ExampleRange(shard.name, 3, NUM_EXAMPLES, 'any')
+  one_by_one = dataclasses.replace(task, preprocess_batch=None)
+  expected = list(example_batches.read_range(one_by_one, form, part, 16))
+  return expected, example_batches.read_range(task, form, part, 16)
+
+
+def test_columns_are_read_without_rows(monkeypatch, make_of_columns):
+  task, rows = make_of_columns(monkeypatch)
+  expected, found = ranges_of(task)
+  rows.clear()
+  assert_same(list(found), expected)
+  assert not rows
+
+
+def test_rows_are_read_for_row_columns(monkeypatch, make_of_columns):
+  task, rows = make_of_columns(
+    monkeypatch, row_columns=lambda raw: {'label': raw['y']}
+  )
+  expected, found = ranges_of(task)
+  rows.clear()
+  assert_same(list(found), expected)
+  assert rows == [*range(3, NUM_EXAMPLES)]
+  assert expected[0].columns['label'].to_pylist() == [*range(3, 19)]
+
+
+def test_batch_that_fails_by_columns_is_read_by_rows(
+  monkeypatch, make_of_columns
+):
+  def failing(batch):
+    if 50 in batch.column('y'):
+      raise ValueError('no such thing')
+    return {'x': batch.column('x') / 2, 'y': batch.column('y')}
+
+  task, rows = make_of_columns(monkeypatch, preprocess_batch=failing)
+  expected, found = ranges_of(task)
+  rows.clear()
+  assert_same(list(found), expected)
+  assert {*rows} == {*range(35, 51)}
