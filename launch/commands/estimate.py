@@ -8,6 +8,7 @@ import jax
 import tomli_w
 
 from influence_core import errors
+from influence_core.devices import program as device_program
 from influence_core.projection.options import ProjectionOptions
 from launch.flags import config_file
 from launch.output import console as console_lib
@@ -77,6 +78,8 @@ def run(
       num_ranges=num_ranges,
       range_size=range_size,
       start_seconds=start_seconds,
+      start_bytes=trial.basis_bytes
+      + device_program.num_bytes(trial.loaded.params),
     )
   size = trial.loaded.task.corpus.num_examples
   found = [
@@ -137,7 +140,7 @@ def _print(
     ],
   )
   headings = ['examples', 'workers', 'worker hours', 'hours', 'index, GB']
-  headings += ['wasted', 'reads', 'writes']
+  headings += ['wasted', 'read at starts, GB', 'reads', 'writes']
   if prices is not None:
     headings += [f'cost, {prices.currency}', 'a month']
   console.table(
@@ -151,7 +154,8 @@ def _cells(x: cost.Estimate) -> list[str]:
   cells = [
     *(f'{x.num_examples:,}', f'{x.num_workers:,}', f'{x.worker_hours:,.3g}'),
     *(f'{x.wall_hours:,.3g}', f'{x.index_bytes / 1e9:,.3g}'),
-    *(f'{x.wasted_share:.1%}', f'{x.num_reads:,}', f'{x.num_writes:,}'),
+    *(f'{x.wasted_share:.1%}', f'{x.start_bytes / 1e9:,.3g}'),
+    *(f'{x.num_reads:,}', f'{x.num_writes:,}'),
   ]
   costs = x.cost, x.cost_a_month
   return cells + [f'{value:,.2f}' for value in costs if value is not None]

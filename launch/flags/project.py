@@ -76,7 +76,10 @@ def add_doctor(parser: fields.CommandParser) -> None:
 def add_estimate(parser: fields.CommandParser) -> None:
   _add_trial(parser, common_flags.INDEX_TASK)
   common_flags.add_number(
-    parser, '--num_ranges', 3, 'number of ranges to time, over the corpus'
+    parser,
+    '--num_ranges',
+    3,
+    'number of ranges to time; more where they take a moment only',
   )
   common_flags.add_number(
     parser, '--range_size', 4096, 'number of examples of a range'

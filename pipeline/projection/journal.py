@@ -2,8 +2,8 @@
 
 Beam's local runner waits for ever when a worker process is killed, and nothing
 notices when a device hangs. So workers on this machine keep a file for what
-they are at, and touch it after every batch. It is for watching alone: what is
-done is known by the shards.
+they are at, and touch it after every batch, with the time of a clock that is
+never set. It is for watching alone: what is done is known by the shards.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,8 +33,9 @@ def working_at(
     return
   file = pathlib.Path(directory, what + _SUFFIX)
   file.write_text(str(os.getpid()))
+  _touch(file)
   try:
-    yield lambda: os.utime(file)
+    yield lambda: _touch(file)
   finally:
     file.unlink(missing_ok=True)
 
@@ -49,14 +50,20 @@ def find_stuck(directory: str, stall_seconds: float) -> str | None:
   for file in sorted(pathlib.Path(directory).glob(f'*{_SUFFIX}')):
     try:
       process = int(file.read_text() or os.getpid())
-      idle_seconds = time.time() - file.stat().st_mtime
+      touched = file.stat().st_mtime_ns
     except FileNotFoundError:
       continue  # Done in this moment.
+    idle_seconds = (time.monotonic_ns() - touched) / 1e9
     if not _is_alive(process):
       return f'its worker process {process} was killed at {file.stem}'
     if idle_seconds > stall_seconds:
       return f'no batch of {file.stem} was finished for {idle_seconds:.0f} s'
   return None
+
+
+def _touch(file: pathlib.Path) -> None:
+  now = time.monotonic_ns()
+  os.utime(file, ns=(now, now))
 
 
 def _is_alive(process: int) -> bool:

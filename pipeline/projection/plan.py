@@ -69,18 +69,31 @@ def make_plan(
     fingerprint = index_format.range_fingerprint(
       source, provenance.fingerprints
     )
-    size = shard.stop - shard.start
-    count = math.ceil(size / range_size)
-    edges = [shard.start + size * i // count for i in range(count + 1)]
-    ranges += [
-      index_format.ExampleRange(shard.name, start, stop, fingerprint)
-      for start, stop in itertools.pairwise(edges)
-    ]
+    ranges += cut(shard, range_size, fingerprint)
   found = {'corpus': fingerprints.of_json(source_fingerprints)}
   provenance = dataclasses.replace(
     provenance, fingerprints={**provenance.fingerprints, **found}
   )
   return Plan(provenance, tuple(ranges))
+
+
+def cut(
+  shard: corpus_lib.SourceShard, range_size: int, fingerprint: str
+) -> list[index_format.ExampleRange]:
+  """Ranges of a source shard, as equal as they can be.
+
+  Args:
+    shard: the part of a file.
+    range_size: largest number of examples of a range, at least 1.
+    fingerprint: of each range.
+  """
+  size = shard.stop - shard.start
+  count = math.ceil(size / range_size)
+  edges = [shard.start + size * i // count for i in range(count + 1)]
+  return [
+    index_format.ExampleRange(shard.name, start, stop, fingerprint)
+    for start, stop in itertools.pairwise(edges)
+  ]
 
 
 def save(index: str, plan: Plan) -> str:

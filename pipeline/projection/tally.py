@@ -9,12 +9,15 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import threading
 import time
 
 _FILE = 'tally-{process}.json'
+# Batches of a millisecond are not worth a file each.
+_KEPT_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +58,10 @@ class Tally:
     Args:
       directory: to keep totals in for `read`; None to keep none.
     """
-    self._file = directory and pathlib.Path(
-      directory, _FILE.format(process=os.getpid())
+    self._file = (
+      pathlib.Path(directory, _FILE.format(process=os.getpid()))
+      if directory
+      else None
     )
     self._lock = threading.Lock()
     self._began: float | None = None
@@ -64,6 +69,8 @@ class Tally:
     self._busy_since = 0.0
     self._device_seconds = 0.0
     self._num_rejected = 0
+    self._keeping = threading.Lock()
+    self._kept: tuple[float, int] = (-math.inf, 0)
 
   @contextlib.contextmanager
   def on_device(self) -> Iterator[None]:
@@ -99,11 +106,17 @@ class Tally:
       )
 
   def keep(self) -> None:
-    """Writes the totals for `read`, if there is a directory."""
-    if self._file:
-      text = json.dumps(dataclasses.asdict(self.totals()))
-      beside = self._file.with_suffix(f'.{threading.get_ident()}')
-      beside.write_text(text)
+    """Writes the totals for `read`, if there is a directory and news."""
+    if self._file is None:
+      return
+    with self._keeping:
+      now, totals = time.monotonic(), self.totals()
+      moment, num_rejected = self._kept
+      if now < moment + _KEPT_SECONDS and totals.num_rejected == num_rejected:
+        return
+      self._kept = now, totals.num_rejected
+      beside = self._file.with_suffix('.tmp')
+      beside.write_text(json.dumps(dataclasses.asdict(totals)))
       beside.replace(self._file)
 
 

@@ -13,6 +13,7 @@ class Workload:
     write_seconds: of its share of a shard.
     start_seconds: until a worker projects its first example: loading,
       compiling.
+    start_bytes: that it reads for that, parameters and basis.
     index_bytes: of an example.
     reads_of_a_range: requests for the records of a range.
     range_size: examples of a range.
@@ -22,6 +23,7 @@ class Workload:
   project_seconds: float
   write_seconds: float
   start_seconds: float
+  start_bytes: int
   index_bytes: float
   reads_of_a_range: float
   range_size: int

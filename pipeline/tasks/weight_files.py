@@ -75,6 +75,10 @@ class WeightFiles:
     """
     self.path = path
     stored = _described(path)
+    if not stored:
+      raise errors.InputError(
+        f'{path} has no arrays, expected weights of a model; write it again'
+      )
     self._by_path = _by_path(path, stored, names)
     self.tree = _nested(path, self._by_path, lambda one: one.in_tree)
 

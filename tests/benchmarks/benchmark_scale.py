@@ -9,13 +9,16 @@ each in a process of its own, start included. Printed are seconds, examples/s,
 the largest memory that each process ever had, with and without mapped files of
 the corpus, and bytes an example; and for the projection its rate relative to
 the bare kernel, which projects one batch in memory again and again in a process
-of the same machine.
+of the same machine. Of three sizes or more, the seconds of the last are
+compared with the line through the others, and with what `estimate` says after
+a few ranges of each corpus, for one worker (so give --num_workers 1).
 
 With --ranges N, a manifest of so many ranges is published and opened besides:
 250,000 are those of a billion examples.
 """
 
 import argparse
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import json
@@ -24,6 +27,7 @@ from pathlib import Path
 import time
 from typing import Any
 
+import numpy as np
 import psutil
 
 from influence_core.projection.options import ProjectionOptions
@@ -48,9 +52,16 @@ _BARE_SECONDS = 5.0
 class Run:
   """What is done with a corpus of one size."""
 
-  def __init__(self, directory: Path, num_examples: int, num_workers: int):
+  def __init__(
+    self,
+    directory: Path,
+    num_examples: int,
+    num_workers: int,
+    all_sizes: Sequence[int],
+  ):
     """Writes the corpus, unless it is there."""
     self.num_examples = num_examples
+    self._all_sizes = all_sizes
     self._num_workers = num_workers
     self._path = directory / str(num_examples)
     self._data = self._path / 'data'
@@ -67,7 +78,8 @@ class Run:
       bare_rate, str(self._data), self._basis
     )
     self._show('bare kernel', {'seconds': 1 / bare}, 1)
-    self._project('project', bare)
+    self.predicted_seconds = self._predict()
+    self.project_seconds = self._project('project', bare)
     self._project('reindex, nothing to do')
     size = self.num_examples // _NUM_FILES
     scale_task.write_file(self._data, 0, _NUM_FILES, size, seed=10**6)
@@ -79,16 +91,25 @@ class Run:
     self._command('self-influence', ['self-influence', '--index', self._index])
     print(json.dumps({'n': self.num_examples, **self._sizes()}), flush=True)
 
-  def _project(self, what: str, bare: float | None = None) -> None:
+  def _predict(self) -> dict[int, float]:
+    """Of each size that the project estimates, by this corpus."""
+    asked = ['estimate', *self._task, '--basis', self._basis]
+    asked += ['--num_workers', '1', '--examples', *map(str, self._all_sizes)]
+    found = self._command('estimate', asked)['result']['estimates']
+    return {x['num_examples']: x['wall_hours'] * 3600 for x in found}
+
+  def _project(self, what: str, bare: float | None = None) -> float:
     where = ['--basis', self._basis, '--index', self._index]
     workers = ['--num_workers', str(self._num_workers)]
-    self._command(what, ['project', *self._task, *where, *workers], bare)
+    done = self._command(what, ['project', *self._task, *where, *workers], bare)
+    return done['seconds']
 
   def _command(
     self, what: str, argv: list[str], bare: float | None = None
-  ) -> None:
+  ) -> dict[str, Any]:
     done = run_command(argv)
     self._show(what, done, self.num_examples, bare)
+    return done
 
   def _show(
     self,
@@ -133,6 +154,25 @@ class Run:
       'open_seconds': round(opened, 3),
       'plan_seconds': round(time.perf_counter() - started, 3),
     }
+
+
+def prediction_row(runs: Sequence[Run]) -> dict[str, Any]:
+  """What the last size takes, by the others and by `estimate` of each."""
+  *smaller, last = runs
+  sizes = [run.num_examples for run in smaller]
+  seconds = [run.project_seconds for run in smaller]
+  # Errors are proportional.
+  line = np.polyfit(sizes, seconds, 1, w=1 / np.array(seconds))
+  size = last.num_examples
+  return {
+    'n': size,
+    'what': 'project, predicted',
+    'seconds': round(last.project_seconds, 1),
+    'by_the_line_of_others': round(float(np.polyval(line, size)), 1),
+    'by_estimate_of_each': [
+      round(run.predicted_seconds[size], 1) for run in runs
+    ],
+  }
 
 
 def manifest_row(directory: Path, num_ranges: int) -> dict[str, Any]:
@@ -215,8 +255,15 @@ def main(argv: list[str] | None = None) -> None:
   )
   parser.add_argument('--ranges', type=int, help='of a manifest')
   flags = parser.parse_args(argv)
+  runs = []
   for num_examples in flags.examples:
-    Run(flags.dir.absolute(), num_examples, flags.num_workers).measure()
+    run = Run(
+      flags.dir.absolute(), num_examples, flags.num_workers, flags.examples
+    )
+    run.measure()
+    runs.append(run)
+  if len(runs) > 2:
+    print(json.dumps(prediction_row(runs)))
   if flags.ranges:
     print(json.dumps(manifest_row(flags.dir.absolute(), flags.ranges)))
 

@@ -11,6 +11,7 @@ WORKLOAD = workload_lib.Workload(
   project_seconds=0.0125,
   write_seconds=0.00014844,
   start_seconds=30.0,
+  start_bytes=10**9,
   index_bytes=500.0,
   reads_of_a_range=3.0,
   range_size=4096,
