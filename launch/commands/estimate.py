@@ -140,7 +140,7 @@ def _print(
     ],
   )
   headings = ['examples', 'workers', 'worker hours', 'hours', 'index, GB']
-  headings += ['wasted', 'read at starts, GB', 'reads', 'writes']
+  headings += ['wasted', 'starts, GB', 'reads', 'writes']
   if prices is not None:
     headings += [f'cost, {prices.currency}', 'a month']
   console.table(

@@ -74,8 +74,9 @@ class Run:
   def measure(self) -> None:
     fit = ['--projection_dim', '16', '--num_iterations', '40']
     self._command('fit', ['fit-basis', *self._task, '--out', self._basis, *fit])
+    reference = TaskReference(_TASK, {'path': str(self._data)})
     bare = benchmark_projection.in_own_process(
-      bare_rate, str(self._data), self._basis
+      bare_rate, reference, self._basis
     )
     self._show('bare kernel', {'seconds': 1 / bare}, 1)
     self.predicted_seconds = self._predict()
@@ -222,9 +223,9 @@ def open_manifest(index: str) -> dict[str, Any]:
   }
 
 
-def bare_rate(data: str, basis: str) -> float:
+def bare_rate(task: TaskReference, basis: str) -> float:
   """Examples/s of the projection of a batch that is in memory."""
-  loaded = loaded_task.LoadedTask.load(TaskReference(_TASK, {'path': data}))
+  loaded = loaded_task.LoadedTask.load(task)
   record = stored_basis.load_record(basis)
   projector = checked_projector.make_projector(
     loaded,
