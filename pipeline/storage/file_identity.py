@@ -35,9 +35,9 @@ def identify(path: str) -> FileIdentity | None:
   try:
     with storage.store_errors(path):
       info = filesystem.info(name)
+      return None if info['type'] == 'directory' else _identity(info)
   except FileNotFoundError:
     return None
-  return None if info['type'] == 'directory' else _identity(info)
 
 
 def tree(directory: str) -> dict[str, FileIdentity]:
@@ -45,11 +45,11 @@ def tree(directory: str) -> dict[str, FileIdentity]:
   filesystem, name = storage.filesystem_of(directory)
   with storage.store_errors(directory):
     found = filesystem.find(name, detail=True)
-  return {
-    path[len(name) + 1 :]: _identity(info)
-    for path, info in sorted(found.items())
-    if path != name and not path.endswith('/')
-  }
+    return {
+      path[len(name) + 1 :]: _identity(info)
+      for path, info in sorted(found.items())
+      if path != name and not path.endswith('/')
+    }
 
 
 def _identity(info: Mapping[str, Any]) -> FileIdentity:

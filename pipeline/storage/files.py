@@ -82,15 +82,14 @@ def entries(directory: str) -> dict[str, Entry]:
   filesystem, name = filesystem_of(directory)
   try:
     with store_errors(directory):
-      found = filesystem.ls(name, detail=True)
+      return {
+        entry['name'].rstrip('/').rsplit('/', 1)[-1]: Entry(
+          entry['size'] or 0, _modified(entry), entry['type'] == 'directory'
+        )
+        for entry in filesystem.ls(name, detail=True)
+      }
   except (FileNotFoundError, NotADirectoryError):
     return {}
-  return {
-    entry['name'].rstrip('/').rsplit('/', 1)[-1]: Entry(
-      entry['size'] or 0, _modified(entry), entry['type'] == 'directory'
-    )
-    for entry in found
-  }
 
 
 def sizes(directory: str) -> dict[str, int]:

@@ -62,6 +62,7 @@ class ObjectStore:
     self._chooser: random.Random | None = None
     self._probability = 0.0
     self._planned: list[tuple[str, str]] = []
+    self._answer_to_all: Reply | None = None
     self._uploads_to_new_names: dict[str, str] = {}
     self._lock = threading.Lock()
     self._emulator = emulator.create_server('127.0.0.1', 0, in_memory=True)
@@ -103,6 +104,11 @@ class ObjectStore:
     """Lets the next request of a method suffer a fault."""
     self._planned.append((method, fault))
 
+  def answer_all(self, status: int, body: bytes) -> None:
+    """Gives all requests the same answer from now on, as no store would."""
+    kind = {'Content-Type': 'application/json; charset=UTF-8'}
+    self._answer_to_all = Reply(status, kind, body)
+
   def handle(self, handler: server.BaseHTTPRequestHandler) -> None:
     """Answers a request, or does what the network does to it."""
     body = _read_body(handler)
@@ -124,6 +130,9 @@ class ObjectStore:
       return
     if fault == 'reset':
       _reset(handler)
+      return
+    if self._answer_to_all:
+      _send(handler, self._answer_to_all)
       return
     headers = dict(handler.headers)
     reply = self._process(handler.command, handler.path, headers, body)
