@@ -214,23 +214,22 @@ class ProjectionWorker:
     finite = np.logical_and.reduce(
       [np.isfinite(leaf).reshape(count, -1).all(axis=1) for leaf in result]
     )
-    rejected = dict.fromkeys(
-      np.array(batch.ids, object)[~finite], rejected_examples.NOT_FINITE
-    )
-    good = types.ProjectedExamples(*(leaf[finite] for leaf in result))
-    ids = [*itertools.compress(batch.ids, finite)]
-    columns = {
-      name: column.filter(pa.array(finite))
-      for name, column in batch.columns.items()
-    }
+    rejected: dict[str, str] = {}
+    if not finite.all():
+      unusable = itertools.compress(batch.ids, ~finite)
+      rejected = dict.fromkeys(unusable, rejected_examples.NOT_FINITE)
+      batch = example_batches.take_examples(batch, np.flatnonzero(finite))
+      result = types.ProjectedExamples(*(leaf[finite] for leaf in result))
     if not self._settings.request.per_token:
-      rows = _rows_table(ids, good.losses, good.squared_gradient_norms, columns)
-      return rows, np.asarray(good.projections), rejected
-    nothing = np.zeros(len(ids))
+      rows = _rows_table(
+        batch.ids, result.losses, result.squared_gradient_norms, batch.columns
+      )
+      return rows, np.asarray(result.projections), rejected
+    nothing = np.zeros(len(batch.ids))
     rows, vectors = token_form.rows_of(
-      _rows_table(ids, nothing, nothing, columns), good
+      _rows_table(batch.ids, nothing, nothing, batch.columns), result
     )
-    silent = {*ids} - {*rows['id'].to_pylist()}
+    silent = {*batch.ids} - {*rows['id'].to_pylist()}
     return rows, vectors, rejected | dict.fromkeys(silent, token_form.NO_TOKEN)
 
   def _batches(
