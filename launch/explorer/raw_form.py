@@ -90,8 +90,10 @@ def _value(field: Field, old: Any, given: Any) -> Any:
   if field.kind == 'text':
     return given.encode() if isinstance(old, bytes) else given
   try:
-    values = json.loads(given)
-    return np.asarray(values).astype(np.asarray(old).dtype)[()]
+    found = np.asarray(json.loads(given)).astype(np.asarray(old).dtype)
+    if found.ndim != np.ndim(old):
+      raise ValueError
+    return found[()]
   except (ValueError, TypeError, OverflowError) as error:
     expected = 'a number' if field.kind == 'number' else 'a list of numbers'
     raise errors.InputError(

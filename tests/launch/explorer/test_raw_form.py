@@ -79,7 +79,9 @@ def test_encoded_images_stay_encoded():
     ({'image': {'data': 'AAAA'}}, 'is no image that can be read'),
     ({'label': '1.0.0'}, 'expected a number'),
     ({'label': 3}, 'label is int, expected a text'),
+    ({'label': '[3]'}, 'expected a number'),
     ({'x': '{"a": 1}'}, 'expected a list of numbers'),
+    ({'x': '3'}, 'expected a list of numbers'),
     ({'other': '3'}, "field 'other' is not one of the corpus"),
   ],
 )
