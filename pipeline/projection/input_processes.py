@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import os
 import threading
+import time
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from influence_core.devices import program as device_program
 from pipeline.corpora import corpus as corpus_lib
 from pipeline.index import format as index_format
 from pipeline.projection import handed_arrays, input_pool
-from pipeline.tasks import example_batches, example_form
+from pipeline.tasks import example_batches, example_form, task as task_lib
 
 # More than these would wait for the storage.
 _MAX_PROCESSES = 32
@@ -35,6 +36,10 @@ _PIECE_BYTES = 32 << 20
 # Processes that one range may cost; more of them have another reason, such as
 # too little memory.
 _MAX_KILLED = 32
+# An example that is handed over takes some microseconds, as much as one that
+# is read by column; whatever is decoded takes longer.
+_FAST_SECONDS = 5e-6
+_NUM_TIMED = 64
 KILLED = 'the process that preprocessed it was killed'
 
 
@@ -189,19 +194,40 @@ class _Isolated:
     return [example_batches.ExampleBatch([], [], columns, rejected)]
 
 
-def choose_number(wanted: int | None) -> int:
+def choose_number(
+  wanted: int | None, task: task_lib.Task, form: example_form.ExampleForm
+) -> int:
   """How many processes read ahead; 0 for none.
 
   Args:
     wanted: None for one of each core but one beside an accelerator, which is
-      fed by it. On CPU the cores are the device, and have enough to do.
+      fed by it; or for none, where handing examples over takes longer than
+      reading them. On CPU the cores are the device, and have enough to do.
+    task: whose examples are read.
+    form: of them.
   """
   if wanted is not None:
     return wanted
-  if jax.default_backend() == 'cpu':
+  if (
+    jax.default_backend() == 'cpu' or _read_seconds(task, form) < _FAST_SECONDS
+  ):
     return 0
   num_cores = len(os.sched_getaffinity(0))
   return max(1, min(num_cores - 1, _MAX_PROCESSES))
+
+
+def _read_seconds(task: task_lib.Task, form: example_form.ExampleForm) -> float:
+  """What an example takes to be read, once its file is open."""
+  first = task.corpus.source_shards()[0]
+  stop = min(first.stop, first.start + _NUM_TIMED)
+  some = index_format.ExampleRange(first.name, first.start, stop, '')
+  seconds = 0.0
+  for _ in range(2):
+    begun = time.perf_counter()
+    for _ in example_batches.read_range(task, form, some, _NUM_TIMED):
+      pass
+    seconds = time.perf_counter() - begun
+  return seconds / some.num_examples
 
 
 def _batches_together(form: example_form.ExampleForm, batch_size: int) -> int:

@@ -130,7 +130,9 @@ class ProjectionWorker:
 
   def _start_input(self) -> input_processes.InputProcesses | None:
     request = self._settings.request
-    number = input_processes.choose_number(request.num_preprocess_workers)
+    number = input_processes.choose_number(
+      request.num_preprocess_workers, self._loaded.task, self._loaded.form
+    )
     if not number:
       return None
     source = input_pool.Source(

@@ -4,10 +4,10 @@
 
 The device is a null kernel, which takes a batch and does nothing: what is
 measured is the most that any device could be given. Corpora are MNIST (PNG in
-ArrayRecord), JPEGs of 224 pixels, and texts that are tokenized. The rate with 0
-processes is that of a worker that reads for itself; all others are stated
-relative to it, in the same run. Also printed are the cores in use: where they
-are all busy, more processes give no more.
+ArrayRecord), JPEGs of 224 pixels, texts that are tokenized, and arrays that are
+read by column. The rate with 0 processes is that of a worker that reads for
+itself; all others are stated relative to it, in the same run. Also printed are
+the cores in use: where they are all busy, more processes give no more.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pipeline.index import format as index_format
 from pipeline.projection import input_pool, input_processes
 from pipeline.tasks import example_batches, loaded_task
 from pipeline.tasks.reference import TaskReference
-from tests.benchmarks import input_tasks
+from tests.benchmarks import input_tasks, scale_task
 
 _BATCH_SIZE = 256
 _RANGE_SIZE = 4096
@@ -47,6 +47,10 @@ def references(
   if not texts.exists():
     input_tasks.write_texts(texts, 4 * num_examples)
   yield TaskReference(f'{module}:texts', {'path': str(texts)})
+  arrays = directory / f'arrays-{256 * num_examples}'
+  if not arrays.exists():
+    scale_task.write(arrays, 256 * num_examples, num_files=10)
+  yield TaskReference(f'{scale_task.__name__}:make_task', {'path': str(arrays)})
 
 
 def ranges_of(

@@ -11,7 +11,7 @@ import pytest
 from influence_core import errors
 from pipeline.index import format as index_format
 from pipeline.projection import input_pool, input_processes
-from pipeline.tasks import loaded_task
+from pipeline.tasks import example_batches, loaded_task
 from pipeline.tasks.reference import TaskReference
 from tests.kit import sequence_task, token_task
 from tests.pipeline.bases.test_multi_process import start
@@ -55,11 +55,11 @@ def ranges_of(loaded):
 
 
 def read_here(loaded, example_range, batch_size):
-  corpus = loaded.task.corpus
-  examples = corpus.read_range(
-    example_range.source_shard, example_range.start, example_range.stop
+  return list(
+    example_batches.read_range(
+      loaded.task, loaded.form, example_range, batch_size
+    )
   )
-  return list(loaded.preprocess_by_length(examples, batch_size))
 
 
 def start_for(reference, loaded, num_processes=2, per_token=False):
@@ -168,15 +168,24 @@ def test_index_is_the_same_and_none_outlives_the_command(
   np.testing.assert_array_equal(numbers, expected)
 
 
-def test_number_is_chosen(monkeypatch):
-  assert input_processes.choose_number(None) == 0
-  assert input_processes.choose_number(3) == 3
+def test_number_is_chosen(workdir, tmp_path, monkeypatch):
+  loaded = loaded_task.LoadedTask.unchecked(linear(workdir, tmp_path))
+
+  def choose(wanted):
+    return input_processes.choose_number(wanted, loaded.task, loaded.form)
+
+  assert choose(None) == 0
+  assert choose(3) == 3
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(8))
-  assert input_processes.choose_number(None) == 7
-  assert input_processes.choose_number(0) == 0
+  assert choose(None) == 7
+  assert choose(0) == 0
   monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(1))
-  assert input_processes.choose_number(None) == 1
+  assert choose(None) == 1
+  # As of an example that is read in less time than it takes to hand it over.
+  monkeypatch.setattr(input_processes, '_FAST_SECONDS', 60.0)
+  assert choose(None) == 0
+  assert choose(2) == 2
 
 
 def test_negative_number_is_refused(influence, task_flags, basis, tmp_path):
