@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import functools
-import types
 from typing import Any
 
 import numpy as np
 
 from pipeline.corpora.corpus import RawExample
 
-_NONE: Mapping[str, np.ndarray] = types.MappingProxyType({})
-
 
 class RawBatch(Sequence[RawExample]):
-  """A sequence of raw examples, whose rows are made when they are asked for.
+  """A sequence of raw examples; what is asked for is read, rows or columns.
 
   Where files hold arrays, a column is read without any row.
   """
@@ -22,22 +19,28 @@ class RawBatch(Sequence[RawExample]):
     self,
     num_examples: int,
     read_rows: Callable[[], Iterable[RawExample]],
-    columns: Mapping[str, np.ndarray] = _NONE,
+    read_columns: Callable[[], Mapping[str, np.ndarray]] = dict,
   ):
     """Reads nothing yet.
 
     Args:
       num_examples: of the batch.
       read_rows: gives all of them; called once, if at all.
-      columns: [num_examples, ...] by name, those that are at hand.
+      read_columns: gives [num_examples, ...] arrays by name, of features that
+        need no rows; called once, if at all.
     """
     self._num_examples = num_examples
     self._read_rows = read_rows
-    self.columns = columns
+    self._read_columns = read_columns
 
   @functools.cached_property
   def _rows(self) -> list[RawExample]:
     return list(self._read_rows())
+
+  @functools.cached_property
+  def columns(self) -> Mapping[str, np.ndarray]:
+    """[num_examples, ...] by name, as they are in the file; not to change."""
+    return self._read_columns()
 
   def __len__(self) -> int:
     return self._num_examples

@@ -106,26 +106,26 @@ def read_range(
     return
   for start in range(part.start, part.stop, batch_size):
     stop = min(start + batch_size, part.stop)
-    yield _read_columns(
+    yield _read_lazily(
       task, form, corpus_lib.SourceShard(part.source_shard, start, stop)
     )
 
 
-def _read_columns(task, form, part: corpus_lib.SourceShard) -> ExampleBatch:
+def _read_lazily(task, form, part: corpus_lib.SourceShard) -> ExampleBatch:
   records = range(part.start, part.stop)
 
   def read_rows():
     return task.corpus.read_range(part.name, part.start, part.stop)
 
-  columns = task.corpus.read_columns(part)
-  if columns:
-    batch = raw_batch.RawBatch(
-      len(records), lambda: _readable(read_rows()), columns
-    )
-    ids = [corpus_lib.id_of(part.name, record) for record in records]
-    with contextlib.suppress(example_form.UnusableExampleError):
-      return _read_together(task, form, ids, batch)
-  return read(task, form, list(read_rows()))
+  batch = raw_batch.RawBatch(
+    len(records),
+    lambda: _readable(read_rows()),
+    lambda: task.corpus.read_columns(part),
+  )
+  ids = [corpus_lib.id_of(part.name, record) for record in records]
+  with contextlib.suppress(example_form.UnusableExampleError):
+    return _read_together(task, form, ids, batch)
+  return stack(form, *prepare(task, form, read_rows()))
 
 
 def _read_together(

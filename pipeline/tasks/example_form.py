@@ -202,7 +202,9 @@ def prepare_together(
     'preprocess_batch',
     task.preprocess_batch,
     feature_form.prepared,
-    raw_batch.RawBatch(len(batch), lambda: map(_copy, batch), batch.columns),
+    raw_batch.RawBatch(
+      len(batch), lambda: map(_copy, batch), lambda: batch.columns
+    ),
   )
   try:
     return form.features.of_batch(len(batch)).convert(features)

@@ -173,7 +173,7 @@ def test_rows_of_a_batch_are_read_when_asked_for():
     calls.append(1)
     return ({'x': x, 'y': np.array([x, x])} for x in range(3))
 
-  batch = raw_batch.RawBatch(3, read_rows, {'x': np.arange(3)})
+  batch = raw_batch.RawBatch(3, read_rows, lambda: {'x': np.arange(3)})
   assert len(batch) == 3
   column = batch.column('x')
   assert not calls
