@@ -19,10 +19,9 @@ def add_export(parser: fields.CommandParser) -> None:
     '--format',
     dest='file_format',
     choices=get_args(index_choices.ExportFormat),
-    default='parquet',
     help=(
       'file format: rows with a list column, plain projections, or an '
-      'inner-product index (default: %(default)s)'
+      'inner-product index (default: what the name of the file ends in)'
     ),
   )
   parser.add(common_flags.SCORES)

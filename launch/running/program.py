@@ -20,7 +20,7 @@ from launch.output import (
   metrics,
 )
 from launch.running import command_line
-from pipeline.storage import files as storage
+from pipeline.storage import file_identity, files as storage
 
 # Flags that say where a command writes.
 _OUTPUTS = ('out', 'workdir')
@@ -126,9 +126,9 @@ def _keep_config(flags: argparse.Namespace) -> _Failure | None:
   if out is None or flags.resolved is None:
     return None
   name = f'{flags.command.replace(" ", "-")}.toml'
-  is_file = '.' in out.rpartition('/')[2]
-  path = f'{out}.toml' if is_file else storage.join(out, name)
   try:
+    is_file = file_identity.identify(out) is not None
+    path = f'{out}.toml' if is_file else storage.join(out, name)
     with storage.open_for_writing(path) as file:
       file.write(tomli_w.dumps(flags.resolved).encode())
   except (OSError, errors.InputError) as error:

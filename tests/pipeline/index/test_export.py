@@ -77,7 +77,21 @@ def test_bad_arguments_are_told(influence, index, tmp_path):
     *('export', '--index', index, '--out', tmp_path / 'o', '--format', 'csv')
   )
   assert "invalid choice: 'csv'" in wrong.error_line
-  missing = influence('export', '--index', tmp_path, '--out', tmp_path / 'o')
+  unknown = influence('export', '--index', index, '--out', tmp_path / 'o.csv')
+  assert 'ends in .parquet, .npy, .faiss; or give' in unknown.error_line
+  assert not (tmp_path / 'o.csv').exists()
+  missing = influence(
+    'export', '--index', tmp_path, '--out', tmp_path / 'o.npy'
+  )
   assert 'has no manifest' in missing.error_line
-  unwritable = influence('export', '--index', index, '--out', '/proc/no/o')
+  unwritable = influence('export', '--index', index, '--out', '/proc/no/o.npy')
   assert 'cannot write to /proc/no' in unwritable.error_line
+
+
+def test_format_is_that_of_the_name(influence, index, tmp_path):
+  for name, extra in (('o.npy', []), ('o', ['--format', 'npy'])):
+    out = tmp_path / name
+    assert (
+      influence('export', '--index', index, '--out', out, *extra).status == 0
+    )
+    assert out.read_bytes().startswith(b'\x93NUMPY')
