@@ -154,14 +154,15 @@ def write_shard(
   vectors = shard_files.encode_vectors(stored)
   name = f'vectors-{example_range.stem}-{uuid.uuid4().hex[:12]}.npy'
   storage.create_exclusive(storage.join(directory, name), vectors)
-  rows = shard_files.encode_rows(
+  file = shard_files.RowsFile(
     table, checked_files.StoredFile.of(name, vectors), content.rejected
   )
+  rows = shard_files.encode_rows(table, file.vectors, file.rejected)
   repair = 0
   while True:
     path = storage.join(directory, _rows_name(example_range, repair))
     if storage.create_exclusive(path, rows):
-      return _describe(example_range, path, rows)
+      return _describe(example_range, path, rows, file)
     winner = _intact_shard(index, example_range, repair)
     if winner:
       return winner
@@ -267,10 +268,13 @@ def _read_rows_file(index: str, shard: Shard) -> shard_files.RowsFile:
   return rows
 
 
-def _describe(example_range: ExampleRange, path: str, data: bytes) -> Shard:
-  """The shard whose rows file has content `data`."""
-  rows = shard_files.parse_rows(path, data)
-  _check_accounts(example_range, rows.table, rows.rejected)
+def _describe(
+  example_range: ExampleRange,
+  path: str,
+  data: bytes,
+  rows: shard_files.RowsFile,
+) -> Shard:
+  """The shard whose rows file has content `data`, which says `rows`."""
   return Shard(
     range=example_range,
     rows=checked_files.StoredFile.of(path.rsplit('/', 1)[-1], data),
@@ -288,7 +292,10 @@ def _intact_shard(
     shards_directory(index), _rows_name(example_range, repair)
   )
   try:
-    shard = _describe(example_range, path, storage.read_bytes(path))
+    data = storage.read_bytes(path)
+    rows = shard_files.parse_rows(path, data)
+    _check_accounts(example_range, rows.table, rows.rejected)
+    shard = _describe(example_range, path, data, rows)
     _read_vectors_file(index, shard)
   except storage.DamagedFileError:
     return None
