@@ -44,4 +44,5 @@ def test_input_with_and_without_processes(tmp_path, capfd):
   assert [(x['corpus'], x['processes']) for x in rows] == [
     *(('photographs', 0), ('photographs', 1)),
     *(('texts', 0), ('texts', 1)),
+    *(('points', 0), ('points', 1)),
   ]
