@@ -13,18 +13,68 @@ They stay when a basis ends in NO-GO, which is fitted further from them.
 
 import base64
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from influence_core import errors
 from influence_core.eigenpairs import arnoldi, krylov_vectors
-from pipeline.bases.vector_files import VectorFiles
-from pipeline.storage import checked_files, files as storage, fingerprints
+from pipeline.bases import vector_files
+from pipeline.storage import (
+  checked_files,
+  files as storage,
+  fingerprints,
+  stored_objects,
+)
 
 _NUM_KEPT_STATES = 2
 # Of states; another one is not gone on with.
 _FORMAT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _State(vector_files.KeptVectors):
+  """All of an iteration; see `arnoldi.ArnoldiState`."""
+
+  # As text it would take longer to write than a step takes.
+  hessenberg: str
+  rounding: tuple[float, ...]
+  num_products: int
+  scale: float
+  broke_down: bool
+
+  def __post_init__(self):
+    super().__post_init__()
+    columns = len(self.rounding)
+    expected = 8 * columns * (columns + 1)
+    if len(base64.b64decode(self.hessenberg)) != expected:
+      raise ValueError(f'hessenberg is not of {expected} bytes')
+
+  @classmethod
+  def of(
+    cls, vectors: vector_files.KeptVectors, state: arnoldi.ArnoldiState
+  ) -> '_State':
+    return cls(
+      vectors.rows,
+      vectors.next,
+      base64.b64encode(state.hessenberg.astype('<f8').tobytes()).decode(),
+      tuple(state.rounding.tolist()),
+      state.num_products,
+      state.scale,
+      state.broke_down,
+    )
+
+  def to_iteration(self) -> arnoldi.ArnoldiState:
+    columns = len(self.rounding)
+    hessenberg = np.frombuffer(base64.b64decode(self.hessenberg), '<f8').copy()
+    return arnoldi.ArnoldiState(
+      hessenberg.reshape(columns + 1, columns),
+      np.array(self.rounding, np.float64),
+      self.num_products,
+      self.scale,
+      self.broke_down,
+    )
 
 
 class KrylovFiles:
@@ -37,7 +87,7 @@ class KrylovFiles:
 
   def __init__(self, directory: str, num_columns: int, dtype: np.dtype):
     """Begins without vectors; see `VectorFiles` for the arguments."""
-    self.vectors = VectorFiles(directory, num_columns, dtype)
+    self.vectors = vector_files.VectorFiles(directory, num_columns, dtype)
     self.directory = self.vectors.directory
 
   def mirror(
@@ -53,17 +103,7 @@ class KrylovFiles:
 
   def save_state(self, state: arnoldi.ArnoldiState) -> None:
     """Makes the state durable, then removes what no kept state needs."""
-    content = {
-      **self.vectors.to_json(),
-      # As text it would take longer to write than a step takes.
-      'hessenberg': base64.b64encode(
-        state.hessenberg.astype('<f8').tobytes()
-      ).decode(),
-      'rounding': state.rounding.tolist(),
-      'num_products': state.num_products,
-      'scale': state.scale,
-      'broke_down': state.broke_down,
-    }
+    content = dataclasses.asdict(_State.of(self.vectors.kept(), state))
     path = _state_path(self.directory, state.num_products)
     if storage.create_exclusive(path, checked_files.encode_json(content)):
       self._remove_unneeded()
@@ -74,20 +114,10 @@ class KrylovFiles:
     Raises:
       storage.DamagedFileError: Something of it is damaged.
     """
-    content = _read_state(self.directory, num_products)
-    self.vectors.go_back(content)
+    state = _read_state(self.directory, num_products)
+    self.vectors.go_back(state)
     self.forget_after(num_products)
-    hessenberg = np.frombuffer(
-      base64.b64decode(content['hessenberg']), '<f8'
-    ).copy()
-    columns = len(content['rounding'])
-    return arnoldi.ArnoldiState(
-      hessenberg.reshape(columns + 1, columns),
-      np.array(content['rounding'], np.float64),
-      content['num_products'],
-      content['scale'],
-      content['broke_down'],
-    )
+    return state.to_iteration()
 
   def forget_after(self, num_products: int) -> None:
     """Deletes later states, which not all processes have."""
@@ -122,8 +152,8 @@ class KrylovFiles:
       storage.remove(_state_path(self.directory, number))
     needed: set[str] = set()
     for number in kept:
-      rows = _read_state(self.directory, number)['rows']
-      needed |= {row['name'] for row in rows}
+      rows = _read_state(self.directory, number).rows
+      needed |= {row.name for row in rows}
     self.vectors.remove_all_but(needed)
 
 
@@ -138,11 +168,12 @@ def num_vectors(directory: str, num_products: int) -> int:
   Raises:
     storage.DamagedFileError: It is damaged.
   """
-  return len(_read_state(directory, num_products)['rows'])
+  return len(_read_state(directory, num_products).rows)
 
 
-def _read_state(directory: str, num_products: int) -> Any:
-  return checked_files.read_json(_state_path(directory, num_products))
+def _read_state(directory: str, num_products: int) -> _State:
+  path = _state_path(directory, num_products)
+  return stored_objects.parse(_State, checked_files.read_json(path), path)
 
 
 def _state_path(directory: str, num_products: int) -> str:

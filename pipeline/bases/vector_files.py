@@ -6,11 +6,10 @@ They are read again in chunks of columns of all vectors, for blocks of which
 `krylov_vectors` forms overlaps and combinations.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import os
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,18 @@ from pipeline.storage import checked_files, files as storage
 
 # Bytes read from each file at a time, for many blocks.
 _CHUNK_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptVectors:
+  """Which files vectors are in, and the number of the next one."""
+
+  rows: tuple[checked_files.StoredFile, ...]
+  next: int
+
+  def __post_init__(self):
+    for file in self.rows:
+      checked_files.check_file(file)
 
 
 class VectorFiles:
@@ -39,7 +50,7 @@ class VectorFiles:
     self.dtype = dtype
     self.block_columns = krylov_vectors.BLOCK_COLUMNS
     self._chunk_columns = _CHUNK_BYTES // dtype.itemsize
-    self._rows: list[dict[str, Any]] = []
+    self._rows: list[checked_files.StoredFile] = []
     self._next = 0
     self._chunk = 0
     self._chunk_rows = np.zeros((0, self._chunk_columns), dtype)
@@ -56,15 +67,14 @@ class VectorFiles:
       storage.remove(path)
       storage.create_exclusive(path, data)
     self._next += 1
-    file = checked_files.StoredFile(
-      name, data.nbytes, checked_files.checksum(data)
+    self._rows.append(
+      checked_files.StoredFile(name, data.nbytes, checked_files.checksum(data))
     )
-    self._rows.append(dataclasses.asdict(file))
 
   def row(self, number: int) -> np.ndarray:
-    row = self._rows[number]
+    file = self._rows[number]
     data = checked_files.read_checked(
-      storage.join(self.directory, row['name']), checked_files.StoredFile(**row)
+      storage.join(self.directory, file.name), file
     )
     return np.frombuffer(data, self.dtype)
 
@@ -75,20 +85,19 @@ class VectorFiles:
     block = self._chunk_rows[:, first : first + stop - start]
     return block.astype(np.float32, copy=False)
 
-  def to_json(self) -> dict[str, Any]:
-    """Which files these vectors are, and the number of the next one."""
-    return {'rows': self._rows, 'next': self._next}
+  def kept(self) -> KeptVectors:
+    return KeptVectors(tuple(self._rows), self._next)
 
-  def go_back(self, content: Mapping[str, Any]) -> None:
-    """To the vectors that `to_json` said."""
-    self._start_again(content['rows'])
-    self._next = content['next']
+  def go_back(self, kept: KeptVectors) -> None:
+    """To the vectors that there were."""
+    self._start_again(kept.rows)
+    self._next = kept.next
 
   def clear(self) -> None:
     """Forgets all vectors; their files stay until `remove_all_but`."""
     self._start_again([])
 
-  def _start_again(self, rows: Sequence[dict[str, Any]]) -> None:
+  def _start_again(self, rows: Sequence[checked_files.StoredFile]) -> None:
     """With other rows, of which no chunk has been read."""
     self._rows = list(rows)
     self._chunk_rows = self._chunk_rows[:0]
@@ -100,12 +109,12 @@ class VectorFiles:
     upcoming = max(0, 2 * chunk - self._chunk)  # The same way on.
     self._chunk = chunk
     left = self.num_columns * self.dtype.itemsize - chunk * _CHUNK_BYTES
-    for target, row in zip(self._chunk_rows, self._rows, strict=True):
-      path = os.path.join(self.directory, row['name'])
+    for target, file in zip(self._chunk_rows, self._rows, strict=True):
+      path = os.path.join(self.directory, file.name)
       view = target.view(np.uint8).data[:left]
       if _read_into(view, path, chunk, upcoming) != view.nbytes:
         raise storage.DamagedFileError(
-          f'{self.directory}/{row["name"]} is truncated; delete the directory '
+          f'{self.directory}/{file.name} is truncated; delete the directory '
           'to begin again'
         )
 
@@ -140,7 +149,7 @@ class VectorFiles:
 
   def remove_all_but(self, needed: set[str]) -> None:
     """Deletes vectors that are neither these nor named."""
-    needed = needed | {row['name'] for row in self._rows}
+    needed = needed | {file.name for file in self._rows}
     for name in storage.list_names(self.directory):
       if name.startswith('vector-') and name not in needed:
         storage.remove(storage.join(self.directory, name))

@@ -19,7 +19,12 @@ import numpy as np
 from influence_core import errors, types, user_code
 from pipeline.corpora.corpus import Corpus, id_of
 from pipeline.evaluation.options import Design, Retraining
-from pipeline.storage import checked_files, files as storage, fingerprints
+from pipeline.storage import (
+  checked_files,
+  files as storage,
+  fingerprints,
+  stored_objects,
+)
 from pipeline.tasks import example_batches, loaded_task, task as task_lib
 
 # Ids of training examples.
@@ -87,7 +92,10 @@ def losses(
     part, repeat = job
     key = fingerprints.of_json([known, sorted(part)])
     path = storage.join(directory, f'{key}-{repeat}.json')
-    found = checked_files.read_json(path) if storage.exists(path) else {}
+    found: dict[str, float] = {}
+    if storage.exists(path):
+      kept = checked_files.read_json(path)
+      found = stored_objects.parse(dict[str, float], kept, path)
     if not found.keys() >= set(queries.ids):
       with user_code.user_errors(f'retrain of task {name}', retrain):
         params = retrain(part, repeat)

@@ -9,24 +9,63 @@ it, which were released or had expired. Runs that were killed release nothing:
 theirs counts for a stated time, or until their machine sees that they are gone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import contextlib
+import dataclasses
 import datetime
 import os
 import pathlib
 import re
 import socket
-from typing import Any
 import uuid
 
 from influence_core import errors
-from pipeline.storage import checked_files, files as storage
+from pipeline.storage import checked_files, files as storage, stored_objects
 
 _NAME = re.compile(r'run-(\d{6})\.json')
 
 
 class OverlapError(errors.InputError):
   """Another run is at work."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Holder:
+  """Who holds a lock since when; locks of older versions say less."""
+
+  host: str
+  process: int
+  started: str
+  machine: str = ''
+  process_started: str = ''
+  run: str = ''
+
+  def __post_init__(self):
+    if self.since.tzinfo is None:
+      raise ValueError(f'{self.started} has no time zone')
+
+  @property
+  def since(self) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(self.started)
+
+  @classmethod
+  def of_this_process(cls) -> '_Holder':
+    now = datetime.datetime.now(datetime.UTC)
+    return cls(
+      socket.gethostname(),
+      os.getpid(),
+      now.isoformat(timespec='seconds'),
+      _machine(),
+      _started(os.getpid()),
+      uuid.uuid4().hex,
+    )
+
+  @property
+  def is_gone(self) -> bool:
+    """Whether it is a process of this machine that has ended."""
+    if not self.machine or self.machine != _machine():
+      return False
+    return _started(self.process) != self.process_started
 
 
 @contextlib.contextmanager
@@ -46,7 +85,9 @@ def hold(index: str, max_hours: float) -> Iterator[None]:
     _check_free(directory, numbers[-1], max_hours)
   number = numbers[-1] + 1 if numbers else 1
   path = storage.join(directory, _name(number))
-  mine = checked_files.encode_json(_holder())
+  mine = checked_files.encode_json(
+    dataclasses.asdict(_Holder.of_this_process())
+  )
   if (
     not storage.create_exclusive(path, mine)
     # An object store's answer can get lost and the request be sent again.
@@ -68,29 +109,17 @@ def _check_free(directory: str, number: int, max_hours: float) -> None:
   if storage.exists(storage.join(directory, _released(number))):
     return
   path = storage.join(directory, _name(number))
-  holder = checked_files.read_json(path)
-  if _is_gone(holder):
+  holder = stored_objects.parse(_Holder, checked_files.read_json(path), path)
+  if holder.is_gone:
     return
-  since = datetime.datetime.fromisoformat(holder['started'])
-  hours = (datetime.datetime.now(datetime.UTC) - since).total_seconds() / 3600
+  held = datetime.datetime.now(datetime.UTC) - holder.since
+  hours = held.total_seconds() / 3600
   if hours < max_hours:
     raise OverlapError(
-      f'process {holder["process"]} of {holder["host"]} is at work since '
-      f'{holder["started"]}; wait for it, or delete {path} if it is gone (its '
+      f'process {holder.process} of {holder.host} is at work since '
+      f'{holder.started}; wait for it, or delete {path} if it is gone (its '
       f'lock counts for {max_hours:g} hours)'
     )
-
-
-def _holder() -> dict[str, object]:
-  now = datetime.datetime.now(datetime.UTC)
-  return {
-    'host': socket.gethostname(),
-    'machine': _machine(),
-    'process': os.getpid(),
-    'process_started': _started(os.getpid()),
-    'run': uuid.uuid4().hex,
-    'started': now.isoformat(timespec='seconds'),
-  }
 
 
 def _machine() -> str:
@@ -114,14 +143,6 @@ def _started(process: int) -> str:
   # Its name comes before, in brackets, and may be anything.
   state, *fields = stat.rpartition(')')[2].split()
   return '' if state == 'Z' else fields[18]
-
-
-def _is_gone(holder: Mapping[str, Any]) -> bool:
-  """Whether it is a process of this machine that has ended."""
-  machine = holder.get('machine')
-  if not machine or machine != _machine():
-    return False
-  return _started(holder['process']) != holder['process_started']
 
 
 def _numbers(directory: str) -> list[int]:

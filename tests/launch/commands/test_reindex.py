@@ -117,6 +117,27 @@ def test_lock_is_held_by_one(tmp_path):
   assert len(os.listdir(tmp_path / 'locks')) == 2
 
 
+@pytest.mark.parametrize(
+  ('changed', 'message'),
+  [
+    ({'process': 'x'}, "process is 'x'"),
+    ({'started': 'now'}, 'isoformat'),
+    ({'started': '2026-01-01T00:00:00'}, 'has no time zone'),
+    ({'host': None}, 'host is None'),
+  ],
+)
+def test_lock_that_was_not_written_here_is_refused(tmp_path, changed, message):
+  holder = {'host': 'h', 'process': 1, 'started': '2026-01-01T00:00:00+00:00'}
+  path = tmp_path / 'locks' / 'run-000001.json'
+  path.parent.mkdir()
+  path.write_bytes(checked_files.encode_json(holder | changed))
+  with (
+    pytest.raises(storage.DamagedFileError, match=message),
+    run_lock.hold(str(tmp_path), max_hours=1),
+  ):
+    pass
+
+
 def test_lock_in_an_object_store(store):
   index = 'gs://bucket/index'
   with (

@@ -4,9 +4,10 @@ import resource
 import numpy as np
 import pytest
 
-from influence_core.eigenpairs import host_vectors, krylov_vectors
-from pipeline.bases import vector_files
-from pipeline.storage import files as storage
+from influence_core import errors
+from influence_core.eigenpairs import arnoldi, host_vectors, krylov_vectors
+from pipeline.bases import krylov_files, vector_files
+from pipeline.storage import checked_files, files as storage
 
 NUM_COLUMNS = 1000
 
@@ -92,3 +93,26 @@ def test_more_vectors_than_a_process_may_have_files(tmp_path):
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
   assert len(found) == 15
   np.testing.assert_array_equal(files.gram(files), memory.gram(memory))
+
+
+@pytest.mark.parametrize(
+  ('changed', 'message'),
+  [
+    ({'rows': [{'name': '../x', 'num_bytes': 4, 'crc32c': ''}]}, 'is no name'),
+    ({'rows': None}, 'rows is None'),
+    ({'hessenberg': 'AAAA'}, 'hessenberg is not of 16 bytes'),
+    ({'num_products': 'many'}, "num_products is 'many'"),
+  ],
+)
+def test_state_that_was_not_written_here_is_refused(tmp_path, changed, message):
+  files = krylov_files.KrylovFiles(str(tmp_path), 4, np.dtype(np.float32))
+  for _ in range(2):
+    files.vectors.append(np.ones(4, np.float32))
+  state = arnoldi.ArnoldiState(np.ones((2, 1)), np.zeros(1), num_products=3)
+  files.save_state(state)
+  assert krylov_files.num_vectors(str(tmp_path), 3) == 2
+  [path] = tmp_path.glob('state-*')
+  content = checked_files.read_json(str(path)) | changed
+  path.write_bytes(checked_files.encode_json(content))
+  with pytest.raises(errors.InputError, match=message):
+    files.load_state(3)
