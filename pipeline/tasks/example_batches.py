@@ -1,7 +1,8 @@
 """Preprocessed examples in batches, with those that could not be used."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
+import functools
 import itertools
 import types as python_types
 from typing import Any, NamedTuple
@@ -81,12 +82,8 @@ def read(
 
   By `preprocess_batch` where the task has it and no example is in its way.
   """
-  if task.preprocess_batch is not None and examples:
-    ids = [example_id for example_id, _ in examples]
-    batch = raw_batch.RawBatch(len(ids), lambda: _readable(examples))
-    with contextlib.suppress(example_form.UnusableExampleError):
-      return _read_together(task, form, ids, batch)
-  return stack(form, *prepare(task, form, examples))
+  ids = [example_id for example_id, _ in examples]
+  return _read(task, form, ids, lambda: examples)
 
 
 def read_range(
@@ -106,25 +103,29 @@ def read_range(
     return
   for start in range(part.start, part.stop, batch_size):
     stop = min(start + batch_size, part.stop)
-    yield _read_lazily(
-      task, form, corpus_lib.SourceShard(part.source_shard, start, stop)
+    some = corpus_lib.SourceShard(part.source_shard, start, stop)
+    yield _read(
+      task,
+      form,
+      [corpus_lib.id_of(some.name, record) for record in range(start, stop)],
+      functools.partial(corpus.read_range, some.name, start, stop),
+      functools.partial(corpus.read_columns, some),
     )
 
 
-def _read_lazily(task, form, part: corpus_lib.SourceShard) -> ExampleBatch:
-  records = range(part.start, part.stop)
-
-  def read_rows():
-    return task.corpus.read_range(part.name, part.start, part.stop)
-
-  batch = raw_batch.RawBatch(
-    len(records),
-    lambda: _readable(read_rows()),
-    lambda: task.corpus.read_columns(part),
-  )
-  ids = [corpus_lib.id_of(part.name, record) for record in records]
-  with contextlib.suppress(example_form.UnusableExampleError):
-    return _read_together(task, form, ids, batch)
+def _read(
+  task: task_lib.Task,
+  form: example_form.ExampleForm,
+  ids: list[str],
+  read_rows: Callable[[], Iterable[tuple[str, example_form.AnyExample]]],
+  read_columns: Callable[[], Mapping[str, np.ndarray]] = dict,
+) -> ExampleBatch:
+  if task.preprocess_batch is not None and ids:
+    batch = raw_batch.RawBatch(
+      len(ids), lambda: _readable(read_rows()), read_columns
+    )
+    with contextlib.suppress(example_form.UnusableExampleError):
+      return _read_together(task, form, ids, batch)
   return stack(form, *prepare(task, form, read_rows()))
 
 
