@@ -18,7 +18,7 @@ import numpy as np
 from influence_core import errors, parameter_selection, types
 from influence_core.baselines import last_layer as last_layer_lib
 from influence_core.baselines.last_layer import LastLayer, Origin
-from influence_core.devices import multi_device
+from influence_core.devices import multi_device, parameter_layout
 from influence_core.projection import (
   contraction as gradient_contraction,
   factored_projection,
@@ -50,7 +50,9 @@ class Representation:
     """
     self._per_example_loss = per_example_loss
     self._params = params
-    self._leaves = jax.device_put(parameter_selection.all_parameters(params))
+    self._leaves = parameter_layout.fit_devices(
+      parameter_selection.all_parameters(params)
+    )
     self._evaluate = jax.jit(self._of_batch)
 
   def __call__(self, features: types.Features) -> np.ndarray:

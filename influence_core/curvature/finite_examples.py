@@ -53,7 +53,7 @@ class FiniteExamples:
       memory_budget_bytes: memory to use; None for most of a device's.
     """
     self._loss = per_example_loss
-    self._params = jax.device_put(parameter_layout.fit_devices(params))
+    self._params = params
     self._paths = tuple(selected)
     self._budget = memory_budget_bytes
     self._checks: dict[Any, tuple[_Check, int]] = {}
@@ -64,25 +64,29 @@ class FiniteExamples:
     Args:
       features: pytree of [num_examples, ...] arrays, num_examples >= 1.
     """
+    # Not there to stay: what is done with the examples has them, too.
+    params = parameter_layout.fit_devices(self._params)
     shapes = device_program.example_shapes(features)
     if shapes not in self._checks:
-      self._checks[shapes] = self._compiled(features)
+      self._checks[shapes] = self._compiled(params, features)
     check, size = self._checks[shapes]
     found = []
     for start in range(0, multi_device.num_examples(features), size):
       batch = _part(features, start, size)
-      losses, gradient = check(self._params, _filled(batch, size))
+      losses, gradient = check(params, _filled(batch, size))
       good = np.array(losses)[: multi_device.num_examples(batch)]
       if not gradient:
         for number in np.flatnonzero(good).tolist():
           one = _part(batch, number, 1)
-          good[number] = bool(check(self._params, _filled(one, size))[1])
+          good[number] = bool(check(params, _filled(one, size))[1])
       found.append(good)
     return np.concatenate(found)
 
-  def _compiled(self, features: types.Features) -> tuple[_Check, int]:
+  def _compiled(
+    self, params: types.Params, features: types.Features
+  ) -> tuple[_Check, int]:
     """The check of a batch, and its size."""
-    leaves: dict[str, Any] = parameter_selection.all_parameters(self._params)
+    leaves: dict[str, Any] = parameter_selection.all_parameters(params)
     budget = self._budget or device_memory.default_budget_bytes()
     taken = sum(
       leaf.addressable_shards[0].data.nbytes for leaf in leaves.values()
@@ -91,7 +95,7 @@ class FiniteExamples:
     def compile_gradient(size: int) -> device_program.Program:
       check = jax.jit(_gradient_check(self._loss, self._paths))
       shapes = device_program.with_lead(features, size)
-      lowered = check.lower(self._params, shapes)
+      lowered = check.lower(params, shapes)
       return device_program.compile_lowered(lowered, size)
 
     try:

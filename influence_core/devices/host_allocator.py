@@ -10,8 +10,12 @@ import platform
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
+_M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
+
+# Larger blocks are given back at once: on a heap each would leave a hole that
+# the next one does not fit, and calls that use so much take many seconds.
+_LARGEST_KEPT = 1 << 30
 
 
 def keep_freed_memory() -> bool:
@@ -27,7 +31,7 @@ def keep_freed_memory() -> bool:
   libc = ctypes.CDLL(None)
   settings = {
     _M_TRIM_THRESHOLD: -1,  # Never shrink the heap.
-    _M_MMAP_MAX: 0,  # Large blocks on the heap, too.
+    _M_MMAP_THRESHOLD: _LARGEST_KEPT,
     _M_ARENA_MAX: 1,  # One heap, that of large blocks, for all threads.
   }
   accepted = [libc.mallopt(name, value) for name, value in settings.items()]

@@ -24,15 +24,13 @@ from influence_core.devices import (
 
 
 def fit_devices(params: types.Params) -> types.Params:
-  """The parameters as they are, or cut over local devices if too many for one.
+  """The parameters on a device, or cut over local ones if too many for one.
 
   For a look at a few examples before any work starts.
   """
-  leaves = jax.tree.leaves(params)
-  if (
-    sum(leaf.nbytes for leaf in leaves) <= device_memory.default_budget_bytes()
-  ):
-    return params
+  num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+  if num_bytes <= device_memory.default_budget_bytes():
+    return jax.device_put(params)
   return cut(params)
 
 

@@ -141,33 +141,39 @@ def largest_program(
     workspace_bytes: what its temporaries may take.
     preferred: micro-batch beyond which nothing is gained.
     num_examples: examples there will ever be for each device, if known.
-    useful_bytes: temporaries of more are taken by a single example alone, as a
-      larger batch would gain little; None for all that may be taken.
+    useful_bytes: what the examples after the first may add to the temporaries,
+      as more would gain little; None for all that may be taken.
 
   Raises:
     errors.InputError: Not even a single example fits.
   """
-  micro_batch = preferred
+  most = preferred
   if num_examples is not None:
-    micro_batch = max(1, min(micro_batch, num_examples))
-  limit = min(workspace_bytes, useful_bytes or workspace_bytes)
-  program = compile_program(micro_batch)
-  while program.temporary_bytes > limit:
-    if micro_batch == 1 and program.temporary_bytes <= workspace_bytes:
-      break
-    if micro_batch == 1:
-      raise errors.InputError(
-        f'one example needs {program.temporary_bytes:,} bytes of temporary '
-        f'memory on each device and {workspace_bytes:,} are left beside '
-        'what stays there; raise memory_budget, select fewer parameters, '
-        'or wrap the layers of the model in jax.checkpoint'
-      )
-    # Temporaries grow with the batch, apart from a constant part.
-    fitting = micro_batch * limit / program.temporary_bytes
-    fitting = 2 ** math.floor(math.log2(max(fitting, 1)))
-    micro_batch = min(fitting, micro_batch // 2)
+    most = max(1, min(most, num_examples))
+  program = compile_program(most)
+  useful = useful_bytes or workspace_bytes
+  if program.temporary_bytes <= min(useful, workspace_bytes):
+    return program
+  single = compile_program(1) if most > 1 else program
+  if single.temporary_bytes > workspace_bytes:
+    raise errors.InputError(
+      f'one example needs {single.temporary_bytes:,} bytes of temporary '
+      f'memory on each device and {workspace_bytes:,} are left beside '
+      'what stays there; raise memory_budget, select fewer parameters, '
+      'or wrap the layers of the model in jax.checkpoint'
+    )
+  # Part of the temporaries is there whatever the batch, such as a gradient.
+  growth = program.temporary_bytes - single.temporary_bytes
+  fitting = min(useful, workspace_bytes - single.temporary_bytes)
+  if growth <= fitting:
+    return program
+  micro_batch = 2 ** int(math.log2(1 + fitting * (most - 1) / growth))
+  while micro_batch > 1:
     program = compile_program(micro_batch)
-  return program
+    if program.temporary_bytes <= workspace_bytes:
+      return program
+    micro_batch //= 2
+  return single
 
 
 def useful_bytes(parameter_bytes: int) -> int:

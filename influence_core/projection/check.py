@@ -5,15 +5,13 @@ contains, either both ways agree or the work does not start.
 """
 
 import dataclasses
-import functools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from influence_core import errors, loss_contract, parameter_selection, types
-from influence_core.devices import host_products
+from influence_core import errors, loss_contract, types
+from influence_core.devices import host_products, plain_gradient
 from influence_core.projection import projector as gradient_projection
 
 
@@ -99,13 +97,8 @@ def _plain_projections(
   per_example_loss, params, eigenvectors, features
 ) -> _Plain:
   """One example at a time, so that one gradient is held."""
-  leaves = parameter_selection.all_parameters(params)
-  selected = {path: jnp.asarray(leaves[path]) for path in eigenvectors}
-
-  gradient = jax.jit(
-    functools.partial(
-      parameter_selection.batch_gradient, per_example_loss, params
-    )
+  gradient = plain_gradient.compile_gradient(
+    per_example_loss, params, eigenvectors
   )
   places = []
   rows: dict[str, list[np.ndarray]] = {path: [] for path in eigenvectors}
@@ -113,7 +106,7 @@ def _plain_projections(
   for place, example in enumerate(loss_contract.single_examples(features)):
     flat = {
       path: np.asarray(leaf, np.float32).reshape(-1)
-      for path, leaf in gradient(selected, example).items()
+      for path, leaf in gradient(example).items()
     }
     if not all(np.isfinite(part).all() for part in flat.values()):
       continue

@@ -24,7 +24,7 @@ class TokenScores:
       token_losses: of the model.
       params: pytree of arrays.
     """
-    self._params = jax.device_put(parameter_layout.fit_devices(params))
+    self._params = parameter_layout.fit_devices(params)
 
     def along(params, direction, features):
       leaves = parameter_selection.all_parameters(params)

@@ -1,12 +1,10 @@
 """Compares coordinates with those of plain gradients, on a few examples."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from influence_core import errors, loss_contract, parameter_selection, types
+from influence_core import errors, loss_contract, types
+from influence_core.devices import plain_gradient
 from influence_core.subspaces import (
   factored_gradients,
   projector as subspace_projector,
@@ -40,11 +38,7 @@ def check_projector(
   Raises:
     errors.InputError: The two disagree.
   """
-  gradient = jax.jit(
-    functools.partial(
-      parameter_selection.batch_gradient, per_example_loss, params
-    )
-  )
+  gradient = plain_gradient.compile_gradient(per_example_loss, params, selected)
   gradients = factored_gradients.FactoredGradients(
     per_example_loss, params, selected=selected, features=features
   )
@@ -54,7 +48,7 @@ def check_projector(
   differences = []
   examples = loss_contract.single_examples(features)
   for coordinates, one in zip(projected, examples, strict=True):
-    plain = gradient(dict(selected), one)
+    plain = gradient(one)
     norm = np.sqrt(
       sum(float(jnp.sum(jnp.square(leaf))) for leaf in plain.values())
     )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import choices, types
+from influence_core.devices import parameter_layout
 from influence_core.subspaces import (
   factored_gradients,
   matrix_gradients,
@@ -215,7 +216,7 @@ def _sums(gradients, leaves, features) -> factored_gradients.ByPath:
 
   step = -(-len(jax.tree.leaves(features)[0]) // _NUM_EXAMPLES)
   few = jax.tree.map(lambda leaf: leaf[::step], features)
-  return jax.jit(of_few)(leaves, few)
+  return jax.jit(of_few)(parameter_layout.fit_devices(leaves), few)
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

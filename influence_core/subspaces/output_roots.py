@@ -23,7 +23,10 @@ import numpy as np
 
 from influence_core import errors, loss_contract, types
 from influence_core.curvature import products as curvature_products
-from influence_core.devices import program as device_program
+from influence_core.devices import (
+  parameter_layout,
+  program as device_program,
+)
 
 # Of an example: its curvature is formed where no analytic root is known.
 MAX_OUTPUTS = 1024
@@ -231,9 +234,11 @@ def _is_softmax(
   if len(shape) < 2 or shape[-1] < 2:
     return False
   difference = jax.jit(functools.partial(_softmax_difference, split_loss))
-  # One by one: outputs are tokens times a whole vocabulary.
+  # One after the other: outputs are tokens times a whole vocabulary, and calls
+  # that are not waited for hold their temporaries at the same time.
+  placed = parameter_layout.fit_devices(params)
   found = [
-    difference(params, example)
+    np.array(difference(placed, example))
     for example in loss_contract.single_examples(features)
   ]
   differences, sizes = np.array(found).T

@@ -57,6 +57,8 @@ class CurvatureSamples:
       selected=loaded.selected,
       memory_budget_bytes=memory_budget_bytes,
     )
+    # By id: blocks are read once in each pass.
+    self._known: dict[str, bool] = {}
 
   def first(self) -> types.Features:
     """The sample itself: [num_examples, ...] of this process.
@@ -194,7 +196,14 @@ class CurvatureSamples:
     self, batch: example_batches.ExampleBatch
   ) -> example_batches.ExampleBatch:
     """Without examples that would make every product meaningless."""
-    finite = self._is_finite(batch.features)
+    new = [n for n, name in enumerate(batch.ids) if name not in self._known]
+    if new:
+      found = self._is_finite(
+        example_batches.take_examples(batch, np.array(new)).features
+      )
+      names = (batch.ids[n] for n in new)
+      self._known.update(zip(names, found.tolist(), strict=True))
+    finite = np.array([self._known[name] for name in batch.ids])
     if finite.all():
       return batch
     bad = [batch.ids[place] for place in np.flatnonzero(~finite)]

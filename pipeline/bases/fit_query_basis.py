@@ -4,14 +4,13 @@ Projected on it, an example's gradient gives its influence on each query. So the
 methods that work on the query side are served by every later stage too.
 """
 
-import functools
 import time
 
 import jax
 import numpy as np
 
 from influence_core import errors, parameter_selection, types
-from influence_core.devices import memory as device_memory
+from influence_core.devices import memory as device_memory, plain_gradient
 from influence_core.eigenpairs import reports
 from pipeline.bases import (
   curvature_sample,
@@ -96,12 +95,8 @@ def _gradients(
   loaded: loaded_task.LoadedTask, batch: example_batches.ExampleBatch
 ) -> query_solvers.Vectors:
   """[num_queries, *shape] float32 gradients by path."""
-  gradient = jax.jit(
-    functools.partial(
-      parameter_selection.batch_gradient,
-      loaded.measuring().task.per_example_loss,
-      loaded.params,
-    )
+  gradient = plain_gradient.compile_gradient(
+    loaded.measuring().task.per_example_loss, loaded.params, loaded.selected
   )
   gradients = {
     path: np.empty((len(batch.ids), *leaf.shape), np.float32)
@@ -109,7 +104,7 @@ def _gradients(
   }
   for number, example_id in enumerate(batch.ids):
     example = jax.tree.map(lambda x, n=number: x[n : n + 1], batch.features)
-    row = jax.tree.map(np.asarray, gradient(loaded.selected, example))
+    row = jax.tree.map(np.asarray, gradient(example))
     if not all(np.isfinite(part).all() for part in row.values()):
       raise errors.InputError(
         f'the gradient of query {example_id} is not finite; leave it out of '

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 import contextlib
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from influence_core import errors, loss_contract, loss_tracing, types
@@ -64,7 +63,7 @@ class LossCheck:
     Raises:
       errors.InputError: The loss fails.
     """
-    params = self._placed_params()
+    params = parameter_layout.fit_devices(self._params)
     for batch in batches:
       if not batch.ids:
         continue
@@ -88,7 +87,8 @@ class LossCheck:
       errors.InputError: The loss has no gradient, or changes with the rest of a
         batch.
     """
-    params, features = self._placed_params(), finite.batch.features
+    features = finite.batch.features
+    params = parameter_layout.fit_devices(self._params)
     with self._naming_the_task():
       loss_contract.check_differentiable(self._loss, params, selected, features)
       loss_contract.check_independent(
@@ -114,7 +114,8 @@ class LossCheck:
       ).per_example_loss,
       'split_loss',
     )
-    params, features = self._placed_params(), finite.batch.features
+    features = finite.batch.features
+    params = parameter_layout.fit_devices(self._params)
     with self._naming_the_task():
       loss_contract.check_form(split, params, features)
       losses = loss_contract.evaluate(split, params, features)
@@ -138,7 +139,8 @@ class LossCheck:
     token_losses = loss_tracing.NamedLoss(
       self._task.token_losses, 'token_losses'
     )
-    params, features = self._placed_params(), finite.batch.features
+    features = finite.batch.features
+    params = parameter_layout.fit_devices(self._params)
     with self._naming_the_task():
       loss_tracing.check_traceable(token_losses, params, features)
       losses = loss_contract.evaluate(token_losses, params, features)
@@ -149,10 +151,6 @@ class LossCheck:
           'tokens), a loss for each token of each example'
         )
       _check_same('sum of token_losses', losses.sum(axis=1), finite)
-
-  def _placed_params(self) -> types.Params:
-    """On a device, so that they are copied there once."""
-    return jax.device_put(parameter_layout.fit_devices(self._params))
 
   @contextlib.contextmanager
   def _naming_the_task(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from influence_core import errors, loss_contract, types
+from influence_core.devices import parameter_layout
 from pipeline.tasks import example_form, task as task_lib
 
 # Examples drawn at random to tell what padding costs.
@@ -46,8 +47,9 @@ def check(
   own = form.features.lengths(example.features)
   padded = form.padded_lengths(example)
   evaluate = jax.jit(task.per_example_loss)
+  placed = parameter_layout.fit_devices(params)
   found, expected = (
-    float(evaluate(params, form.stack([example], lengths))[0])
+    float(evaluate(placed, form.stack([example], lengths))[0])
     for lengths in (padded, own)
   )
   if abs(found - expected) > tolerance * (1 + abs(expected)):

@@ -12,6 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from influence_core import errors, types, user_code
+from influence_core.devices import (
+  memory as device_memory,
+  parameter_layout,
+  program as device_program,
+)
 from pipeline.corpora import row_readers
 from pipeline.corpora.corpus import (
   ID_KEY,
@@ -33,7 +38,7 @@ from pipeline.tasks.query_choice import STANDARD_INPUT, QueryChoice
 # A split, raw examples themselves, or any place that they come from.
 Queries = str | Sequence[RawExample] | QueryChoice
 
-# Queries that the model is evaluated on at a time.
+# Queries that the model is evaluated on at a time, at most.
 _EVALUATED_TOGETHER = 64
 
 Examples = Iterable[tuple[str, example_form.AnyExample]]
@@ -210,7 +215,7 @@ def described(
 
   columns = {'id': pa.array(batch.ids), **batch.columns}
   with user_code.user_errors(f'predict of task {task.name}'):
-    values = _in_pieces(jax.jit(evaluate), loaded.params, batch)
+    values = _in_pieces(evaluate, loaded.params, batch)
     for name, value in values.items():
       columns[name] = pa.array(value)
     return pa.table(columns)
@@ -221,13 +226,33 @@ def _in_pieces(
   params: types.Params,
   batch: example_batches.ExampleBatch,
 ) -> dict[str, np.ndarray]:
+  """What is evaluated of all examples, as many at a time as fit."""
+  placed = parameter_layout.fit_devices(params)
+  jitted = jax.jit(evaluate)
+
+  def compile_evaluation(size: int) -> device_program.Program:
+    shapes = device_program.with_lead(batch.features, size)
+    lowered = jitted.lower(placed, shapes)
+    return device_program.compile_lowered(lowered, size)
+
+  count = len(batch.ids)
+  taken = sum(
+    leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(placed)
+  )
+  program = device_program.largest_program(
+    compile_evaluation,
+    device_memory.default_budget_bytes() - taken,
+    preferred=_EVALUATED_TOGETHER,
+    num_examples=count,
+  )
   parts = []
-  for start in range(0, len(batch.ids), _EVALUATED_TOGETHER):
-    places = slice(start, start + _EVALUATED_TOGETHER)
-    features = jax.tree.map(lambda x, part=places: x[part], batch.features)
-    parts.append(evaluate(params, features))
+  for start in range(0, count, program.micro_batch):
+    # Filled with the last example: one program for all.
+    rows = np.minimum(np.arange(start, start + program.micro_batch), count - 1)
+    features = jax.tree.map(lambda x, rows=rows: x[rows], batch.features)
+    parts.append(jax.tree.map(np.asarray, program.compiled(placed, features)))
   return {
-    name: np.concatenate([np.asarray(part[name]) for part in parts])
+    name: np.concatenate([part[name] for part in parts])[:count]
     for name in parts[0]
   }
 

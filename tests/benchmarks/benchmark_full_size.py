@@ -100,13 +100,13 @@ def run_command(argv: list[str]) -> dict[str, Any]:
     _largest_private(process.pid) as private,
   ):
     assert process.stdout is not None
-    result = json.loads(process.stdout.read())
+    printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
   if process.returncode:
     raise SystemExit(f'{shlex.join(command)} ended with {process.returncode}')
   return {
-    'result': result,
+    'result': json.loads(printed),
     'seconds': time.perf_counter() - start,
     'peak_bytes': usage.ru_maxrss * 1024,
     'peak_private_bytes': max(private),

@@ -21,6 +21,10 @@ def test_a_model_too_large_for_one_device(tmp_path):
   found = json.loads(done.stdout)
   used = found['resident_bytes'] + found['temporary_bytes']
   assert used <= TOO_LITTLE < expected['resident_bytes']
+  assert found['held_whole'] == [False]
+  assert found['form'] == expected['form'] == 'softmax'
+  # Two ways to compute in float32, relative to |gradient|.
+  assert max(found['error'], expected['error']) < 1e-5
   for name in ('projections', 'norms', 'losses'):
     wanted = np.array(expected[name])
     # float32 sums in another order.

@@ -4,31 +4,45 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.skipif(
+  platform.libc_ver()[0] != 'glibc', reason='other libraries cannot be told'
+)
+
 SCRIPT = """
 import resource
+import numpy as np
+import psutil
 from influence_core.devices import host_allocator
 {call}
 def use():
-  block = bytearray(64 * 2**20)
-  block[::4096] = bytes(len(block[::4096]))
+  block = np.empty({mebibytes} * 2**20, np.uint8)
+  block[::4096] = 1
+before = psutil.Process().memory_info().rss
 use()
+kept = psutil.Process().memory_info().rss - before
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 use()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, kept)
 """
+KEEP = 'assert host_allocator.keep_freed_memory()'
 
 
-@pytest.mark.skipif(
-  platform.libc_ver()[0] != 'glibc', reason='other libraries cannot be told'
-)
+def used_twice(call, mebibytes):
+  """Faults of pages the second time, and bytes kept after the first."""
+  script = SCRIPT.format(call=call, mebibytes=mebibytes)
+  done = subprocess.run(
+    [sys.executable, '-c', script], capture_output=True, text=True, check=True
+  )
+  num_faults, kept = map(int, done.stdout.split())
+  return num_faults, kept
+
+
 def test_freed_memory_is_used_again_without_new_pages():
-  def num_faults(call):
-    script = SCRIPT.format(call=call)
-    done = subprocess.run(
-      [sys.executable, '-c', script], capture_output=True, text=True, check=True
-    )
-    return int(done.stdout)
-
   # 64 MiB are 16,384 pages, or 32 huge ones.
-  assert num_faults('') >= 32
-  assert num_faults('assert host_allocator.keep_freed_memory()') < 8
+  assert used_twice('', 64)[0] >= 32
+  assert used_twice(KEEP, 64)[0] < 8
+
+
+def test_memory_of_very_large_blocks_is_not_kept():
+  assert used_twice(KEEP, 64)[1] > 60 << 20
+  assert used_twice(KEEP, 1100)[1] < 60 << 20

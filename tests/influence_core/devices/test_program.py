@@ -10,11 +10,13 @@ PREFERRED = 128
 PLENTY = 1 << 40
 
 
-def choose(example_bytes, *, workspace_bytes=PLENTY, **options):
+def choose(
+  example_bytes, *, workspace_bytes=PLENTY, constant_bytes=1000, **options
+):
   """The micro-batch, where an example has so many bytes of temporaries."""
 
   def compile_program(micro_batch):
-    num_bytes = 1000 + example_bytes * micro_batch
+    num_bytes = constant_bytes + example_bytes * micro_batch
     return device_program.Program(micro_batch, None, num_bytes)
 
   settings = {'batch_size': None, 'num_examples': None, **options}
@@ -49,3 +51,19 @@ def test_a_given_size_is_taken_or_refused():
   assert choose(4, batch_size=size) == 3
   with pytest.raises(errors.InputError, match='1,000 are left beside'):
     choose(4, batch_size=size, workspace_bytes=1000)
+
+
+def test_no_more_are_taken_than_is_useful():
+  mega = 1 << 20
+  assert choose(mega, useful_bytes=20 * mega) == 16
+  assert choose(30 * mega, useful_bytes=20 * mega) == 1
+
+
+def test_what_any_batch_takes_makes_none_smaller():
+  """The gradient of a large model is there for one example, too."""
+  mega = 1 << 20
+  large = {'constant_bytes': 100 * mega, 'useful_bytes': 20 * mega}
+  assert choose(mega, **large) == 16
+  assert choose(mega, workspace_bytes=109 * mega, **large) == 8
+  with pytest.raises(errors.InputError, match='one example needs 105,906,176'):
+    choose(mega, workspace_bytes=100 * mega, **large)

@@ -1,12 +1,15 @@
 """Examples that cannot be used are left out of a sample, counted and named."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from influence_core.curvature import finite_examples
-from influence_core.devices import memory as device_memory
-from pipeline.bases import stored_basis
+from influence_core.devices import memory as device_memory, multi_device
+from pipeline.bases import curvature_sample, stored_basis
+from pipeline.tasks import loaded_task
+from pipeline.tasks.reference import TaskReference
 
 
 def flags(workdir, numbers='plain', loss='plain'):
@@ -85,6 +88,32 @@ def test_fraction_is_checked(influence, workdir, tmp_path):
       *('--max_rejected_fraction', 2),
     )
     assert 'max_rejected_fraction is 2.0, expected 0 to 1' in found.error_line
+
+
+def test_passes_look_for_bad_examples_once(workdir, monkeypatch):
+  arguments = {'workdir': str(workdir), 'numbers': 'nan_start'}
+  loaded = loaded_task.LoadedTask.load(
+    TaskReference('tests.kit.odd_tasks:make_task', arguments)
+  )
+  samples = curvature_sample.CurvatureSamples(
+    loaded, sample_size=303, seed=0, max_rejected_fraction=0.06
+  )
+  find, looked_at = samples._is_finite, []
+
+  def noting(features):
+    looked_at.append(multi_device.num_examples(features))
+    return find(features)
+
+  monkeypatch.setattr(samples, '_is_finite', noting)
+  blocks = samples.blocks()
+  first, again = (
+    [batch for number in range(len(blocks)) for batch in blocks[number]]
+    for _ in range(2)
+  )
+  assert sum(looked_at) == 303
+  assert sum(map(multi_device.num_examples, again)) == 303 - 15
+  jax.tree.map(np.testing.assert_array_equal, first, again)
+  assert len(blocks.rejected) == 15
 
 
 PARAMS = {'w': np.float32([1, 2]), 'b': np.float32(0)}
