@@ -159,7 +159,7 @@ class Console:
           task,
           completed=num_done,
           total=num_total,
-          rate=f'{speed:,.1f} {unit}/s' if speed else '',
+          rate=_pace(speed, unit) if speed else '',
           facts='  '.join(
             f'{name.replace("_", " ")} {value}' for name, value in facts.items()
           ),
@@ -169,26 +169,33 @@ class Console:
 
   @contextlib.contextmanager
   def _log_lines(self, name: str, unit: str) -> Iterator[StageUpdate]:
-    started = last_line = time.monotonic()
+    last_line = time.monotonic()
+    first: tuple[int, float] | None = None
 
     def update(num_done: int, num_total: int, /, **facts: float) -> None:
-      nonlocal last_line
+      nonlocal last_line, first
       now = time.monotonic()
+      if first is None:
+        # What was done by then may be of an earlier run.
+        first = num_done, now
       if now - last_line < _LOG_INTERVAL_SECONDS or not num_done:
         return
       last_line = now
-      rate = num_done / (now - started)
+      pace: dict[str, float] = {}
+      if num_done > first[0]:
+        rate = (num_done - first[0]) / (now - first[1])
+        pace['rate'] = float(f'{rate:.3g}')
+        pace['eta_seconds'] = round((num_total - num_done) / rate)
       log_pairs(
-        stage=name,
-        done=num_done,
-        total=num_total,
-        unit=unit,
-        rate=round(rate, 1),
-        eta_seconds=round((num_total - num_done) / rate),
-        **facts,
+        stage=name, done=num_done, total=num_total, unit=unit, **pace, **facts
       )
 
     yield update
+
+
+def _pace(speed: float, unit: str) -> str:
+  shown = f'{speed:,.1f}' if speed >= 1 else f'{speed:.2g}'
+  return f'{shown} {unit}/s'
 
 
 def log_pairs(**values: Any) -> None:

@@ -64,6 +64,11 @@ class KeptPasses:
     """
     self._started.append(name)
     self._kept_at = time.monotonic()
+    state = self._found(name)
+    self._tell(state)
+    return state
+
+  def _found(self, name: str) -> factored_sample.PassState:
     found = self._files(name)
     if not found:
       return factored_sample.PassState(0, 0, {})
@@ -83,10 +88,7 @@ class KeptPasses:
 
   def keep(self, name: str, state: factored_sample.PassState) -> None:
     """See `PassKeeper`."""
-    before = (len(self._started) - 1) * len(self._blocks)
-    self._progress(
-      before + state.num_blocks, self._num_passes * len(self._blocks)
-    )
+    self._tell(state)
     if time.monotonic() - self._kept_at < _SECONDS_BETWEEN:
       return
     about = {
@@ -103,6 +105,12 @@ class KeptPasses:
       if other != new:
         storage.remove(storage.join(self._own, other))
     self._kept_at = time.monotonic()
+
+  def _tell(self, state: factored_sample.PassState) -> None:
+    before = (len(self._started) - 1) * len(self._blocks)
+    self._progress(
+      before + state.num_blocks, self._num_passes * len(self._blocks)
+    )
 
   def _files(self, name: str) -> list[str]:
     """Of a pass, that of the fewest blocks first."""

@@ -51,3 +51,19 @@ def test_bar_and_lines_show_more_than_what_is_done(monkeypatch, caplog):
   assert 'done=1 total=2 unit=examples' in first
   assert first.endswith('rejected=4')
   assert done.endswith('rejected=5')
+
+
+def test_the_pace_is_that_of_this_run(monkeypatch, caplog):
+  """Six of eight were there before; two minutes each are left for two."""
+  caplog.set_level(logging.INFO, 'influence')
+  clock = iter([0, 0, 10, 130, 250, 250])
+  monkeypatch.setattr(console_lib.time, 'monotonic', lambda: next(clock))
+  with console_lib.Console().stage('fit-basis', 'blocks') as progress:
+    progress(6, 8)
+    progress(7, 8)
+    progress(8, 8)
+  first, second, _ = [x.getMessage() for x in caplog.records][-3:]
+  assert first.endswith(
+    'done=7 total=8 unit=blocks rate=0.00833 eta_seconds=120'
+  )
+  assert second.endswith('eta_seconds=0')
