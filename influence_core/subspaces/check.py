@@ -1,5 +1,8 @@
 """Compares coordinates with those of plain gradients, on a few examples."""
 
+from collections.abc import Iterator, Mapping
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -7,6 +10,7 @@ from influence_core import errors, loss_contract, types
 from influence_core.devices import plain_gradient
 from influence_core.subspaces import (
   factored_gradients,
+  layers as layers_lib,
   projector as subspace_projector,
   subspace_basis,
 )
@@ -45,24 +49,20 @@ def check_projector(
   projected = projector.project(features).projections
   if projected.ndim > 2:  # Of each token; they add up.
     projected = projected.sum(axis=1)
-  differences = []
-  examples = loss_contract.single_examples(features)
-  for coordinates, one in zip(projected, examples, strict=True):
-    plain = gradient(one)
-    norm = np.sqrt(
-      sum(float(jnp.sum(jnp.square(leaf))) for leaf in plain.values())
+  found = [
+    # No name for it here: one gradient is held at a time.
+    _difference(gradients, basis, gradient(one), coordinates)
+    for coordinates, one in zip(
+      projected, loss_contract.single_examples(features), strict=True
     )
-    if not np.isfinite(norm):
-      continue
-    expected = _coordinates(gradients, basis, plain)
-    error = np.abs(coordinates - expected).max()
-    differences.append(error / max(norm, np.finfo(np.float32).tiny))
+  ]
+  differences = [x for x in found if x is not None]
   if not differences:
     return None
   tolerance = loss_contract.tolerance(
     any(jnp.finfo(leaf.dtype).bits < 32 for leaf in selected.values())
   )
-  worst = float(max(differences))
+  worst = max(differences)
   if worst > tolerance:
     raise errors.InputError(
       f'coordinates differ from those of plain gradients by {worst:.1e} of '
@@ -72,34 +72,63 @@ def check_projector(
   return worst
 
 
-def _coordinates(gradients, basis, plain) -> np.ndarray:
+def _difference(
+  gradients: factored_gradients.FactoredGradients,
+  basis: subspace_basis.SubspaceBasis,
+  plain: Mapping[str, jax.Array],
+  coordinates: np.ndarray,
+) -> float | None:
+  """Of one example, relative to |gradient|; None where that is not finite."""
+  norm = float(_norm(plain))
+  if not np.isfinite(norm):
+    return None
+  expected = _coordinates(gradients, basis, plain)
+  error = float(np.abs(coordinates - expected).max())
+  return error / max(norm, float(np.finfo(np.float32).tiny))
+
+
+@jax.jit
+def _norm(plain: Mapping[str, jax.Array]) -> jax.Array:
+  wide = (leaf.astype(jnp.float32) for leaf in plain.values())
+  return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in wide))
+
+
+def _coordinates(
+  gradients: factored_gradients.FactoredGradients,
+  basis: subspace_basis.SubspaceBasis,
+  plain: Mapping[str, jax.Array],
+) -> np.ndarray:
   """[projection_dim] of one example's gradient, that is there as a whole."""
   parts = []
   for stack in basis.report.stacks:
-    own = basis.directions[stack.path]
-    inside = np.einsum(
-      'brc,brk,bcl->bkl',
-      _matrices(gradients, stack, plain),
-      own.rows,
-      own.columns,
-      optimize=True,
-    )
-    flat = inside.reshape(len(inside), -1)
-    parts.append(np.einsum('bi,bin->bn', flat, own.rotation).ravel())
+    directions = zip(*basis.directions[stack.path], strict=True)
+    for matrix, (rows, columns, rotation) in zip(
+      _matrices(gradients, stack, plain), directions, strict=True
+    ):
+      parts.append((rows.T @ matrix @ columns).ravel() @ rotation)
   return np.concatenate(parts)
 
 
-def _matrices(gradients, stack, plain) -> np.ndarray:
-  """[matrix, row, column] float64 of the layers of a stack."""
+def _matrices(
+  gradients: factored_gradients.FactoredGradients,
+  stack: layers_lib.LayerStack,
+  plain: Mapping[str, jax.Array],
+) -> Iterator[np.ndarray]:
+  """[row, column] float64 of each layer of a stack, one at a time."""
 
-  def of(path):
-    [matrices] = gradients.matrices[path].to_matrices(plain[path][None])
-    return np.asarray(matrices, np.float64)
+  def of(path: str) -> np.ndarray:
+    read = gradients.matrices[path].to_matrices
+    # Compiled, as every step alone would copy the whole parameter.
+    return np.asarray(jax.jit(lambda leaf: read(leaf[None])[0])(plain[path]))
 
   matrices = of(stack.path)
-  if stack.is_transposed:
-    matrices = matrices.swapaxes(1, 2)
+  biases = None
   if stack.bias is not None:
-    last = of(stack.bias).reshape(len(matrices), 1, -1)
-    matrices = np.concatenate([matrices, last], axis=1)
-  return matrices
+    biases = of(stack.bias).reshape(len(matrices), 1, -1)
+  for number, matrix in enumerate(matrices):
+    wide = matrix.astype(np.float64)
+    if stack.is_transposed:
+      wide = wide.T
+    if biases is not None:
+      wide = np.concatenate([wide, biases[number]])
+    yield wide
