@@ -42,7 +42,8 @@ def make(
   shown |= shown_examples.of_queries(session.members[0], queries)
   sections = query_sections.QuerySections(session, options, shown)
   return Report(
-    title=f'Influence on {len(queries.ids)} queries',
+    title='Influence on '
+    + ('a query' if len(queries.ids) == 1 else f'{len(queries.ids)} queries'),
     sources=[
       sources.describe(member.index, record)
       for member, record in zip(

@@ -143,7 +143,7 @@ def test_translation_recipe(influence, monkeypatch, tmp_path):
     assert f'| {query["source"]} → {query["target"]} |' in page
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_ensemble_recipe(influence, monkeypatch, tmp_path):
   """Other models of the same data, so that their indexes belong together."""
   monkeypatch.setitem(reproduce.RECIPES, 'digits_ensemble', TINY_ENSEMBLE)
