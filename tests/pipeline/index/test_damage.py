@@ -1,5 +1,6 @@
 """Every truncation and every flipped bit of an index is found and named."""
 
+import itertools
 import os
 
 import numpy as np
@@ -64,7 +65,15 @@ def find_damage(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['manifest', 'rows', 'vectors', 'rejected'])
+@pytest.mark.parametrize(
+  ('path', 'kind'),
+  [
+    *itertools.product(['float32', 'int8'], ['manifest', 'vectors']),
+    # The same whatever vectors are stored as.
+    *itertools.product(['float32'], ['rows', 'rejected']),
+  ],
+  indirect=['path'],
+)
 def test_all_damage_is_found_and_named(path, kind):
   assert find_damage(path) == []
   manifest = manifest_lib.load(path)
