@@ -64,9 +64,7 @@ class Representation:
     count = multi_device.num_examples(features)
     parts = []
     for start in range(0, count, BATCH_SIZE):
-      # The last batch is filled with its last example: one program for all.
-      rows = np.minimum(np.arange(start, start + BATCH_SIZE), count - 1)
-      batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], features)
+      batch = multi_device.filled(features, start, BATCH_SIZE)
       parts.append(np.asarray(self._evaluate(self._leaves, batch)))
     return np.concatenate(parts)[:count]
 

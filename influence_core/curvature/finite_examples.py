@@ -71,14 +71,16 @@ class FiniteExamples:
       self._checks[shapes] = self._compiled(params, features)
     check, size = self._checks[shapes]
     found = []
-    for start in range(0, multi_device.num_examples(features), size):
-      batch = _part(features, start, size)
-      losses, gradient = check(params, _filled(batch, size))
-      good = np.array(losses)[: multi_device.num_examples(batch)]
+    count = multi_device.num_examples(features)
+    for start in range(0, count, size):
+      batch = multi_device.filled(features, start, size)
+      losses, gradient = check(params, batch)
+      good = np.array(losses)[: count - start]
       if not gradient:
         for number in np.flatnonzero(good).tolist():
-          one = _part(batch, number, 1)
-          good[number] = bool(check(params, _filled(one, size))[1])
+          one = multi_device.filled(batch, number, 1)
+          alone = multi_device.filled(one, 0, size)
+          good[number] = bool(check(params, alone)[1])
       found.append(good)
     return np.concatenate(found)
 
@@ -86,11 +88,8 @@ class FiniteExamples:
     self, params: types.Params, features: types.Features
   ) -> tuple[_Check, int]:
     """The check of a batch, and its size."""
-    leaves: dict[str, Any] = parameter_selection.all_parameters(params)
     budget = self._budget or device_memory.default_budget_bytes()
-    taken = sum(
-      leaf.addressable_shards[0].data.nbytes for leaf in leaves.values()
-    )
+    taken = parameter_layout.shard_bytes(params)
 
     def compile_gradient(size: int) -> device_program.Program:
       check = jax.jit(_gradient_check(self._loss, self._paths))
@@ -136,13 +135,3 @@ def _loss_check(per_example_loss: types.PerExampleLoss) -> _Check:
     return finite, jnp.array(True)
 
   return check
-
-
-def _part(features: types.Features, start: int, size: int) -> types.Features:
-  return jax.tree.map(lambda leaf: leaf[start : start + size], features)
-
-
-def _filled(features: types.Features, size: int) -> types.Features:
-  """A batch of `size`, by repeating the last example."""
-  rows = np.minimum(np.arange(size), multi_device.num_examples(features) - 1)
-  return jax.tree.map(lambda leaf: leaf[rows], features)

@@ -133,9 +133,7 @@ class Sharded:
     return jax.device_put(constants, self._everywhere)
 
   def resident_bytes(self, placed: Any) -> int:
-    return sum(
-      leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(placed)
-    )
+    return parameter_layout.shard_bytes(placed)
 
   def compile_each(
     self, function: Callable, *placed: Any, like: Any, micro_batch: int

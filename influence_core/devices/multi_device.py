@@ -226,13 +226,28 @@ class DeviceBatch(NamedTuple):
     return int(self.mask.sum())
 
 
+def filled(features: types.Features, start: int, size: int) -> types.Features:
+  """[size, ...] of the examples from `start` on, the last one over and over.
+
+  Real values instead of zeros, since a loss may be undefined at zero and NaN
+  survives a mask.
+
+  Args:
+    features: pytree of [num_examples, ...] arrays, start < num_examples.
+    start: the first.
+    size: as many.
+  """
+  last = num_examples(features) - 1
+  rows = np.minimum(np.arange(start, start + size), last)
+  return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], features)
+
+
 def padded_batches(
   features: types.Features, batch_size: int
 ) -> Iterator[DeviceBatch]:
   """Cuts [num_examples, ...] features into batches of one fixed size.
 
-  The last batch is filled by repeating its last example: real values instead
-  of zeros, since a loss may be undefined at zero and NaN survives a mask.
+  The last batch is `filled`.
 
   Args:
     features: pytree of [num_examples, ...] arrays, num_examples >= 1.
@@ -245,13 +260,12 @@ def padded_batches(
   total = num_examples(features)
   devices = jax.local_device_count()
   for start in range(0, total, batch_size):
-    positions = np.arange(start, start + batch_size)
-    rows = np.minimum(positions, total - 1)
-    mask = (positions < total).astype(np.float32).reshape(devices, -1)
+    is_own = np.arange(start, start + batch_size) < total
+    mask = is_own.astype(np.float32).reshape(devices, -1)
     batch = jax.tree.map(
-      lambda leaf, rows=rows: np.asarray(leaf)[rows].reshape(
+      lambda leaf: leaf.reshape(
         devices, batch_size // devices, *leaf.shape[1:]
       ),
-      features,
+      filled(features, start, batch_size),
     )
     yield DeviceBatch(batch, mask)

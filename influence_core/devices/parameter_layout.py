@@ -46,6 +46,13 @@ def cut(params: types.Params) -> types.Params:
   )
 
 
+def shard_bytes(placed: types.Params) -> int:
+  """What arrays that were put on devices take on each of them."""
+  return sum(
+    leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(placed)
+  )
+
+
 class Layout(Protocol):
   """How a product is spread over the devices of all processes.
 
@@ -155,7 +162,7 @@ class Sharded:
     }
     self._shapes = {path: leaf.shape for path, leaf in selected.items()}
     self._vector_shardings = {path: shardings[path] for path in selected}
-    self.resident_bytes = _shard_bytes(self.leaves) + 2 * sum(
+    self.resident_bytes = shard_bytes(self.leaves) + 2 * sum(
       4 * int(np.prod(shardings[path].shard_shape(shape)))
       for path, shape in self._shapes.items()
     )
@@ -255,7 +262,3 @@ def _num_bytes(leaves: types.SelectedParameters) -> int:
 
 def _vector_bytes(selected: types.SelectedParameters) -> int:
   return sum(4 * int(np.prod(leaf.shape)) for leaf in selected.values())
-
-
-def _shard_bytes(leaves) -> int:
-  return sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves.values())

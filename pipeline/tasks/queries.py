@@ -14,6 +14,7 @@ import pyarrow as pa
 from influence_core import errors, types, user_code
 from influence_core.devices import (
   memory as device_memory,
+  multi_device,
   parameter_layout,
   program as device_program,
 )
@@ -236,20 +237,15 @@ def _in_pieces(
     return device_program.compile_lowered(lowered, size)
 
   count = len(batch.ids)
-  taken = sum(
-    leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(placed)
-  )
   program = device_program.largest_program(
     compile_evaluation,
-    device_memory.default_budget_bytes() - taken,
+    device_memory.default_budget_bytes() - parameter_layout.shard_bytes(placed),
     preferred=_EVALUATED_TOGETHER,
     num_examples=count,
   )
   parts = []
   for start in range(0, count, program.micro_batch):
-    # Filled with the last example: one program for all.
-    rows = np.minimum(np.arange(start, start + program.micro_batch), count - 1)
-    features = jax.tree.map(lambda x, rows=rows: x[rows], batch.features)
+    features = multi_device.filled(batch.features, start, program.micro_batch)
     parts.append(jax.tree.map(np.asarray, program.compiled(placed, features)))
   return {
     name: np.concatenate([part[name] for part in parts])[:count]

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from influence_core.devices import host_allocator
+
 pytestmark = pytest.mark.skipif(
   platform.libc_ver()[0] != 'glibc', reason='other libraries cannot be told'
 )
@@ -46,3 +48,16 @@ def test_freed_memory_is_used_again_without_new_pages():
 def test_memory_of_very_large_blocks_is_not_kept():
   assert used_twice(KEEP, 64)[1] > 60 << 20
   assert used_twice(KEEP, 1100)[1] < 60 << 20
+
+
+def test_versions_without_such_thresholds_keep_everything(monkeypatch):
+  told = {}
+
+  class Libc:
+    def mallopt(self, name, value):
+      told[name] = value
+      return int(name != host_allocator._M_MMAP_THRESHOLD)
+
+  monkeypatch.setattr(host_allocator.ctypes, 'CDLL', lambda name: Libc())
+  assert host_allocator.keep_freed_memory()
+  assert told[host_allocator._M_MMAP_MAX] == 0
